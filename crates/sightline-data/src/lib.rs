@@ -1,0 +1,16 @@
+//! What a dataset is, on disk and in memory: photos with sentences, splits, tokens, the vocabulary,
+//! boxes and the feature store. No tensors, no network.
+//!
+//! Dimensions, everywhere in Sightline by these names: `batch images sentences regions words dim hidden vocab`.
+
+pub mod boxes;
+pub mod dataset;
+mod error;
+pub mod tokens;
+pub mod vocabulary;
+pub mod write;
+
+pub use boxes::BoxXyxy;
+pub use dataset::{Dataset, Image, Sentence, Split};
+pub use error::{Error, Result};
+pub use vocabulary::Vocabulary;

@@ -1,0 +1,1 @@
+//! The program's library half, so that tests reach what the commands use.
