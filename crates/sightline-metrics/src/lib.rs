@@ -1,1 +1,8 @@
-//! Sightline.
+//! The metrics of captioning, retrieval and grounding, exact and without Java or Python.
+//!
+//! Every corpus metric is a set of counts that add and merge, scored once at the end; per-image values come from the
+//! same pass. The crate knows no tensor framework, no async and no other crate of this project.
+
+pub mod bleu;
+pub mod retrieval;
+pub mod text;
