@@ -1,0 +1,28 @@
+//! Region proposals: the boxes of a photo that are worth a vector.
+//!
+//! [`RegionProposer`] is the one door; behind it stand a detector, Selective Search, and boxes read from a file.
+
+use sightline_data::BoxXyxy;
+
+use crate::{Photo, Result};
+
+/// A box of a photo and how likely it holds an object; scores of different proposers cannot be compared.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Proposal {
+    /// The box, in pixels of the photo, clipped to it, never empty.
+    pub region: BoxXyxy,
+    /// Higher is better.
+    pub score: f32,
+}
+
+/// Finds the boxes of a photo that are worth a vector.
+pub trait RegionProposer: Send + Sync {
+    /// The name under which settings and the feature store know it.
+    fn name(&self) -> &'static str;
+
+    /// What, beside the name, decides the boxes: settings and weights, so that stores of different ones never mix.
+    fn checksum(&self) -> String;
+
+    /// At most `max` boxes, best first, clipped to the photo, none empty; the whole photo is not among them on purpose.
+    fn propose(&self, photo: &Photo, max: usize) -> Result<Vec<Proposal>>;
+}
