@@ -24,6 +24,18 @@ pub enum Error {
         /// What was expected, what was found, and what to do.
         message: String,
     },
+    /// A feature store made with other settings than those asked for.
+    #[error(
+        "{}: made with other settings ({}): ask for the same ones, or write to another file",
+        path.display(),
+        differences.join("; ")
+    )]
+    Settings {
+        /// The store or its journal.
+        path: PathBuf,
+        /// Each setting that differs, with both values; never empty.
+        differences: Vec<String>,
+    },
 }
 
 /// [`std::result::Result`] with this crate's [`Error`].

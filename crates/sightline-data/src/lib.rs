@@ -4,8 +4,11 @@
 //! Dimensions, everywhere in Sightline by these names: `batch images sentences regions words dim hidden vocab`.
 
 pub mod boxes;
+pub mod checksum;
 pub mod dataset;
 mod error;
+mod map;
+pub mod store;
 pub mod tokens;
 pub mod vocabulary;
 pub mod write;
@@ -13,4 +16,5 @@ pub mod write;
 pub use boxes::BoxXyxy;
 pub use dataset::{Dataset, Image, Sentence, Split};
 pub use error::{Error, Result};
+pub use store::{FeatureStore, PhotoFeatures, StoreSettings, StoreWriter, VectorMode};
 pub use vocabulary::Vocabulary;

@@ -1,0 +1,441 @@
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use proptest::prelude::*;
+
+use super::writer::Sink;
+use super::*;
+
+fn settings(dim: usize) -> StoreSettings {
+    StoreSettings {
+        backbone: "vit_tiny".into(),
+        backbone_checksum: "00ff".into(),
+        dim,
+        vectors: VectorMode::Pool,
+        regions: "selective_search".into(),
+        regions_checksum: String::new(),
+        max_regions: 20,
+        extra: BTreeMap::from([("size".into(), "224".into())]),
+    }
+}
+
+/// Numbers that f16 holds exactly, different everywhere.
+fn photo(key: &str, n_regions: usize, dim: usize) -> PhotoFeatures {
+    let seed = key.bytes().map(u32::from).sum::<u32>();
+    PhotoFeatures {
+        key: key.into(),
+        width: 300 + seed,
+        height: 200 + seed,
+        boxes: (0..n_regions).map(|r| [r as f32, 1.5, 20.0 + r as f32, seed as f32].into()).collect(),
+        scores: (0..n_regions).map(|r| 1.0 / (r + 1) as f32).collect(),
+        vectors: (0..n_regions * dim).map(|i| (i as f32 - 3.0) / 8.0 + (seed % 7) as f32).collect(),
+    }
+}
+
+fn write_store(path: &Path, photos: &[PhotoFeatures], dim: usize) {
+    let writer = StoreWriter::create_or_resume(path, &settings(dim)).unwrap();
+    for photo in photos {
+        writer.append(photo).unwrap();
+    }
+    let order: Vec<String> = photos.iter().map(|photo| photo.key.clone()).collect();
+    assert_eq!(writer.finish(&order).unwrap(), photos.len());
+}
+
+fn read_store(path: &Path) -> Vec<PhotoFeatures> {
+    FeatureStore::open(path).unwrap().iter().map(|photo| photo.to_features()).collect()
+}
+
+#[test]
+fn photos_come_back_in_the_order_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("new/features.store");
+    let writer = StoreWriter::create_or_resume(&path, &settings(3)).unwrap();
+    for key in ["c", "ä/b.jpg", "a", "d"] {
+        writer.append(&photo(key, 2, 3)).unwrap();
+    }
+    let order = ["d", "absent", "c", "d"].map(String::from);
+    assert_eq!(writer.finish(&order).unwrap(), 4);
+    let store = FeatureStore::open(&path).unwrap();
+    assert_eq!(store.keys().collect::<Vec<_>>(), ["d", "c", "a", "ä/b.jpg"]);
+    assert_eq!((store.position("a"), store.position("absent")), (Some(2), None));
+    assert_eq!((store.len(), store.dim(), store.most_regions()), (4, 3, 2));
+    assert_eq!(store.settings(), &settings(3));
+    let c = store.get(1);
+    assert_eq!(c.to_features(), photo("c", 2, 3));
+    assert_eq!(c.vector_f16(1), &c.vectors_f16()[3..6]);
+    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "the journal is gone");
+}
+
+#[test]
+fn an_empty_store_is_a_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f");
+    write_store(&path, &[], 7);
+    let store = FeatureStore::open(&path).unwrap();
+    assert!(store.is_empty() && store.keys().len() == 0 && store.most_regions() == 0);
+}
+
+fn any_photo(dim: usize) -> impl Strategy<Value = PhotoFeatures> {
+    let number = -60000.0f32..60000.0;
+    (1..20usize).prop_flat_map(move |n| {
+        let vectors = prop::collection::vec(number.clone(), n * dim);
+        let boxes = prop::collection::vec(prop::array::uniform4(-1e9f32..1e9), n);
+        (any::<u32>(), any::<u32>(), boxes, prop::collection::vec(any::<i32>(), n), vectors).prop_map(
+            |(width, height, boxes, scores, vectors)| PhotoFeatures {
+                key: String::new(),
+                width,
+                height,
+                boxes: boxes.into_iter().map(BoxXyxy::from).collect(),
+                scores: scores.into_iter().map(|s| s as f32).collect(),
+                vectors,
+            },
+        )
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_goes_in_comes_out(
+        (dim, photos) in (1..17usize).prop_flat_map(|dim| (Just(dim), prop::collection::vec(any_photo(dim), 0..6))),
+        keys in prop::collection::hash_set("[^\\p{C}]{1,12}", 6),
+        interrupted_after in 0..6usize,
+    ) {
+        let photos: Vec<PhotoFeatures> =
+            photos.into_iter().zip(keys).map(|(photo, key)| PhotoFeatures { key, ..photo }).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        let (first, second) = photos.split_at(interrupted_after.min(photos.len()));
+        let writer = StoreWriter::create_or_resume(&path, &settings(dim)).unwrap();
+        first.iter().for_each(|photo| writer.append(photo).unwrap());
+        drop(writer);
+        let writer = StoreWriter::create_or_resume(&path, &settings(dim)).unwrap();
+        prop_assert_eq!(writer.done().len(), first.len());
+        second.iter().for_each(|photo| writer.append(photo).unwrap());
+        let order: Vec<String> = photos.iter().map(|photo| photo.key.clone()).collect();
+        prop_assert_eq!(writer.finish(&order).unwrap(), photos.len());
+        let read = read_store(&path);
+        prop_assert_eq!(read.len(), photos.len());
+        for (read, photo) in read.iter().zip(&photos) {
+            let rounded = photo.vectors.iter().map(|&v| f16::from_f32(v).to_f32()).collect();
+            prop_assert_eq!(read, &PhotoFeatures { vectors: rounded, ..photo.clone() });
+        }
+    }
+}
+
+#[test]
+fn any_changed_byte_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f");
+    write_store(&path, &[photo("a", 3, 5), photo("b", 1, 5)], 5);
+    let bytes = std::fs::read(&path).unwrap();
+    for at in 0..bytes.len() {
+        for flip in [1, 0x80, 0xff] {
+            let mut changed = bytes.clone();
+            changed[at] ^= flip;
+            std::fs::write(&path, &changed).unwrap();
+            let error = FeatureStore::open(&path).expect_err(&format!("byte {at} xor {flip}")).to_string();
+            let expected = match at {
+                0..8 => "not a feature store",
+                8..12 => "feature store of version",
+                16..24 => "feature store is",
+                _ => "is damaged",
+            };
+            assert!(error.contains(expected), "byte {at}: {error}");
+        }
+    }
+}
+
+#[test]
+fn any_other_length_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f");
+    write_store(&path, &[photo("a", 3, 5), photo("b", 1, 5)], 5);
+    let mut bytes = std::fs::read(&path).unwrap();
+    for length in 0..bytes.len() {
+        std::fs::write(&path, &bytes[..length]).unwrap();
+        let error = FeatureStore::open(&path).expect_err("truncated").to_string();
+        assert!(error.contains(if length == 0 { "empty file" } else { "is truncated" }), "{length}: {error}");
+    }
+    bytes.push(0);
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(FeatureStore::open(&path).unwrap_err().to_string().contains("is damaged"));
+    assert!(FeatureStore::open(folder.path()).unwrap_err().to_string().contains("got a folder"));
+    let absent = FeatureStore::open(folder.path().join("absent")).unwrap_err();
+    assert!(matches!(absent, Error::Io { .. }), "{absent}");
+}
+
+#[test]
+fn a_torn_journal_loses_the_last_photo_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = folder.path().join("whole");
+    let photos = [photo("a", 2, 3), photo("b", 1, 3), photo("c", 3, 3)];
+    let writer = StoreWriter::create_or_resume(&whole, &settings(3)).unwrap();
+    writer.append(&photos[0]).unwrap();
+    writer.append(&photos[1]).unwrap();
+    let two = std::fs::metadata(journal_path(&whole)).unwrap().len() as usize;
+    writer.append(&photos[2]).unwrap();
+    drop(writer);
+    let bytes = std::fs::read(journal_path(&whole)).unwrap();
+
+    let path = folder.path().join("torn");
+    let check = |content: &[u8], torn: usize| {
+        std::fs::write(journal_path(&path), content).unwrap();
+        let writer = StoreWriter::create_or_resume(&path, &settings(3)).unwrap();
+        assert_eq!(writer.recovered(), Recovered { finished: 0, journalled: 2, torn_bytes: torn as u64 });
+        assert_eq!(writer.done(), &HashSet::from(["a".to_owned(), "b".to_owned()]));
+        writer.append(&photos[2]).unwrap();
+        assert_eq!(writer.finish(&[]).unwrap(), 3);
+        assert_eq!(read_store(&path), photos);
+        std::fs::remove_file(&path).unwrap();
+    };
+    for cut in two..bytes.len() {
+        check(&bytes[..cut], cut - two);
+    }
+    for changed in two..bytes.len() {
+        let mut content = bytes.clone();
+        content[changed] ^= 0x40;
+        check(&content, bytes.len() - two);
+    }
+}
+
+#[test]
+fn a_damaged_journal_header_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f");
+    drop(StoreWriter::create_or_resume(&path, &settings(3)).unwrap());
+    let bytes = std::fs::read(journal_path(&path)).unwrap();
+    for at in 0..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[at] ^= 1;
+        std::fs::write(journal_path(&path), &changed).unwrap();
+        let error = StoreWriter::create_or_resume(&path, &settings(3)).unwrap_err().to_string();
+        assert!(error.contains("remove it to start this store anew"), "byte {at}: {error}");
+        assert_eq!(std::fs::read(journal_path(&path)).unwrap(), changed, "a refused journal is left alone");
+    }
+}
+
+#[test]
+fn other_settings_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f");
+    let check = |change: fn(&mut StoreSettings), expected: &str| {
+        let mut other = settings(3);
+        change(&mut other);
+        let error = StoreWriter::create_or_resume(&path, &other).expect_err(expected);
+        assert!(matches!(&error, Error::Settings { differences, .. } if differences == &[expected]), "{error}");
+    };
+    for finished in [false, true] {
+        let writer = StoreWriter::create_or_resume(&path, &settings(3)).unwrap();
+        if finished {
+            writer.finish(&[]).unwrap();
+        } else {
+            drop(writer);
+        }
+        check(|s| s.backbone = "dino".into(), "backbone is `vit_tiny`, not `dino`");
+        check(|s| s.backbone_checksum = "11".into(), "backbone_checksum is `00ff`, not `11`");
+        check(|s| s.dim = 4, "dim is 3, not 4");
+        check(|s| s.vectors = VectorMode::Crop, "vectors is pool, not crop");
+        check(|s| s.regions = "nanodet".into(), "regions is `selective_search`, not `nanodet`");
+        check(|s| s.regions_checksum = "12".into(), "regions_checksum is ``, not `12`");
+        check(|s| s.max_regions = 5, "max_regions is 20, not 5");
+        check(|s| drop(s.extra.insert("size".into(), "448".into())), "size is `224`, not `448`");
+        check(|s| drop(s.extra.insert("blur".into(), "1".into())), "blur is absent, not `1`");
+        check(|s| s.extra.clear(), "size is `224`, not absent");
+    }
+    let mut other = settings(4);
+    other.regions = "boxes".into();
+    assert_eq!(
+        StoreWriter::create_or_resume(&path, &other).unwrap_err().to_string(),
+        format!(
+            "{}: made with other settings (dim is 3, not 4; regions is `selective_search`, not `boxes`): \
+             ask for the same ones, or write to another file",
+            path.display()
+        )
+    );
+}
+
+#[test]
+fn what_does_not_fit_the_settings_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let writer = StoreWriter::create_or_resume(&folder.path().join("f"), &settings(3)).unwrap();
+    let check = |change: fn(&mut PhotoFeatures), expected: &str| {
+        let mut features = photo("a", 2, 3);
+        change(&mut features);
+        let error = writer.append(&features).expect_err(expected).to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    check(|p| p.key.clear(), "key is empty");
+    check(|p| p.boxes.clear(), "expected 1 to 20 regions");
+    check(|p| p.boxes = vec![BoxXyxy::whole(1, 1); 21], "got 21");
+    check(|p| p.scores.truncate(1), "got 1 for 2 boxes");
+    check(|p| p.vectors.truncate(5), "expected 2 vectors of 3 values, got 5");
+    check(|p| p.vectors[4] = 70000.0, "value 70000 of region 1 does not fit 16 bits");
+    check(|p| p.vectors[0] = f32::NAN, "value NaN of region 0");
+    check(|p| p.boxes[1].y2 = f32::INFINITY, "is not finite");
+    check(|p| p.scores[1] = f32::NAN, "is not finite");
+    writer.append(&photo("a", 2, 3)).unwrap();
+    check(|_| (), "the photo `a` is there already");
+    assert_eq!(writer.finish(&[]).unwrap(), 1);
+    assert!(StoreWriter::create_or_resume(&folder.path().join("g"), &settings(0)).is_err());
+}
+
+#[test]
+fn a_finished_store_takes_more_photos() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f");
+    write_store(&path, &[photo("b", 2, 3), photo("a", 1, 3)], 3);
+    let writer = StoreWriter::create_or_resume(&path, &settings(3)).unwrap();
+    assert_eq!(writer.done().len(), 2);
+    assert!(writer.append(&photo("b", 2, 3)).is_err());
+    writer.append(&photo("aa", 2, 3)).unwrap();
+    assert_eq!(writer.finish(&["b".into()]).unwrap(), 3);
+    assert_eq!(read_store(&path), [photo("b", 2, 3), photo("a", 1, 3), photo("aa", 2, 3)]);
+}
+
+#[test]
+fn a_kill_between_the_steps_of_finishing_is_harmless() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f");
+    let photos = [photo("a", 2, 3), photo("b", 1, 3)];
+    let writer = StoreWriter::create_or_resume(&path, &settings(3)).unwrap();
+    photos.iter().for_each(|photo| writer.append(photo).unwrap());
+    let journal = std::fs::read(journal_path(&path)).unwrap();
+    writer.finish(&[]).unwrap();
+    let finished = std::fs::read(&path).unwrap();
+
+    // Killed while writing the file beside its place: a journal and half a temporary file.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(journal_path(&path), &journal).unwrap();
+    std::fs::write(folder.path().join(".sightline-x.partial"), &finished[..50]).unwrap();
+    let writer = StoreWriter::create_or_resume(&path, &settings(3)).unwrap();
+    assert_eq!(writer.done().len(), 2);
+    assert_eq!(writer.finish(&[]).unwrap(), 2);
+    assert_eq!(std::fs::read(&path).unwrap(), finished);
+
+    // Killed after the renaming, before the journal was removed: both are there.
+    std::fs::write(journal_path(&path), &journal).unwrap();
+    let writer = StoreWriter::create_or_resume(&path, &settings(3)).unwrap();
+    assert_eq!(writer.recovered(), Recovered { finished: 2, journalled: 2, torn_bytes: 0 });
+    assert_eq!(writer.done().len(), 2);
+    assert_eq!(writer.finish(&[]).unwrap(), 2);
+    assert_eq!(std::fs::read(&path).unwrap(), finished);
+    assert!(!journal_path(&path).exists());
+}
+
+#[test]
+fn threads_append_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f");
+    let writer = StoreWriter::create_or_resume(&path, &settings(5)).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let writer = &writer;
+            scope.spawn(move || {
+                for i in 0..50 {
+                    writer.append(&photo(&format!("{thread}-{i:02}"), 1 + (thread + i) % 20, 5)).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(writer.finish(&[]).unwrap(), 400);
+    for features in read_store(&path) {
+        assert_eq!(features, photo(&features.key, features.boxes.len(), 5));
+    }
+}
+
+#[test]
+fn a_second_writer_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f");
+    let first = StoreWriter::create_or_resume(&path, &settings(3)).unwrap();
+    let error = StoreWriter::create_or_resume(&path, &settings(3)).unwrap_err().to_string();
+    assert!(error.contains("another process is writing this store"), "{error}");
+    first.append(&photo("a", 1, 3)).unwrap();
+    assert_eq!(first.finish(&[]).unwrap(), 1);
+}
+
+/// A file on a disk with `room` bytes left; half a record may still land on it, as on a real one.
+struct FullDisk {
+    file: File,
+    room: Arc<AtomicU64>,
+    truncates: Arc<AtomicBool>,
+}
+
+impl Sink for FullDisk {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let room = self.room.load(Ordering::Relaxed);
+        let fits = bytes.len().min(room as usize);
+        self.file.append(&bytes[..fits])?;
+        self.room.store(room - fits as u64, Ordering::Relaxed);
+        if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        if self.truncates.load(Ordering::Relaxed) {
+            self.file.truncate(length)
+        } else {
+            Err(io::Error::other("read-only now"))
+        }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync()
+    }
+}
+
+#[test]
+fn a_full_disk_is_reported_and_what_was_done_stays() {
+    for truncates in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        let room = Arc::new(AtomicU64::new(150));
+        let writer = StoreWriter::with_sink(&path, &settings(3), |file| {
+            Box::new(FullDisk { file, room: room.clone(), truncates: Arc::new(truncates.into()) })
+        })
+        .unwrap();
+        writer.append(&photo("a", 2, 3)).unwrap();
+        let error = writer.append(&photo("b", 2, 3)).unwrap_err();
+        assert!(matches!(&error, Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull), "{error}");
+        assert!(error.to_string().contains("f.partial"), "{error}");
+        room.store(10_000, Ordering::Relaxed);
+        let again = writer.append(&photo("c", 1, 3));
+        assert_eq!(again.is_ok(), truncates, "nothing may follow a torn record");
+        drop(writer);
+        let writer = StoreWriter::create_or_resume(&path, &settings(3)).unwrap();
+        assert_eq!(writer.recovered().journalled, if truncates { 2 } else { 1 });
+        assert_eq!(writer.recovered().torn_bytes == 0, truncates);
+        writer.append(&photo("b", 2, 3)).unwrap();
+        writer.finish(&[]).unwrap();
+        assert_eq!(FeatureStore::open(&path).unwrap().find("a").unwrap().to_features(), photo("a", 2, 3));
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_written_keeps_the_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f");
+    let writer = StoreWriter::create_or_resume(&path, &settings(3)).unwrap();
+    writer.append(&photo("a", 2, 3)).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert!(matches!(writer.finish(&[]).unwrap_err(), Error::Io { .. }));
+    std::fs::remove_dir(&path).unwrap();
+    let writer = StoreWriter::create_or_resume(&path, &settings(3)).unwrap();
+    assert_eq!(writer.finish(&[]).unwrap(), 1);
+    assert_eq!(read_store(&path), [photo("a", 2, 3)]);
+}
+
+/// Linux's own full disk.
+#[cfg(target_os = "linux")]
+#[test]
+fn dev_full_is_an_error() {
+    let Ok(full) = OpenOptions::new().write(true).open("/dev/full") else {
+        eprintln!("skipped: /dev/full absent");
+        return;
+    };
+    let error = super::file::write(&full, &settings(3), 0, |_| unreachable!("no photo is asked for")).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+}
