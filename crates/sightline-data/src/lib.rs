@@ -14,7 +14,7 @@ pub mod vocabulary;
 pub mod write;
 
 pub use boxes::BoxXyxy;
-pub use dataset::{Dataset, Image, Sentence, Split};
+pub use dataset::{Dataset, Image, Pair, Sentence, Split};
 pub use error::{Error, Result};
 pub use store::{FeatureStore, PhotoFeatures, StoreSettings, StoreWriter, VectorMode};
 pub use vocabulary::Vocabulary;
