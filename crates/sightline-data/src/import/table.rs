@@ -1,0 +1,235 @@
+//! Rows of photo and sentence: CSV, TSV and their kin; separator, header and columns are guessed.
+
+use rustc_hash::FxHashMap;
+
+use super::{Detected, ImportOptions, Raw, RawPhoto, RawSentence, RawSplit, file_name, photos, read_text};
+use crate::problems::{ProblemKind, Problems};
+use crate::{Error, Result, Split};
+
+const SEPARATORS: [u8; 4] = [b'\t', b',', b';', b'|'];
+
+const IMAGE_NAMES: &[&str] = &[
+    "image",
+    "filename",
+    "file_name",
+    "photo",
+    "image_name",
+    "image_path",
+    "imagename",
+    "img",
+    "path",
+    "filepath",
+    "file",
+    "picture",
+    "image_id",
+    "key",
+];
+const SENTENCE_NAMES: &[&str] =
+    &["caption", "sentence", "text", "description", "comment", "raw", "captions", "sentences", "caption_text"];
+const SPLIT_NAMES: &[&str] = &["split", "set", "subset", "fold", "partition"];
+
+/// A row: its number in the file, from 1, and its fields, or nothing where it is not UTF-8.
+type Row = (u64, Option<Vec<String>>);
+
+/// Which column holds what.
+#[derive(Debug, PartialEq)]
+struct Shape {
+    image: usize,
+    sentences: Vec<usize>,
+    split: Option<usize>,
+    n_columns: usize,
+}
+
+pub(super) fn read(detected: &Detected, options: &ImportOptions, problems: &mut Problems) -> Result<Raw> {
+    let path = &detected.files[0];
+    let bytes = read_text(path)?;
+    let separator = guess_separator(&bytes);
+    let mut rows = rows(&bytes, separator, usize::MAX);
+    let bad = |message: String| Error::format(path, message);
+    let first = rows.iter().find_map(|(_, row)| row.clone()).ok_or_else(|| bad("holds not one readable row".into()))?;
+    let has_header = !first.iter().any(|field| photos::is_photo_name(field));
+    let mut raw = Raw::default();
+    raw.explanation.push(format!(
+        "separated by {}, {}",
+        match separator {
+            b'\t' => "tabs",
+            b';' => "semicolons",
+            b'|' => "bars",
+            _ => "commas",
+        },
+        if has_header { "the first row is the header" } else { "without a header" }
+    ));
+    let names: Vec<String> = if has_header {
+        let at = rows.iter().position(|(_, row)| row.is_some()).expect("the first row was found");
+        rows.remove(at);
+        first.iter().map(|name| name.trim().to_owned()).collect()
+    } else {
+        (1..=first.len()).map(|i| format!("column {i}")).collect()
+    };
+    let sample: Vec<&[String]> = rows.iter().filter_map(|(_, row)| row.as_deref()).take(50).collect();
+    let shape = shape(&names, has_header, &sample, options).map_err(bad)?;
+    let column = |i: usize| format!("`{}`", names[i]);
+    raw.explanation.push(format!(
+        "photo from {}, sentence from {}{}",
+        column(shape.image),
+        shape.sentences.iter().map(|&i| column(i)).collect::<Vec<_>>().join(", "),
+        shape.split.map_or(String::new(), |i| format!(", split from {}", column(i)))
+    ));
+    for (i, name) in names.iter().enumerate() {
+        if i != shape.image && !shape.sentences.contains(&i) && Some(i) != shape.split {
+            problems.add_unknown_key(format!("column `{name}`"));
+        }
+    }
+
+    let mut position: FxHashMap<String, usize> = FxHashMap::default();
+    for (number, row) in rows {
+        let place = || format!("{} row {number}", file_name(path));
+        let Some(mut row) = row else {
+            problems.add(ProblemKind::NotUtf8, place());
+            continue;
+        };
+        if row.iter().all(|field| field.trim().is_empty()) {
+            continue;
+        }
+        let last = shape.n_columns - 1;
+        if row.len() > shape.n_columns && shape.sentences.last() == Some(&last) {
+            problems.add(ProblemKind::ExtraColumns, place());
+            let joined = row[last..].join(&char::from(separator).to_string());
+            row.truncate(last);
+            row.push(joined);
+        }
+        let photo = row.get(shape.image).map(|field| field.trim()).unwrap_or_default();
+        if photo.is_empty() || row.len() != shape.n_columns {
+            problems.add(
+                ProblemKind::BadRecord,
+                format!("{}: expected {} columns, got {}", place(), shape.n_columns, row.len()),
+            );
+            continue;
+        }
+        let at = *position.entry(photo.to_owned()).or_insert_with(|| {
+            raw.photos.push(RawPhoto { file: photo.to_owned(), ..RawPhoto::default() });
+            raw.photos.len() - 1
+        });
+        let several = shape.sentences.len() > 1;
+        let sentences = shape.sentences.iter().map(|&i| row[i].trim()).filter(|text| !several || !text.is_empty());
+        raw.photos[at].sentences.extend(sentences.map(RawSentence::new));
+        if let Some(i) = shape.split {
+            let split = RawSplit::parse(&row[i], &place(), problems);
+            match (&raw.photos[at].split, &split) {
+                (RawSplit::Named(a), RawSplit::Named(b)) if a != b => {
+                    problems.add(ProblemKind::BadRecord, format!("{}: {photo} is in {a} already, not {b}", place()));
+                }
+                (RawSplit::Unsaid, _) => raw.photos[at].split = split,
+                _ => {}
+            }
+        }
+    }
+    // Where the photos' names have no extension, the usual one is meant.
+    if raw.photos.iter().all(|photo| !photos::is_photo_name(&photo.file)) {
+        raw.explanation.push("the photos' names have no extension; .jpg was added".to_owned());
+        raw.photos.iter_mut().for_each(|photo| photo.file.push_str(".jpg"));
+    }
+    Ok(raw)
+}
+
+/// The rows of a table. Tabs never stand inside a field, so there a quote is a quote unless it surrounds the field;
+/// elsewhere quoting is as in CSV.
+fn rows(bytes: &[u8], separator: u8, limit: usize) -> Vec<Row> {
+    let tabs = separator == b'\t';
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(separator)
+        .has_headers(false)
+        .flexible(true)
+        .quoting(!tabs)
+        .from_reader(bytes);
+    let mut rows = Vec::new();
+    let mut record = csv::ByteRecord::new();
+    // Reading from memory: only UTF-8, which bytes do not ask for, and lengths, which are flexible, could fail.
+    while rows.len() < limit && matches!(reader.read_byte_record(&mut record), Ok(true)) {
+        let number = record.position().map_or(0, csv::Position::line);
+        let fields: Option<Vec<String>> = record
+            .iter()
+            .map(|field| {
+                let text = std::str::from_utf8(field).ok()?;
+                let quoted = || text.strip_prefix('"')?.strip_suffix('"').map(|inner| inner.replace("\"\"", "\""));
+                Some(if tabs { quoted() } else { None }.unwrap_or_else(|| text.to_owned()))
+            })
+            .collect();
+        rows.push((number, fields));
+    }
+    rows
+}
+
+/// The separator whose rows agree best in their number of columns, two or more; known headers decide between equals.
+fn guess_separator(bytes: &[u8]) -> u8 {
+    let score = |&separator: &u8| -> (bool, usize, usize) {
+        let rows = rows(bytes, separator, 100);
+        let mut rows = rows.iter().filter_map(|(_, row)| row.as_ref());
+        let Some(first) = rows.next().filter(|first| first.len() > 1) else { return (false, 0, 0) };
+        let known = first.iter().any(|name| matches(name, IMAGE_NAMES))
+            && first.iter().any(|name| matches(name, SENTENCE_NAMES))
+            || first.iter().any(|field| photos::is_photo_name(field));
+        let agreeing = rows.filter(|row| row.len() == first.len()).count();
+        // Fewer columns, where all else is equal: a comma inside sentences must not beat the tab.
+        (known, agreeing, usize::MAX - first.len())
+    };
+    SEPARATORS.into_iter().rev().max_by_key(score).expect("there are separators")
+}
+
+/// Whether a header names such a column: `caption`, `Caption`, `caption_1`, `caption 2`.
+fn matches(header: &str, names: &[&str]) -> bool {
+    let header = header.trim().to_lowercase().replace([' ', '-'], "_");
+    let bare = header.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('_');
+    names.contains(&header.as_str()) || (!bare.is_empty() && names.contains(&bare))
+}
+
+fn shape(names: &[String], has_header: bool, rows: &[&[String]], options: &ImportOptions) -> Result<Shape, String> {
+    let header = names.join(", ");
+    let by_name = |wanted: &Option<String>, what: &str| -> Result<Option<usize>, String> {
+        let Some(wanted) = wanted else { return Ok(None) };
+        let found = names.iter().position(|name| name.eq_ignore_ascii_case(wanted));
+        found.map(Some).ok_or_else(|| format!("no column `{wanted}` for the {what}: the columns are {header}"))
+    };
+    let known = |wanted: &[&str]| -> Option<usize> {
+        // In the order of the names, so that `image` wins over `image_id`.
+        let position = |name: &&str| names.iter().position(|header| matches(header, &[name]));
+        has_header.then(|| wanted.iter().find_map(position)).flatten()
+    };
+    let share = |i: usize, test: &dyn Fn(&str) -> bool| {
+        rows.iter().filter(|row| row.get(i).is_some_and(|field| test(field.trim()))).count() * 2 > rows.len()
+    };
+    let image = match by_name(&options.columns.image, "photo")? {
+        Some(i) => i,
+        None => (0..names.len())
+            .find(|&i| share(i, &photos::is_photo_name))
+            .or_else(|| known(IMAGE_NAMES))
+            .ok_or_else(|| format!("found no column of photos: the columns are {header}; name it"))?,
+    };
+    let split = by_name(&options.columns.split, "split")?
+        .or_else(|| known(SPLIT_NAMES))
+        .or_else(|| (0..names.len()).find(|&i| i != image && share(i, &|field| field.parse::<Split>().is_ok())));
+    let sentences = match by_name(&options.columns.sentence, "sentence")? {
+        Some(i) => vec![i],
+        None => {
+            let named: Vec<usize> = (0..names.len())
+                .filter(|&i| i != image && Some(i) != split && has_header && matches(&names[i], SENTENCE_NAMES))
+                .collect();
+            // `caption` and `description`: two kinds of text, of which the better known name is the sentence;
+            // `caption_1` to `caption_5`: five sentences.
+            let numbered = named.iter().all(|&i| names[i].trim().ends_with(|c: char| c.is_ascii_digit()));
+            if named.len() == 1 || named.len() > 1 && numbered {
+                named
+            } else if let Some(best) = known(SENTENCE_NAMES).filter(|best| named.contains(best)) {
+                vec![best]
+            } else {
+                let words = |i: usize| -> usize {
+                    rows.iter().filter_map(|row| row.get(i)).map(|field| field.split_whitespace().count()).sum()
+                };
+                let others = (0..names.len()).filter(|&i| i != image && Some(i) != split);
+                let wordy = others.max_by_key(|&i| words(i)).filter(|&i| words(i) > 0);
+                vec![wordy.ok_or_else(|| format!("found no column of sentences: the columns are {header}; name it"))?]
+            }
+        }
+    };
+    Ok(Shape { image, sentences, split, n_columns: names.len() })
+}
