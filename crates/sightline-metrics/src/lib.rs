@@ -4,5 +4,6 @@
 //! same pass. The crate knows no tensor framework, no async and no other crate of this project.
 
 pub mod bleu;
+pub mod ptb;
 pub mod retrieval;
 pub mod text;
