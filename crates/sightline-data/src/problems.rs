@@ -19,8 +19,10 @@ pub enum ProblemKind {
     DuplicatePhoto,
     /// An id used twice; the second owner got a new one.
     DuplicateId,
-    /// Sentences, boxes, pairs or a split list about a photo that the source does not have.
+    /// Sentences, boxes, pairs, vectors or a split list about a photo that is not there.
     UnknownPhoto,
+    /// A photo of the dataset for which a source of vectors has none.
+    PhotoWithoutVectors,
     /// A sentence without a word.
     EmptySentence,
     /// A sentence longer than the limit.
@@ -50,7 +52,8 @@ impl ProblemKind {
             Self::PhotoWithoutSplit => "photo in no split, kept out",
             Self::DuplicatePhoto => "photo named twice, its sentences put together",
             Self::DuplicateId => "id used twice, a new one given",
-            Self::UnknownPhoto => "names a photo that the source does not have, kept out",
+            Self::UnknownPhoto => "names a photo that is not there, kept out",
+            Self::PhotoWithoutVectors => "photo of the dataset without vectors",
             Self::EmptySentence => "sentence without a word, kept out",
             Self::LongSentence => "sentence over the limit of words, kept out",
             Self::UnknownSplit => "split that is none of train, val, test, restval; its photos kept out",

@@ -5,6 +5,7 @@ mod assemble;
 pub mod boxes;
 mod coco;
 mod detect;
+pub mod features;
 mod flickr;
 mod folder;
 mod json;
