@@ -1,1 +1,18 @@
-//! Sightline.
+//! What happens over time: settings and recipes, the trainer, checkpoints, run folders, evaluation.
+//!
+//! Dimensions, everywhere by these names: `batch images sentences regions words dim hidden vocab`.
+
+pub mod align;
+pub mod caption;
+pub mod checkpoint;
+pub mod corpus;
+mod error;
+pub mod evaluate;
+pub mod optimizer;
+pub mod phrases;
+pub mod run;
+pub mod settings;
+mod trainer;
+
+pub use error::{Error, Result};
+pub use trainer::{Control, Event, Outcome};

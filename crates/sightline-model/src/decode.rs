@@ -1,0 +1,136 @@
+//! Which region each word of a sentence belongs to, neighbours together (paper, section 3.1.4, equations 10 to 12).
+//!
+//! The paper prints both potentials as rewards and speaks of minimising an energy; here the sum is maximised.
+
+/// A contiguous run of words on one region: words `start..end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// Index of the region in its photo.
+    pub region: usize,
+    /// First word.
+    pub start: usize,
+    /// One past the last word.
+    pub end: usize,
+}
+
+/// The assignment of words to regions with the largest sum of products plus `affinity` for every pair of neighbouring
+/// words on the same region; `scores` is `[words, regions]`, row-major, the result is one region a word.
+///
+/// Exact, by dynamic programming in O(words · regions): with a Potts term the best predecessor of a region is either
+/// itself or the best region of all. Equal sums go to the smaller region index. `affinity` must not be negative.
+pub fn viterbi(scores: &[f32], regions: usize, affinity: f32) -> Vec<usize> {
+    assert!(affinity >= 0.0, "affinity {affinity} is negative");
+    assert!(regions > 0 && scores.len().is_multiple_of(regions), "{} scores, {regions} regions", scores.len());
+    let words = scores.len() / regions;
+    if words == 0 {
+        return Vec::new();
+    }
+    let affinity = f64::from(affinity);
+    let mut best: Vec<f64> = scores[..regions].iter().map(|&s| f64::from(s)).collect();
+    // from[j * regions + r]: the region of word j on the best path that has word j + 1 on region r.
+    let mut from = vec![0u32; (words - 1) * regions];
+    for j in 1..words {
+        let anywhere = argmax(&best);
+        let switched = best[anywhere];
+        for r in 0..regions {
+            let stayed = best[r] + affinity;
+            let stays = stayed > switched || (stayed == switched && r <= anywhere);
+            from[(j - 1) * regions + r] = if stays { r } else { anywhere } as u32;
+            best[r] = if stays { stayed } else { switched } + f64::from(scores[j * regions + r]);
+        }
+    }
+    let mut assignment = vec![0; words];
+    assignment[words - 1] = argmax(&best);
+    for j in (1..words).rev() {
+        assignment[j - 1] = from[(j - 1) * regions + assignment[j]] as usize;
+    }
+    assignment
+}
+
+/// Runs of neighbouring words on the same region, in order.
+pub fn segments(assignment: &[usize]) -> Vec<Segment> {
+    let mut segments: Vec<Segment> = Vec::new();
+    for (word, &region) in assignment.iter().enumerate() {
+        match segments.last_mut() {
+            Some(last) if last.region == region => last.end = word + 1,
+            _ => segments.push(Segment { region, start: word, end: word + 1 }),
+        }
+    }
+    segments
+}
+
+/// The first index of the largest value.
+fn argmax(values: &[f64]) -> usize {
+    let mut best = 0;
+    for (i, value) in values.iter().enumerate() {
+        if *value > values[best] {
+            best = i;
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Equation 10, with both potentials as rewards.
+    fn reward(scores: &[f32], regions: usize, affinity: f32, assignment: &[usize]) -> f64 {
+        let unary: f64 = assignment.iter().enumerate().map(|(j, &r)| f64::from(scores[j * regions + r])).sum();
+        let equal = assignment.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        unary + f64::from(affinity) * equal as f64
+    }
+
+    /// The largest reward over all `regions ^ words` assignments.
+    fn brute_force(scores: &[f32], regions: usize, affinity: f32) -> f64 {
+        let words = scores.len() / regions;
+        (0..regions.pow(words as u32))
+            .map(|mut code| {
+                let assignment: Vec<usize> = (0..words)
+                    .map(|_| {
+                        let region = code % regions;
+                        code /= regions;
+                        region
+                    })
+                    .collect();
+                reward(scores, regions, affinity, &assignment)
+            })
+            .fold(f64::NEG_INFINITY, f64::max)
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_brute_force(
+            regions in 1usize..5,
+            words in 1usize..6,
+            seed in prop::collection::vec(-4i8..5, 20),
+            affinity in 0u8..12,
+        ) {
+            // Quarters are exact in binary, so ties happen and sums compare exactly.
+            let scores: Vec<f32> = seed[..regions * words.min(20 / regions)].iter().map(|&s| f32::from(s) / 4.0).collect();
+            let affinity = f32::from(affinity) / 4.0;
+            let assignment = viterbi(&scores, regions, affinity);
+            prop_assert_eq!(reward(&scores, regions, affinity, &assignment), brute_force(&scores, regions, affinity));
+        }
+    }
+
+    #[test]
+    fn affinity_zero_is_argmax_and_huge_is_one_region() {
+        let scores = [0.0, 2.0, 1.0, /**/ 3.0, 0.0, 0.0, /**/ 0.0, 0.5, 0.75];
+        assert_eq!(viterbi(&scores, 3, 0.0), [1, 0, 2]);
+        assert_eq!(viterbi(&scores, 3, 100.0), [0, 0, 0]);
+        assert_eq!(viterbi(&[], 3, 1.0), [0usize; 0]);
+    }
+
+    #[test]
+    fn runs_become_segments() {
+        let check = |assignment: &[usize], expected: &[(usize, usize, usize)]| {
+            let got: Vec<_> = segments(assignment).iter().map(|s| (s.region, s.start, s.end)).collect();
+            assert_eq!(got, expected);
+        };
+        check(&[], &[]);
+        check(&[4], &[(4, 0, 1)]);
+        check(&[1, 1, 0, 0, 0, 1], &[(1, 0, 2), (0, 2, 5), (1, 5, 6)]);
+    }
+}

@@ -1,0 +1,193 @@
+//! The exact score of every photo with every sentence (paper, equation 8): products in tiles, a running maximum over
+//! regions, a sum over words; no tensor of all regions and words is ever kept.
+
+use rayon::prelude::*;
+
+use crate::VectorSets;
+use crate::matrix::multiply_transposed;
+
+/// How the best products of a sentence's words become one score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reduction {
+    /// Their sum (equation 8).
+    Sum,
+    /// Their mean, so that long sentences have no head start.
+    Mean,
+}
+
+/// The region that won a word.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Evidence {
+    /// Index of the region in its photo.
+    pub region: usize,
+    /// Product of the word's vector with the region's.
+    pub score: f32,
+}
+
+/// Rows of a tile of products: enough for the product to run at full speed, few enough to stay in the cache.
+const TILE_REGIONS: usize = 192;
+const TILE_WORDS: usize = 256;
+
+/// `[images, sentences]`, row-major. A photo without regions scores minus infinity; a sentence without words scores 0.
+pub fn scores(images: &VectorSets, sentences: &VectorSets, reduction: Reduction) -> Vec<f32> {
+    assert_eq!(images.dim(), sentences.dim(), "photos and sentences lie in one space");
+    if images.is_empty() || sentences.is_empty() {
+        return Vec::new();
+    }
+    let image_tiles = tiles(images, TILE_REGIONS);
+    let sentence_tiles = tiles(sentences, TILE_WORDS);
+    let mut out = vec![0.0; images.len() * sentences.len()];
+    let mut rest = out.as_mut_slice();
+    let mut jobs = Vec::with_capacity(image_tiles.len());
+    for tile in image_tiles {
+        let (own, others) = rest.split_at_mut((tile.1 - tile.0) * sentences.len());
+        rest = others;
+        jobs.push((tile, own));
+    }
+    jobs.into_par_iter().for_each_init(Vec::new, |products, ((first, last), own)| {
+        for &(from, to) in &sentence_tiles {
+            score_tile(images, (first, last), sentences, (from, to), reduction, products, own);
+        }
+    });
+    out
+}
+
+/// Cuts sets into runs `(first, last)` of at most `most` vectors, each at least one set.
+fn tiles(sets: &VectorSets, most: usize) -> Vec<(usize, usize)> {
+    let mut tiles = Vec::new();
+    let (mut first, mut vectors) = (0, 0);
+    for i in 0..sets.len() {
+        if i > first && vectors + sets.count(i) > most {
+            tiles.push((first, i));
+            (first, vectors) = (i, 0);
+        }
+        vectors += sets.count(i);
+    }
+    tiles.push((first, sets.len()));
+    tiles
+}
+
+/// Scores of photos `first..last` with sentences `from..to`, into the photos' rows of the result.
+fn score_tile(
+    images: &VectorSets,
+    (first, last): (usize, usize),
+    sentences: &VectorSets,
+    (from, to): (usize, usize),
+    reduction: Reduction,
+    products: &mut Vec<f32>,
+    rows: &mut [f32],
+) {
+    let dim = images.dim();
+    let (regions, words) = (images.slice(first, last), sentences.slice(from, to));
+    let n_words = words.len() / dim;
+    products.clear();
+    products.resize(regions.len() / dim * n_words, 0.0);
+    if n_words > 0 && !regions.is_empty() {
+        multiply_transposed(regions, words, products, dim);
+    }
+    let mut best = vec![0.0f32; n_words];
+    let mut row = 0;
+    for image in first..last {
+        best.fill(f32::NEG_INFINITY);
+        for _ in 0..images.count(image) {
+            for (best, &product) in best.iter_mut().zip(&products[row * n_words..(row + 1) * n_words]) {
+                *best = best.max(product);
+            }
+            row += 1;
+        }
+        let own = &mut rows[(image - first) * sentences.len()..(image - first + 1) * sentences.len()];
+        let mut word = 0;
+        for sentence in from..to {
+            let count = sentences.count(sentence);
+            let sum: f32 = best[word..word + count].iter().sum();
+            word += count;
+            own[sentence] = match reduction {
+                Reduction::Sum => sum,
+                Reduction::Mean => sum / count.max(1) as f32,
+            };
+        }
+    }
+}
+
+/// All products of one photo's regions and one sentence's words: `[words, regions]`, row-major.
+pub fn products(regions: &[f32], words: &[f32], dim: usize) -> Vec<f32> {
+    let mut out = vec![0.0; words.len() / dim * (regions.len() / dim)];
+    if !out.is_empty() {
+        multiply_transposed(words, regions, &mut out, dim);
+    }
+    out
+}
+
+/// The best region of each word; the first among equals. `regions` is `[regions, dim]`, `words` is `[words, dim]`.
+pub fn evidence(regions: &[f32], words: &[f32], dim: usize) -> Vec<Evidence> {
+    let n_regions = regions.len() / dim;
+    assert!(n_regions > 0, "a photo has at least one region");
+    products(regions, words, dim)
+        .chunks(n_regions)
+        .map(|row| {
+            let mut best = Evidence { region: 0, score: row[0] };
+            for (region, &score) in row.iter().enumerate().skip(1) {
+                if score > best.score {
+                    best = Evidence { region, score };
+                }
+            }
+            best
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Equation 8, one product at a time.
+    fn slow(images: &VectorSets, sentences: &VectorSets) -> Vec<f32> {
+        let dim = images.dim();
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        let mut out = Vec::new();
+        for i in 0..images.len() {
+            for s in 0..sentences.len() {
+                let best = |w: &[f32]| images.get(i).chunks(dim).map(|v| dot(v, w)).fold(f32::NEG_INFINITY, f32::max);
+                out.push(sentences.get(s).chunks(dim).map(best).sum());
+            }
+        }
+        out
+    }
+
+    fn sets(dim: usize, counts: &[usize], seed: i64) -> VectorSets {
+        let mut sets = VectorSets::new(dim);
+        let mut x = seed;
+        for &count in counts {
+            let vectors: Vec<f32> = (0..count * dim)
+                .map(|_| {
+                    x = (x * 1_103_515_245 + 12_345) & 0x7fff_ffff;
+                    ((x >> 16) % 9 - 4) as f32
+                })
+                .collect();
+            sets.push(&vectors);
+        }
+        sets
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_one_product_at_a_time(
+            dim in 1usize..6,
+            regions in prop::collection::vec(1usize..40, 1..20),
+            words in prop::collection::vec(0usize..30, 1..40),
+            seed in 0i64..1000,
+        ) {
+            let (images, sentences) = (sets(dim, &regions, seed), sets(dim, &words, seed + 1));
+            // Small whole numbers: sums are exact, so any order of adding gives the same bits.
+            let expected = slow(&images, &sentences);
+            prop_assert_eq!(&scores(&images, &sentences, Reduction::Sum), &expected);
+            let mean = scores(&images, &sentences, Reduction::Mean);
+            for (i, (mean, sum)) in mean.iter().zip(&expected).enumerate() {
+                prop_assert_eq!(*mean, sum / words[i % words.len()].max(1) as f32);
+            }
+            let evidence = evidence(images.get(0), sentences.get(0), dim);
+            prop_assert_eq!(evidence.iter().map(|e| e.score).sum::<f32>(), expected[0]);
+        }
+    }
+}

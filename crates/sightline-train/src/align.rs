@@ -1,0 +1,225 @@
+//! Training and use of the alignment model.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use sightline_data::store::{FeatureStore, StoreSettings};
+use sightline_data::{Dataset, Split, Vocabulary};
+use sightline_model::SentenceBatch;
+use sightline_model::alignment::{AlignmentModel, Score, features_tensor};
+use sightline_model::random::{self, Dropout};
+use sightline_model::weights;
+use sightline_search::{Reduction, VectorSets};
+
+use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
+use crate::corpus::{Corpus, gather};
+use crate::evaluate;
+use crate::run::RunFolder;
+use crate::settings::AlignSettings;
+use crate::trainer::{self, Plan, Task, Validation, WEIGHTS_STREAM};
+use crate::{Control, Error, Outcome, Result};
+
+/// Trains an alignment model on the training split, keeping the best by rsum on the validation split.
+///
+/// With `resume`, goes on from the run's last checkpoint, bit for bit as if it had never stopped.
+pub fn train(
+    dataset: &Dataset,
+    store: &FeatureStore,
+    settings: &AlignSettings,
+    run: &RunFolder,
+    resume: bool,
+    device: &Device,
+    control: &mut Control<'_>,
+) -> Result<Outcome> {
+    let vocabulary = dataset.vocabulary(settings.min_count);
+    if vocabulary.is_empty() {
+        return Err(Error::Mismatch(format!(
+            "no word stands {} times in the training sentences; lower min_count (--set min_count=1)",
+            settings.min_count
+        )));
+    }
+    let corpus = Corpus::new(dataset, Split::Train, store, &vocabulary)?;
+    let validation = Corpus::new(dataset, Split::Val, store, &vocabulary)?;
+    let device = device.clone().autodiff();
+    let mut rng = random::stream(settings.seed, WEIGHTS_STREAM);
+    let model = AlignmentModel::new(&settings.model, store.dim(), vocabulary.len(), &mut rng, &device);
+    let header = Header {
+        kind: Kind::Alignment,
+        settings: serde_json::to_value(settings).expect("settings are plain data"),
+        vocabulary,
+        features: store.settings().clone(),
+        progress: Progress::default(),
+    };
+    let task = AlignTask { corpus: &corpus, validation: &validation, settings, device: &device };
+    let plan = Plan {
+        seed: settings.seed,
+        epochs: settings.epochs,
+        dropout: settings.model.dropout,
+        optimizer: &settings.optimizer,
+        run,
+        header,
+        resume,
+        device: &device,
+    };
+    trainer::train(&task, model, plan, control)
+}
+
+struct AlignTask<'a> {
+    corpus: &'a Corpus<'a>,
+    validation: &'a Corpus<'a>,
+    settings: &'a AlignSettings,
+    device: &'a Device,
+}
+
+impl Task for AlignTask<'_> {
+    type Model = AlignmentModel;
+    type Batch = Vec<(usize, usize)>;
+
+    fn batches(&self, epoch: u64) -> Vec<Self::Batch> {
+        self.corpus.pair_batches(self.settings.batch, self.settings.seed, epoch)
+    }
+
+    fn loss(&self, model: &AlignmentModel, batch: &Self::Batch, dropout: &mut Dropout) -> (Tensor<1>, f64) {
+        let (values, counts) = self.corpus.regions(batch.iter().map(|&(photo, _)| photo));
+        let features = features_tensor(values, self.corpus.store.dim(), &self.device.clone().without_autodiff());
+        let sentences: Vec<&[u32]> =
+            batch.iter().map(|&(photo, s)| self.corpus.photos[photo].sentences[s].as_slice()).collect();
+        let sentences = SentenceBatch::new(&sentences);
+        let loss = model.loss(&self.settings.model, features, &counts, &sentences, Some(dropout));
+        (loss, batch.len() as f64)
+    }
+
+    fn validate(&self, model: &AlignmentModel) -> Result<Validation> {
+        let report = evaluate::retrieval_of(model, self.settings.model.score, self.validation);
+        let (i2s, s2i) = (&report.image_to_sentence, &report.sentence_to_image);
+        let text = format!(
+            "image→sentence R@1 {:.1} R@10 {:.1}, sentence→image R@1 {:.1} R@10 {:.1}, rsum {:.1}",
+            i2s.r1, i2s.r10, s2i.r1, s2i.r10, report.rsum
+        );
+        let record = serde_json::to_value(&report).expect("a report is plain data");
+        Ok(Validation { score: report.rsum, text, record })
+    }
+}
+
+/// A trained alignment model, ready for use.
+#[derive(Debug)]
+pub struct Aligner {
+    /// Regions and words to vectors.
+    pub model: AlignmentModel,
+    /// How its scores are made.
+    pub score: Score,
+    /// Its words.
+    pub vocabulary: Vocabulary,
+    /// Whose region vectors it reads.
+    pub features: StoreSettings,
+    device: Device,
+}
+
+/// Photos or sentences encoded at once: enough to keep the matrix product busy, few enough for any memory.
+const CHUNK: usize = 128;
+
+impl Aligner {
+    /// From a checkpoint of [`Kind::Alignment`].
+    pub fn new(checkpoint: Checkpoint, device: &Device) -> Result<Self> {
+        let Header { settings, vocabulary, features, .. } = checkpoint.header;
+        let settings: AlignSettings = serde_json::from_value(settings)
+            .map_err(|e| Error::Mismatch(format!("settings of the alignment model: {e}")))?;
+        let mut rng = random::stream(settings.seed, WEIGHTS_STREAM);
+        let model = AlignmentModel::new(&settings.model, features.dim, vocabulary.len(), &mut rng, device);
+        let model = weights::import(model, checkpoint.model)
+            .map_err(|e| Error::Mismatch(format!("weights of the alignment model: {e}")))?;
+        Ok(Self { model: model.valid(), score: settings.model.score, vocabulary, features, device: device.clone() })
+    }
+
+    /// An error that names the differences where the store's vectors are not what the model was trained on.
+    pub fn check(&self, store: &FeatureStore) -> Result<()> {
+        check_features(&self.features, store)
+    }
+
+    /// Region vectors of photos of a store, one set a photo.
+    pub fn regions(&self, store: &FeatureStore, positions: &[usize]) -> VectorSets {
+        encode_regions(&self.model, store, positions, &self.device)
+    }
+
+    /// Word vectors of sentences (known words as indices), one set a sentence.
+    pub fn words<S: AsRef<[u32]>>(&self, sentences: &[S]) -> VectorSets {
+        encode_words(&self.model, sentences)
+    }
+
+    /// How scores of sets are reduced.
+    pub fn reduction(&self) -> Reduction {
+        reduction(self.score)
+    }
+}
+
+pub(crate) fn reduction(score: Score) -> Reduction {
+    match score {
+        Score::MaxOverRegions => Reduction::Sum,
+        Score::MeanOfMax => Reduction::Mean,
+    }
+}
+
+/// An error that names the differences between the vectors a model reads and those of a store.
+pub fn check_features(expected: &StoreSettings, store: &FeatureStore) -> Result<()> {
+    let differences = store.settings().differences(expected);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Mismatch(format!(
+        "{} does not fit the model, which was trained on other vectors: {}; extract them with the model's settings",
+        store.path().display(),
+        differences.join("; ")
+    )))
+}
+
+pub(crate) fn encode_regions(
+    model: &AlignmentModel,
+    store: &FeatureStore,
+    positions: &[usize],
+    device: &Device,
+) -> VectorSets {
+    let mut sets: Option<VectorSets> = None;
+    for chunk in positions.chunks(CHUNK) {
+        let (values, _) = gather(store, chunk.iter().copied());
+        let vectors = model.regions(features_tensor(values, store.dim(), device), None);
+        let [_, dim] = vectors.dims();
+        let vectors = vectors.into_data().try_into_vec::<f32>().expect("vectors are f32");
+        let sets = sets.get_or_insert_with(|| VectorSets::new(dim));
+        let mut start = 0;
+        for &position in chunk {
+            let end = start + store.get(position).n_regions() * dim;
+            sets.push(&vectors[start..end]);
+            start = end;
+        }
+    }
+    sets.unwrap_or_else(|| VectorSets::new(1))
+}
+
+pub(crate) fn encode_words<S: AsRef<[u32]>>(model: &AlignmentModel, sentences: &[S]) -> VectorSets {
+    let mut sets: Option<VectorSets> = None;
+    // Sentences of like length share a chunk, so that little padding is computed.
+    let mut order: Vec<usize> = (0..sentences.len()).collect();
+    order.sort_by_key(|&i| sentences[i].as_ref().len());
+    let mut encoded: Vec<Vec<f32>> = vec![Vec::new(); sentences.len()];
+    for chunk in order.chunks(CHUNK) {
+        let own: Vec<&[u32]> = chunk.iter().map(|&i| sentences[i].as_ref()).collect();
+        let batch = SentenceBatch::new(&own);
+        if batch.n_words() == 0 {
+            continue;
+        }
+        let vectors = model.words(&batch, None);
+        let [_, dim] = vectors.dims();
+        sets.get_or_insert_with(|| VectorSets::new(dim));
+        let vectors = vectors.into_data().try_into_vec::<f32>().expect("vectors are f32");
+        let mut start = 0;
+        for &i in chunk {
+            let end = start + sentences[i].as_ref().len() * dim;
+            encoded[i] = vectors[start..end].to_vec();
+            start = end;
+        }
+    }
+    let mut sets = sets.unwrap_or_else(|| VectorSets::new(1));
+    for vectors in &encoded {
+        sets.push(vectors);
+    }
+    sets
+}

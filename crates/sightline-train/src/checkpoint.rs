@@ -1,0 +1,236 @@
+//! Checkpoints: one file with a model's settings, vocabulary and weights, and where its training stood.
+//!
+//! Layout, little endian: magic `SLCKPT\r\n`, format version (u32), length of the header (u64), the header (JSON),
+//! the values of all tensors (f32, in the header's order), XXH3-64 of everything before it (u64).
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sightline_data::Vocabulary;
+use sightline_data::store::StoreSettings;
+use sightline_model::weights::{Weight, Weights};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::{Error, Result};
+
+const MAGIC: &[u8; 8] = b"SLCKPT\r\n";
+const VERSION: u32 = 1;
+
+/// Which model a checkpoint holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// An alignment model.
+    Alignment,
+    /// A caption model of whole photos.
+    Caption,
+    /// A caption model of regions.
+    RegionCaption,
+}
+
+impl Kind {
+    /// As a person says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Alignment => "an alignment model",
+            Self::Caption => "a caption model of whole photos",
+            Self::RegionCaption => "a caption model of regions",
+        }
+    }
+}
+
+/// Where training stood.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Progress {
+    /// Finished steps of the optimiser.
+    pub step: u64,
+    /// Finished passes over the data.
+    pub epoch: u64,
+    /// Finished batches of the current pass.
+    pub batch: u64,
+    /// Best validation score so far; higher is better.
+    pub best: Option<f64>,
+    /// The pass it was reached after.
+    pub best_epoch: u64,
+}
+
+/// Everything that a checkpoint says besides its weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// Which model.
+    pub kind: Kind,
+    /// The settings of its run.
+    pub settings: serde_json::Value,
+    /// Its words.
+    pub vocabulary: Vocabulary,
+    /// What its region vectors are; a model only reads stores of the same settings.
+    pub features: StoreSettings,
+    /// Where training stood.
+    pub progress: Progress,
+}
+
+/// A checkpoint in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// What it is.
+    pub header: Header,
+    /// Weights of the model.
+    pub model: Weights,
+    /// State of the optimiser; empty in a model that is only for use.
+    pub optimizer: Weights,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FileHeader {
+    #[serde(flatten)]
+    header: Header,
+    tensors: Vec<(String, Vec<usize>)>,
+}
+
+impl Checkpoint {
+    /// Writes the file beside its place, syncs and renames it.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let all: BTreeMap<String, &Weight> = (self.model.iter().map(|(name, w)| (format!("model/{name}"), w)))
+            .chain(self.optimizer.iter().map(|(name, w)| (format!("optimizer/{name}"), w)))
+            .collect();
+        let tensors = all.iter().map(|(name, weight)| (name.clone(), weight.shape.clone())).collect();
+        let header = serde_json::to_vec(&FileHeader { header: self.header.clone(), tensors })
+            .expect("a header is plain data");
+        sightline_data::write::atomically(path, |file| {
+            let mut writer = Hashing { inner: file, hash: Xxh3::new() };
+            writer.write_all(MAGIC)?;
+            writer.write_all(&VERSION.to_le_bytes())?;
+            writer.write_all(&(header.len() as u64).to_le_bytes())?;
+            writer.write_all(&header)?;
+            for weight in all.values() {
+                let bytes: Vec<u8> = weight.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                writer.write_all(&bytes)?;
+            }
+            let checksum = writer.hash.digest();
+            writer.inner.write_all(&checksum.to_le_bytes())
+        })?;
+        Ok(())
+    }
+
+    /// Reads a file that [`Checkpoint::save`] wrote; anything else, or any changed byte, is an error.
+    pub fn load(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(Error::io("read the model", path))?;
+        Self::parse(&bytes).map_err(|message| Error::Checkpoint { path: path.to_owned(), message })
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let rest = bytes.strip_prefix(MAGIC).ok_or("not a Sightline checkpoint (wrong first bytes)")?;
+        let (version, rest) = rest.split_first_chunk().ok_or("truncated in its first bytes; copy it again")?;
+        let version = u32::from_le_bytes(*version);
+        if version != VERSION {
+            return Err(format!("format version {version}; this program reads version {VERSION}"));
+        }
+        let truncated = "truncated or changed (the checksum does not match); copy it again or train anew";
+        let (body, checksum) = bytes.split_last_chunk().ok_or(truncated)?;
+        if xxhash_rust::xxh3::xxh3_64(body) != u64::from_le_bytes(*checksum) {
+            return Err(truncated.into());
+        }
+        let (length, _) = rest.split_first_chunk().ok_or(truncated)?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| truncated)?;
+        let after = &body[20..];
+        let header = after.get(..length).ok_or(truncated)?;
+        let file: FileHeader = serde_json::from_slice(header).map_err(|e| format!("header: {e}"))?;
+        let mut values = &after[length..];
+        let (mut model, mut optimizer) = (Weights::new(), Weights::new());
+        for (name, shape) in file.tensors {
+            let n_bytes = shape.iter().try_fold(4usize, |n, &d| n.checked_mul(d)).ok_or("absurd tensor sizes")?;
+            let (own, others) = values.split_at_checked(n_bytes).ok_or(truncated)?;
+            values = others;
+            let values = own.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            match name.split_once('/') {
+                Some(("model", own)) => model.insert(own.to_owned(), Weight { shape, values }),
+                Some(("optimizer", own)) => optimizer.insert(own.to_owned(), Weight { shape, values }),
+                _ => return Err(format!("tensor {name} belongs to neither model nor optimiser")),
+            };
+        }
+        Ok(Self { header: file.header, model, optimizer })
+    }
+
+    /// The same without the optimiser's state: what `best` keeps.
+    pub fn for_use(&self) -> Self {
+        Self { optimizer: Weights::new(), ..self.clone() }
+    }
+}
+
+/// Passes bytes on and hashes them.
+struct Hashing<W> {
+    inner: W,
+    hash: Xxh3,
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let n = self.inner.write(bytes)?;
+        self.hash.update(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sightline_data::store::VectorMode;
+
+    fn checkpoint() -> Checkpoint {
+        let words = ["a", "dog"].map(str::to_owned);
+        let weight = |values: &[f32]| Weight { shape: vec![values.len()], values: values.to_vec() };
+        Checkpoint {
+            header: Header {
+                kind: Kind::Alignment,
+                settings: serde_json::json!({"epochs": 3}),
+                vocabulary: Vocabulary::from_sentences([words.as_slice()], 1),
+                features: StoreSettings {
+                    backbone: "b".into(),
+                    backbone_checksum: String::new(),
+                    dim: 4,
+                    vectors: VectorMode::Pool,
+                    regions: "nanodet".into(),
+                    regions_checksum: String::new(),
+                    max_regions: 20,
+                    extra: BTreeMap::new(),
+                },
+                progress: Progress { step: 7, best: Some(1.25), ..Progress::default() },
+            },
+            model: Weights::from([("a.weight".into(), weight(&[1.0, -2.5])), ("b".into(), weight(&[f32::MIN]))]),
+            optimizer: Weights::from([("first.a.weight".into(), weight(&[0.0, 3.0]))]),
+        }
+    }
+
+    #[test]
+    fn round_trips_with_the_same_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+        checkpoint().save(&a).unwrap();
+        let loaded = Checkpoint::load(&a).unwrap();
+        assert_eq!(loaded, checkpoint());
+        loaded.save(&b).unwrap();
+        assert_eq!(std::fs::read(a).unwrap(), std::fs::read(b).unwrap());
+    }
+
+    #[test]
+    fn any_changed_byte_and_any_cut_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model");
+        checkpoint().save(&path).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        for i in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[i] ^= 0x10;
+            assert!(Checkpoint::parse(&changed).is_err(), "byte {i}");
+            assert!(Checkpoint::parse(&bytes[..i]).is_err(), "cut at {i}");
+        }
+        let message = Checkpoint::load(&folder.path().join("none")).unwrap_err().to_string();
+        assert!(message.contains("cannot read the model"), "{message}");
+    }
+}

@@ -1,0 +1,156 @@
+//! Which region each stretch of a sentence talks about: the record that `align` writes and region-level training
+//! reads (paper, section 3.1.4).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sightline_data::store::FeatureStore;
+use sightline_data::{BoxXyxy, Dataset, Split};
+use sightline_model::decode::{segments, viterbi};
+
+use crate::align::Aligner;
+use crate::corpus::Corpus;
+use crate::{Error, Result};
+
+const VERSION: u32 = 1;
+
+/// A region and contiguous words of one sentence.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Phrase {
+    /// Id of the sentence in the dataset.
+    pub sentence: u64,
+    /// Index of the region in the feature store; 0 is the whole image.
+    pub region: usize,
+    /// The region, in pixels of the original picture.
+    #[serde(rename = "box")]
+    pub region_box: BoxXyxy,
+    /// The known words, in order.
+    pub words: Vec<String>,
+    /// Mean product of the words with the region.
+    pub score: f32,
+}
+
+/// Phrases of a dataset's photos.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Phrases {
+    /// Of this layout.
+    pub version: u32,
+    /// XXH3-64 of the photos' JSON, hexadecimal; filled in by [`Phrases::save`].
+    #[serde(default)]
+    pub checksum: String,
+    /// β of equation 12.
+    pub affinity: f32,
+    /// By key of the photo.
+    pub photos: BTreeMap<String, Vec<Phrase>>,
+}
+
+impl Phrases {
+    /// Decodes every sentence of the given splits (equations 10 to 12).
+    ///
+    /// `on_photo` hears how many photos are done, out of how many.
+    pub fn decode(
+        aligner: &Aligner,
+        dataset: &Dataset,
+        store: &FeatureStore,
+        splits: &[Split],
+        affinity: f32,
+        mut on_photo: impl FnMut(usize, usize),
+    ) -> Result<Self> {
+        aligner.check(store)?;
+        let mut photos = BTreeMap::new();
+        let corpora =
+            splits.iter().map(|&split| Corpus::new(dataset, split, store, &aligner.vocabulary)).collect::<Result<Vec<_>>>()?;
+        let total = corpora.iter().map(|corpus| corpus.photos.len()).sum();
+        let mut done = 0;
+        for corpus in &corpora {
+            for chunk in corpus.photos.chunks(64) {
+                let positions: Vec<usize> = chunk.iter().map(|photo| photo.position).collect();
+                let regions = aligner.regions(store, &positions);
+                let sentences: Vec<&[u32]> = chunk.iter().flat_map(|p| p.sentences.iter().map(Vec::as_slice)).collect();
+                let words = aligner.words(&sentences);
+                let mut sentence_idx = 0;
+                for (i, photo) in chunk.iter().enumerate() {
+                    let boxes: Vec<BoxXyxy> = store.get(photo.position).boxes().collect();
+                    let mut own = Vec::new();
+                    for (s, known) in photo.sentences.iter().enumerate() {
+                        if !known.is_empty() {
+                            let id = dataset.images[photo.image].sentences[s].id;
+                            let vectors = words.get(sentence_idx);
+                            let products = sightline_search::products(regions.get(i), vectors, regions.dim());
+                            own.extend(phrases_of(aligner, id, known, &products, &boxes, affinity));
+                        }
+                        sentence_idx += 1;
+                    }
+                    photos.insert(corpus.key(photo).to_owned(), own);
+                }
+                done += chunk.len();
+                on_photo(done, total);
+            }
+        }
+        Ok(Self { version: VERSION, checksum: String::new(), affinity, photos })
+    }
+
+    /// Writes the record, with its checksum.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let whole = Self { checksum: self.digest(), ..self.clone() };
+        sightline_data::write::atomically(path, |file| Ok(serde_json::to_writer(file, &whole)?))?;
+        Ok(())
+    }
+
+    /// Reads the record; another layout, another version or a changed phrase is an error.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read(path).map_err(Error::io("read the phrases", path))?;
+        let damaged = |message: String| Error::Checkpoint { path: path.to_owned(), message };
+        let phrases: Self = serde_json::from_slice(&text)
+            .map_err(|e| damaged(format!("no phrases of `sightline align` ({e})")))?;
+        if phrases.version != VERSION {
+            return Err(damaged(format!("version {}; this program reads version {VERSION}", phrases.version)));
+        }
+        if phrases.digest() != phrases.checksum {
+            return Err(damaged("changed since it was written (the checksum does not match); decode it again".into()));
+        }
+        Ok(phrases)
+    }
+
+    fn digest(&self) -> String {
+        let json = serde_json::to_vec(&(self.affinity, &self.photos)).expect("phrases are plain data");
+        format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&json))
+    }
+
+    /// Number of phrases.
+    pub fn len(&self) -> usize {
+        self.photos.values().map(Vec::len).sum()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The phrases of one sentence, from its products `[words, regions]`.
+fn phrases_of(
+    aligner: &Aligner,
+    sentence: u64,
+    known: &[u32],
+    products: &[f32],
+    boxes: &[BoxXyxy],
+    affinity: f32,
+) -> Vec<Phrase> {
+    let n_regions = boxes.len();
+    segments(&viterbi(products, n_regions, affinity))
+        .into_iter()
+        .map(|segment| {
+            let words = segment.start..segment.end;
+            let sum: f32 = words.clone().map(|word| products[word * n_regions + segment.region]).sum();
+            Phrase {
+                sentence,
+                region: segment.region,
+                region_box: boxes[segment.region],
+                words: known[words.clone()].iter().map(|&word| aligner.vocabulary.word(word).to_owned()).collect(),
+                score: sum / words.len() as f32,
+            }
+        })
+        .collect()
+}

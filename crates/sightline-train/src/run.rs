@@ -1,0 +1,115 @@
+//! A run folder: `settings.toml` (saved first), `log.jsonl` (one record a line), `last.ckpt` (to resume from) and
+//! `best.ckpt` (to use).
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::checkpoint::{Checkpoint, Kind};
+use crate::{Error, Result};
+
+/// The folder of one run.
+#[derive(Debug, Clone)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+impl RunFolder {
+    /// A new run. Refuses a folder that already holds one, so that nothing trained is lost.
+    pub fn create(path: &Path, settings: &impl Serialize) -> Result<Self> {
+        let run = Self { path: path.to_owned() };
+        if run.settings_path().exists() {
+            return Err(Error::Mismatch(format!(
+                "{} already holds a run; add --resume to go on with it, or name another folder",
+                path.display()
+            )));
+        }
+        std::fs::create_dir_all(path).map_err(Error::io("create the run folder", path))?;
+        let text = toml::to_string(settings).expect("settings are plain data");
+        sightline_data::write::atomically(&run.settings_path(), |file| file.write_all(text.as_bytes()))?;
+        Ok(run)
+    }
+
+    /// A run that was started before, and the settings it was started with.
+    pub fn open<S: DeserializeOwned>(path: &Path) -> Result<(Self, S)> {
+        let run = Self { path: path.to_owned() };
+        let settings = run.settings_path();
+        let text = std::fs::read_to_string(&settings)
+            .map_err(|_| Error::Mismatch(format!("{} holds no run to resume (no settings.toml)", path.display())))?;
+        let settings =
+            toml::from_str(&text).map_err(|e| Error::Setting(format!("{}: {}", settings.display(), e.message())))?;
+        Ok((run, settings))
+    }
+
+    /// The best model of a run, or a checkpoint file given directly.
+    pub fn model(path: &Path, kinds: &[Kind]) -> Result<Checkpoint> {
+        let file = if path.is_dir() { path.join("best.ckpt") } else { path.to_owned() };
+        if path.is_dir() && !file.exists() {
+            return Err(Error::Mismatch(format!(
+                "{} holds no trained model yet (no best.ckpt); let `train` finish one pass first",
+                path.display()
+            )));
+        }
+        let checkpoint = Checkpoint::load(&file)?;
+        if !kinds.contains(&checkpoint.header.kind) {
+            let wanted: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+            return Err(Error::Checkpoint {
+                path: file,
+                message: format!("{}, expected {}", checkpoint.header.kind.name(), wanted.join(" or ")),
+            });
+        }
+        Ok(checkpoint)
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn settings_path(&self) -> PathBuf {
+        self.path.join("settings.toml")
+    }
+
+    /// Where the checkpoint to resume from lies.
+    pub fn last(&self) -> PathBuf {
+        self.path.join("last.ckpt")
+    }
+
+    /// Where the best model lies.
+    pub fn best(&self) -> PathBuf {
+        self.path.join("best.ckpt")
+    }
+
+    /// The log, to append to; records of steps after `step` (written before a kill) are taken out first.
+    pub fn log(&self, step: u64) -> Result<Log> {
+        let path = self.path.join("log.jsonl");
+        if path.exists() {
+            let text = std::fs::read_to_string(&path).map_err(Error::io("read the log", &path))?;
+            let of_step = |line: &&str| {
+                let record: Option<serde_json::Value> = serde_json::from_str(line).ok();
+                record.and_then(|r| r["step"].as_u64()).is_some_and(|s| s <= step)
+            };
+            let kept: Vec<&str> = text.lines().filter(of_step).collect();
+            sightline_data::write::atomically(&path, |file| kept.iter().try_for_each(|line| writeln!(file, "{line}")))?;
+        }
+        let file = File::options().create(true).append(true).open(&path).map_err(Error::io("open the log", &path))?;
+        Ok(Log { file, path })
+    }
+}
+
+/// An append-only file of JSON records.
+#[derive(Debug)]
+pub struct Log {
+    file: File,
+    path: PathBuf,
+}
+
+impl Log {
+    /// Writes one record.
+    pub fn write(&mut self, record: &serde_json::Value) -> Result<()> {
+        writeln!(self.file, "{record}").map_err(Error::io("write the log", &self.path))
+    }
+}

@@ -1,0 +1,240 @@
+//! Settings of a run: documented structs with defaults, a recipe (TOML) over them, `--set key=value` over that.
+//! A key that no setting has is an error that guesses the intended one.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sightline_model::alignment::AlignmentSettings;
+use sightline_model::caption::CaptionSettings;
+
+use crate::optimizer::{OptimizerKind, OptimizerSettings};
+use crate::{Error, Result};
+
+/// Everything that decides a run of `train align`, besides its data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AlignSettings {
+    /// Seed of weights, batches and dropout.
+    pub seed: u64,
+    /// Passes over the training pairs.
+    pub epochs: u64,
+    /// Pairs a step; no two share a photo (paper: 100).
+    pub batch: usize,
+    /// Words seen less often in the training split are unknown (paper: 5).
+    pub min_count: u64,
+    /// The model.
+    pub model: AlignmentSettings,
+    /// The optimiser.
+    pub optimizer: OptimizerSettings,
+}
+
+impl Default for AlignSettings {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            epochs: 15,
+            batch: 100,
+            min_count: 5,
+            model: AlignmentSettings::default(),
+            optimizer: OptimizerSettings {
+                kind: OptimizerKind::Sgd,
+                learning_rate: 1e-4,
+                ..OptimizerSettings::default()
+            },
+        }
+    }
+}
+
+/// Everything that decides a run of `train caption`, besides its data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CaptionRunSettings {
+    /// Seed of weights, batches and dropout.
+    pub seed: u64,
+    /// Passes over the training sentences or phrases.
+    pub epochs: u64,
+    /// Sentences a step.
+    pub batch: usize,
+    /// Words seen less often in the training split are unknown (paper: 5).
+    pub min_count: u64,
+    /// Region level: phrases with fewer known words are left out.
+    pub min_phrase_words: usize,
+    /// Region level: phrases whose mean word score is lower are left out.
+    pub min_phrase_score: f32,
+    /// The model.
+    pub model: CaptionSettings,
+    /// The optimiser.
+    pub optimizer: OptimizerSettings,
+}
+
+impl Default for CaptionRunSettings {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            epochs: 15,
+            batch: 100,
+            min_count: 5,
+            min_phrase_words: 1,
+            min_phrase_score: 0.0,
+            model: CaptionSettings::default(),
+            optimizer: OptimizerSettings {
+                kind: OptimizerKind::Rmsprop,
+                learning_rate: 1e-3,
+                ..OptimizerSettings::default()
+            },
+        }
+    }
+}
+
+/// Defaults, the recipe's values over them, then each `key=value`, dots between levels (`optimizer.learning_rate=1e-3`).
+pub fn resolve<S>(recipe: Option<&Path>, assignments: &[String]) -> Result<S>
+where
+    S: Default + Serialize + DeserializeOwned,
+{
+    let mut settings = toml::Value::try_from(S::default()).expect("settings are plain data");
+    let mut source = String::from("the defaults");
+    if let Some(path) = recipe {
+        let text = std::fs::read_to_string(path).map_err(Error::io("read the recipe", path))?;
+        let recipe: toml::Table =
+            text.parse().map_err(|e: toml::de::Error| Error::Setting(format!("{}: {e}", path.display())))?;
+        overlay(&mut settings, toml::Value::Table(recipe), &mut Vec::new())
+            .map_err(|message| Error::Setting(format!("{}: {message}", path.display())))?;
+        source = path.display().to_string();
+    }
+    for assignment in assignments {
+        let in_assignment = |message: String| Error::Setting(format!("--set {assignment}: {message}"));
+        let (key, value) = assignment
+            .split_once('=')
+            .ok_or_else(|| in_assignment("expected key=value, model.dim=512 for example".into()))?;
+        let value = parse_value(value.trim());
+        let nested = key.trim().rsplit('.').fold(value, |value, part| {
+            toml::Value::Table(toml::Table::from_iter([(part.to_owned(), value)]))
+        });
+        overlay(&mut settings, nested, &mut Vec::new()).map_err(in_assignment)?;
+        source = format!("--set {assignment}");
+    }
+    settings.try_into().map_err(|e: toml::de::Error| Error::Setting(format!("{source}: {}", e.message())))
+}
+
+/// A TOML value, or the text itself where it is none: `sgd` needs no quotes.
+fn parse_value(text: &str) -> toml::Value {
+    let parsed = format!("value = {text}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("value"));
+    parsed.unwrap_or_else(|| toml::Value::String(text.to_owned()))
+}
+
+/// Puts `over` into `base`, whose keys are all keys there are.
+fn overlay(base: &mut toml::Value, over: toml::Value, path: &mut Vec<String>) -> Result<(), String> {
+    match (base, over) {
+        (toml::Value::Table(base), toml::Value::Table(over)) => {
+            for (key, value) in over {
+                path.push(key.clone());
+                let Some(slot) = base.get_mut(&key) else {
+                    return Err(unknown_key(&path.join("."), base, &path[..path.len() - 1]));
+                };
+                overlay(slot, value, path)?;
+                path.pop();
+            }
+            Ok(())
+        }
+        (toml::Value::Table(_), other) => {
+            Err(format!("{} is a group of settings, not {}", path.join("."), other.type_str()))
+        }
+        // A whole number is a fine value for a fraction.
+        (base @ toml::Value::Float(_), toml::Value::Integer(over)) => {
+            *base = toml::Value::Float(over as f64);
+            Ok(())
+        }
+        (base, over) if base.same_type(&over) => {
+            *base = over;
+            Ok(())
+        }
+        (base, over) => {
+            Err(format!("{} is {}, got {} ({over})", path.join("."), with_article(base), with_article(&over)))
+        }
+    }
+}
+
+fn with_article(value: &toml::Value) -> String {
+    match value.type_str() {
+        kind @ ("integer" | "array") => format!("an {kind}"),
+        kind => format!("a {kind}"),
+    }
+}
+
+/// Names the unknown key and the nearest known one, at any level.
+fn unknown_key(key: &str, level: &toml::Table, prefix: &[String]) -> String {
+    let mut known = Vec::new();
+    collect_keys(level, &prefix.join("."), &mut known);
+    let last = key.rsplit('.').next().unwrap_or(key);
+    let likeness = |candidate: &String| {
+        let own = candidate.rsplit('.').next().unwrap_or(candidate);
+        strsim::jaro_winkler(last, own)
+    };
+    let best = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    match best {
+        Some(best) if likeness(best) > 0.75 => format!("unknown setting {key}; did you mean {best}?"),
+        _ => format!("unknown setting {key}; there are {}", known.join(", ")),
+    }
+}
+
+fn collect_keys(table: &toml::Table, prefix: &str, keys: &mut Vec<String>) {
+    for (key, value) in table {
+        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        match value {
+            toml::Value::Table(inner) => collect_keys(inner, &path, keys),
+            _ => keys.push(path),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(assignments: &[&str]) -> Result<AlignSettings> {
+        let assignments: Vec<String> = assignments.iter().map(|s| (*s).to_owned()).collect();
+        resolve(None, &assignments)
+    }
+
+    #[test]
+    fn assignments_reach_their_settings() {
+        let settings = resolved(&["model.dim=64", "optimizer.kind=adam", "optimizer.learning_rate=1"]).unwrap();
+        assert_eq!(settings.model.dim, 64);
+        assert_eq!(settings.optimizer.kind, OptimizerKind::Adam);
+        assert_eq!(settings.optimizer.learning_rate, 1.0);
+        assert_eq!(resolved(&[]).unwrap(), AlignSettings::default());
+    }
+
+    #[test]
+    fn mistakes_are_named_and_guessed() {
+        let check = |assignment: &str, expected: &str| {
+            let message = resolved(&[assignment]).unwrap_err().to_string();
+            assert!(message.contains(expected), "{assignment}: {message}");
+        };
+        check("model.dimm=64", "did you mean model.dim?");
+        check("learning_rate=1", "did you mean optimizer.learning_rate?");
+        check("optimizer.learning_rat=1", "did you mean optimizer.learning_rate?");
+        check("zzz=1", "unknown setting zzz; there are");
+        check("model.dim=abc", "model.dim is an integer, got a string");
+        check("model=3", "model is a group of settings");
+        check("optimizer.kind=sdg", "unknown variant `sdg`");
+        check("model.dim", "expected key=value");
+    }
+
+    #[test]
+    fn a_recipe_is_read_and_overridden() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r.toml");
+        std::fs::write(&path, "epochs = 3\n[model]\ndim = 32\n").unwrap();
+        let settings: AlignSettings = resolve(Some(&path), &["model.dim=16".into()]).unwrap();
+        assert_eq!((settings.epochs, settings.model.dim), (3, 16));
+        std::fs::write(&path, "epoch = 3\n").unwrap();
+        let message = resolve::<AlignSettings>(Some(&path), &[]).unwrap_err().to_string();
+        assert!(message.contains("r.toml") && message.contains("did you mean epochs?"), "{message}");
+        std::fs::write(&path, "epochs = \n").unwrap();
+        assert!(resolve::<AlignSettings>(Some(&path), &[]).is_err());
+        let missing = resolve::<AlignSettings>(Some(&folder.path().join("no.toml")), &[]).unwrap_err().to_string();
+        assert!(missing.contains("cannot read the recipe"), "{missing}");
+    }
+}

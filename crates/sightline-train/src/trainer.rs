@@ -1,0 +1,188 @@
+//! The loop over batches that both models share: schedule, optimiser, validation, checkpoints, log, stopping.
+//!
+//! Every random number of step `n` comes from the seed and `n`, and the order of batches from the seed and the pass;
+//! so a resumed run goes on exactly as if it had never stopped.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use serde_json::json;
+use sightline_model::random::{self, Dropout};
+use sightline_model::weights;
+
+use crate::checkpoint::{Checkpoint, Header, Progress};
+use crate::optimizer::{Optimizer, OptimizerSettings};
+use crate::run::RunFolder;
+use crate::{Error, Result};
+
+/// What a trainer tells while it works.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A step was taken.
+    Step {
+        /// Steps taken in the whole run.
+        step: u64,
+        /// Steps of the whole run.
+        steps: u64,
+        /// Loss of the batch, a pair or sentence.
+        loss: f64,
+    },
+    /// A pass over the data is done and was validated.
+    Epoch {
+        /// Passes done.
+        epoch: u64,
+        /// Passes of the run.
+        epochs: u64,
+        /// Mean loss a pair or sentence over the pass.
+        loss: f64,
+        /// What validation says, in words.
+        validation: String,
+        /// Whether it is the best so far.
+        best: bool,
+    },
+}
+
+/// The caller's side of a long job: it listens, and it may ask for a stop.
+pub struct Control<'a> {
+    /// Called for every event.
+    pub on_event: &'a mut dyn FnMut(&Event),
+    /// Once true, the job saves what it has and returns.
+    pub stop: &'a AtomicBool,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Where it stands.
+    pub progress: Progress,
+    /// Whether a stop was asked for before the end.
+    pub stopped: bool,
+}
+
+/// What validation found.
+pub(crate) struct Validation {
+    /// Higher is better; the best is kept.
+    pub(crate) score: f64,
+    /// For people.
+    pub(crate) text: String,
+    /// For the log.
+    pub(crate) record: serde_json::Value,
+}
+
+/// One model's part of training.
+pub(crate) trait Task {
+    /// What is trained.
+    type Model: Module;
+    /// One step's data.
+    type Batch;
+
+    /// The batches of one pass, in order; the same for the same pass.
+    fn batches(&self, epoch: u64) -> Vec<Self::Batch>;
+    /// The loss of a batch and the number of pairs or sentences it is the sum over.
+    fn loss(&self, model: &Self::Model, batch: &Self::Batch, dropout: &mut Dropout) -> (Tensor<1>, f64);
+    /// Quality on the validation split.
+    fn validate(&self, model: &Self::Model) -> Result<Validation>;
+}
+
+/// What stays the same over a run.
+pub(crate) struct Plan<'a> {
+    pub(crate) seed: u64,
+    pub(crate) epochs: u64,
+    pub(crate) dropout: f32,
+    pub(crate) optimizer: &'a OptimizerSettings,
+    pub(crate) run: &'a RunFolder,
+    /// Header of the checkpoints; its progress is filled in.
+    pub(crate) header: Header,
+    /// Continue from `last.ckpt`.
+    pub(crate) resume: bool,
+    pub(crate) device: &'a Device,
+}
+
+/// Random streams of a run, by purpose; steps count up from the last.
+pub(crate) const WEIGHTS_STREAM: u64 = 0;
+pub(crate) const BATCHES_STREAM: u64 = 1 << 32;
+const DROPOUT_STREAM: u64 = 1 << 33;
+
+/// Records of steps are this far apart in the log.
+const LOG_EVERY: u64 = 20;
+
+pub(crate) fn train<T: Task>(task: &T, model: T::Model, plan: Plan<'_>, control: &mut Control<'_>) -> Result<Outcome> {
+    let Plan { seed, epochs, dropout, optimizer: settings, run, mut header, resume, device } = plan;
+    let mut model = model;
+    let mut optimizer = Optimizer::default();
+    if resume && run.last().exists() {
+        let checkpoint = Checkpoint::load(&run.last())?;
+        let damaged = |message: String| Error::Checkpoint { path: run.last(), message };
+        let same_words = header.vocabulary == checkpoint.header.vocabulary;
+        let differences = header.features.differences(&checkpoint.header.features);
+        if !same_words || !differences.is_empty() {
+            let what = if same_words { differences.join("; ") } else { "other words in the training split".into() };
+            return Err(damaged(format!("this run was started with other data: {what}")));
+        }
+        model = weights::import(model, checkpoint.model).map_err(|e| damaged(e.to_string()))?;
+        optimizer =
+            Optimizer::import(checkpoint.optimizer, &device.clone().without_autodiff()).map_err(damaged)?;
+        header.progress = checkpoint.header.progress;
+    }
+    let mut progress = header.progress.clone();
+    let mut log = run.log(progress.step)?;
+    let save = |model: &T::Model, optimizer: &Optimizer, progress: &Progress, best: bool| {
+        let header = Header { progress: progress.clone(), ..header.clone() };
+        let checkpoint = Checkpoint { header, model: weights::export(model), optimizer: optimizer.export() };
+        if best {
+            checkpoint.for_use().save(&run.best())?;
+        }
+        checkpoint.save(&run.last())
+    };
+
+    let mut stopped = false;
+    'passes: while progress.epoch < epochs {
+        let batches = task.batches(progress.epoch);
+        let steps = batches.len() as u64 * epochs;
+        let (mut sum, mut pairs, started) = (0.0, 0.0, Instant::now());
+        for batch in batches.iter().skip(progress.batch as usize) {
+            if control.stop.load(Ordering::Relaxed) {
+                stopped = true;
+                save(&model, &optimizer, &progress, false)?;
+                break 'passes;
+            }
+            let rate = settings.rate(progress.step, steps);
+            let mut dropout = Dropout::new(random::stream(seed, DROPOUT_STREAM + progress.step), dropout);
+            let (loss, n) = task.loss(&model, batch, &mut dropout);
+            let gradients = loss.backward();
+            let loss = f64::from(loss.into_scalar::<f32>());
+            if !loss.is_finite() {
+                return Err(Error::Diverged { step: progress.step, loss, learning_rate: rate });
+            }
+            model = optimizer.step(model, &gradients, settings, rate, progress.step);
+            progress.step += 1;
+            progress.batch += 1;
+            sum += loss;
+            pairs += n;
+            (control.on_event)(&Event::Step { step: progress.step, steps, loss: loss / n });
+            if progress.step.is_multiple_of(LOG_EVERY) {
+                let record = json!({"step": progress.step, "loss": loss / n, "learning_rate": rate});
+                log.write(&record)?;
+            }
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        let validation = task.validate(&model.valid())?;
+        progress.epoch += 1;
+        progress.batch = 0;
+        let best = progress.best.is_none_or(|best| validation.score > best);
+        if best {
+            progress.best = Some(validation.score);
+            progress.best_epoch = progress.epoch;
+        }
+        save(&model, &optimizer, &progress, best)?;
+        let loss = sum / f64::max(pairs, 1.0);
+        log.write(&json!({
+            "step": progress.step, "epoch": progress.epoch, "loss": loss, "seconds": seconds,
+            "validation": validation.record, "best": best,
+        }))?;
+        (control.on_event)(&Event::Epoch { epoch: progress.epoch, epochs, loss, validation: validation.text, best });
+    }
+    Ok(Outcome { progress, stopped })
+}
