@@ -4,6 +4,12 @@
 //! same pass. The crate knows no tensor framework, no async and no other crate of this project.
 
 pub mod bleu;
+pub mod cider;
+mod error;
+pub mod meteor;
 pub mod ptb;
 pub mod retrieval;
+pub mod rouge;
 pub mod text;
+
+pub use error::{Error, HOW_TO_GET_METEOR_DATA, Result};

@@ -33,3 +33,15 @@ pub(crate) fn close(found: f64, expected: f64, tolerance: f64, what: &str) {
         "{what}: expected {expected:e}, got {found:e}"
     );
 }
+
+/// METEOR's data; none, loudly, where it is absent.
+pub(crate) fn meteor_data() -> Option<sightline_metrics::meteor::MeteorData> {
+    match sightline_metrics::meteor::MeteorData::find() {
+        Ok(data) => Some(data),
+        Err(sightline_metrics::Error::MeteorDataMissing) => {
+            eprintln!("skipped: METEOR's data is absent; {}", sightline_metrics::HOW_TO_GET_METEOR_DATA);
+            None
+        }
+        Err(error) => panic!("METEOR's data is there but unreadable: {error}"),
+    }
+}
