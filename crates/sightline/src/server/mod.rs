@@ -1,0 +1,279 @@
+//! The report over HTTP, for this machine only: the page, its record as JSON, and whether the server is well.
+//!
+//! Bound to the loopback address. Requests must name this machine as their host, so that no page from elsewhere reads
+//! the answers by pointing a name of its own here (DNS rebinding).
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::body::Bytes;
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::report::{self, Report};
+
+/// Where the page is served when nobody says otherwise.
+pub const DEFAULT_PORT: u16 = 8642;
+
+/// How long requests under way may take after Ctrl-C.
+const LAST_ANSWERS: Duration = Duration::from_secs(3);
+
+/// What the server answers with, rendered once. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct Page {
+    html: Bytes,
+    json: Bytes,
+}
+
+impl Page {
+    /// The page and the record of a report.
+    pub fn new(report: &Report) -> anyhow::Result<Self> {
+        let json = serde_json::to_vec(report).context("cannot write the report as JSON")?;
+        Ok(Self { html: report::render(report).into(), json: json.into() })
+    }
+}
+
+/// All routes with their checks; needs no socket.
+pub fn app(page: Page) -> Router {
+    Router::new()
+        .route("/", get(|State(page): State<Page>| async { of_type("text/html; charset=utf-8", page.html) }))
+        .route("/api/v1/report", get(|State(page): State<Page>| async { of_type("application/json", page.json) }))
+        .route("/health", get(|| async { Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") })) }))
+        .fallback(|| async { refusal(StatusCode::NOT_FOUND, "no such page; there are /, /api/v1/report and /health") })
+        .method_not_allowed_fallback(|| async {
+            refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered")
+        })
+        .layer(middleware::from_fn(this_machine_only))
+        .layer(middleware::map_response(with_security_headers))
+        .with_state(page)
+}
+
+/// Serves until Ctrl-C. `on_ready` is told the address, for the line that the user reads; port 0 takes a free one.
+pub fn serve(page: Page, port: u16, on_ready: impl FnOnce(SocketAddr)) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the server")?;
+    runtime.block_on(async {
+        let listener = listen(port).await?;
+        on_ready(listener.local_addr().context("cannot tell the server's address")?);
+        serve_until(page, listener, ctrl_c()).await
+    })
+}
+
+async fn listen(port: u16) -> anyhow::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            anyhow::anyhow!("port {port} is in use by another program; stop that one or choose another with --port")
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            anyhow::anyhow!("port {port} needs more rights than this user has; choose one above 1023 with --port")
+        }
+        _ => anyhow::Error::new(error).context(format!("cannot listen on 127.0.0.1:{port}")),
+    })
+}
+
+/// Stops taking requests when `stop` ends, and gives those under way [`LAST_ANSWERS`].
+async fn serve_until(
+    page: Page,
+    listener: TcpListener,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let (stopping, mut stopped) = tokio::sync::watch::channel(false);
+    let graceful = axum::serve(listener, app(page)).with_graceful_shutdown(async move {
+        stop.await;
+        // Fails only when nobody waits any more.
+        let _ = stopping.send(true);
+    });
+    let overdue = async {
+        let _ = stopped.wait_for(|&stopping| stopping).await;
+        tokio::time::sleep(LAST_ANSWERS).await;
+    };
+    tokio::select! {
+        served = graceful => served.context("the server failed"),
+        () = overdue => Ok(()),
+    }
+}
+
+async fn ctrl_c() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        // Without the signal the server runs until it is killed.
+        std::future::pending::<()>().await;
+    }
+}
+
+fn of_type(kind: &'static str, body: Bytes) -> Response {
+    ([(header::CONTENT_TYPE, kind)], body).into_response()
+}
+
+fn refusal(status: StatusCode, message: &str) -> Response {
+    (status, Json(json!({ "error": message }))).into_response()
+}
+
+/// Refuses requests that came by another name than this machine's.
+async fn this_machine_only(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
+    if host.is_some_and(is_this_machine) {
+        next.run(request).await
+    } else {
+        refusal(StatusCode::MISDIRECTED_REQUEST, "this server answers to localhost, 127.0.0.1 and [::1] only")
+    }
+}
+
+/// Whether a `Host` header names this machine, with or without a port.
+fn is_this_machine(host: &str) -> bool {
+    ["localhost", "127.0.0.1", "[::1]"].iter().any(|name| {
+        let Some((head, rest)) = host.split_at_checked(name.len()) else { return false };
+        head.eq_ignore_ascii_case(name)
+            && (rest.is_empty() || rest.strip_prefix(':').is_some_and(|p| p.parse::<u16>().is_ok()))
+    })
+}
+
+async fn with_security_headers(mut response: Response) -> Response {
+    let fixed = [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ];
+    let headers = response.headers_mut();
+    for (name, value) in fixed {
+        headers.insert(name, header::HeaderValue::from_static(value));
+    }
+    // Frames cannot be forbidden in the page itself, only here.
+    let policy = format!("{}; frame-ancestors 'none'", *report::CONTENT_SECURITY_POLICY);
+    let policy = policy.parse().expect("hashes and keywords make a header");
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::http::Method;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::report::tests::example;
+
+    async fn ask(method: Method, path: &str, host: Option<&str>) -> Response {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(host) = host {
+            request = request.header(header::HOST, host);
+        }
+        let request = request.body(Body::empty()).unwrap();
+        app(Page::new(&example()).unwrap()).oneshot(request).await.unwrap()
+    }
+
+    async fn text(response: Response) -> String {
+        String::from_utf8(to_bytes(response.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_page_and_its_record_are_served() {
+        let response = ask(Method::GET, "/", Some("localhost:8642")).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "text/html; charset=utf-8");
+        assert_eq!(text(response).await, report::render(&example()));
+
+        let response = ask(Method::GET, "/api/v1/report", Some("127.0.0.1:8642")).await;
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
+        let read: Report = serde_json::from_str(&text(response).await).unwrap();
+        assert_eq!(read, example());
+
+        let response = ask(Method::GET, "/health", Some("[::1]:8642")).await;
+        let health: serde_json::Value = serde_json::from_str(&text(response).await).unwrap();
+        assert_eq!(health["status"], "ok");
+
+        let response = ask(Method::HEAD, "/", Some("localhost")).await;
+        assert_eq!((response.status(), text(response).await.len()), (StatusCode::OK, 0));
+    }
+
+    #[tokio::test]
+    async fn every_answer_carries_the_security_headers() {
+        for (method, path, host, status) in [
+            (Method::GET, "/", "localhost", StatusCode::OK),
+            (Method::GET, "/../etc/passwd", "localhost", StatusCode::NOT_FOUND),
+            (Method::POST, "/", "localhost", StatusCode::METHOD_NOT_ALLOWED),
+            (Method::GET, "/", "evil.example", StatusCode::MISDIRECTED_REQUEST),
+        ] {
+            let response = ask(method, path, Some(host)).await;
+            assert_eq!(response.status(), status, "{path}");
+            let headers = response.headers();
+            assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+            assert_eq!(headers[header::X_FRAME_OPTIONS], "DENY");
+            let policy = headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+            assert!(policy.starts_with("default-src 'none'") && policy.ends_with("frame-ancestors 'none'"), "{policy}");
+            assert!(!policy.contains("unsafe"), "{policy}");
+            if status != StatusCode::OK {
+                let body = text(response).await;
+                assert!(body.starts_with("{\"error\":\""), "{body}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn other_hosts_are_refused() {
+        for host in [
+            None,
+            Some("evil.example"),
+            Some("localhost.evil.example"),
+            Some("127.0.0.1.evil.example:80"),
+            Some("localhost:x"),
+            Some(""),
+        ] {
+            let response = ask(Method::GET, "/api/v1/report", host).await;
+            assert_eq!(response.status(), StatusCode::MISDIRECTED_REQUEST, "{host:?}");
+            assert!(!text(response).await.contains("photos"));
+        }
+        for host in ["localhost", "LOCALHOST:1", "127.0.0.1", "127.0.0.1:8642", "[::1]", "[::1]:8642"] {
+            assert_eq!(ask(Method::GET, "/", Some(host)).await.status(), StatusCode::OK, "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_one_clear_line() {
+        let taken = listen(0).await.unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let error = format!("{:#}", listen(port).await.unwrap_err());
+        assert_eq!(
+            error,
+            format!("port {port} is in use by another program; stop that one or choose another with --port")
+        );
+    }
+
+    #[tokio::test]
+    async fn it_stops_when_asked_even_with_a_client_that_lingers() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let listener = listen(0).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        assert!(address.ip().is_loopback());
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let page = Page::new(&example()).unwrap();
+        let server = tokio::spawn(serve_until(page, listener, async {
+            let _ = stopped.await;
+        }));
+        let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        // Half a request, then silence.
+        let mut lingering = tokio::net::TcpStream::connect(address).await.unwrap();
+        lingering.write_all(b"GET / HTTP/1.1\r\nHost: loc").await.unwrap();
+        stop.send(()).unwrap();
+        let ended = tokio::time::timeout(2 * LAST_ANSWERS, server).await.expect("it stops in time");
+        ended.unwrap().unwrap();
+        assert!(tokio::net::TcpStream::connect(address).await.is_err());
+    }
+}
