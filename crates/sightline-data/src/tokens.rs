@@ -93,4 +93,13 @@ mod tests {
         check("कुत्ता दौड़ता है", &["कुत्ता", "दौड़ता", "है"]);
         check("two🐕dogs", &["two", "dogs"]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn tokens_are_their_own_tokens(sentence in proptest::prelude::any::<String>()) {
+            let tokens = tokenize(&sentence);
+            proptest::prop_assert!(tokens.iter().all(|token| !token.is_empty()));
+            proptest::prop_assert_eq!(tokenize(&tokens.join(" ")), tokens);
+        }
+    }
 }

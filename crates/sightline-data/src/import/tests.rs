@@ -1,5 +1,7 @@
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::{Error, summary};
 
@@ -272,6 +274,46 @@ fn tables_of_many_kinds() {
         &[(UnknownSplit, 1), (BadRecord, 1)],
         "split from `split`",
     );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #[test]
+    fn any_sentence_comes_through_a_table(
+        sentences in prop::collection::vec("[^\\x00]{0,40}", 1..8),
+        separator in prop::sample::select(vec![b',', b';', b'|']),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.csv");
+        let mut writer = csv::WriterBuilder::new().delimiter(separator).from_path(&path).unwrap();
+        writer.write_record(["image", "caption"]).unwrap();
+        for (i, sentence) in sentences.iter().enumerate() {
+            let name = format!("{i}.jpg");
+            photos(folder.path(), [&name]);
+            writer.write_record([&name, sentence]).unwrap();
+        }
+        writer.flush().unwrap();
+        let expected: Vec<&str> = sentences.iter().map(|s| s.trim()).filter(|s| !tokens::tokenize(s).is_empty()).collect();
+        match import(&path, &defaults()) {
+            Ok(imported) => {
+                let raws: Vec<&str> = imported.dataset.images.iter().map(|i| i.sentences[0].raw.as_str()).collect();
+                prop_assert_eq!(&raws, &expected);
+                let empty = imported.problems.count(ProblemKind::EmptySentence) as usize;
+                prop_assert_eq!(raws.len() + empty, sentences.len());
+            }
+            Err(error) => prop_assert!(expected.is_empty(), "{}", error),
+        }
+    }
+
+    #[test]
+    fn any_text_is_read_or_refused(content in prop::collection::vec(any::<u8>(), 0..200), json in any::<bool>()) {
+        let folder = tempfile::tempdir().unwrap();
+        photos(folder.path(), ["a.jpg"]);
+        let content = if json { [b"{\"images\":[", &content[..], b"]}"].concat() } else { content };
+        put(folder.path(), "x.csv", &content);
+        let result = import(&folder.path().join("x.csv"), &defaults());
+        prop_assert!(result.is_err() || !result.unwrap().dataset.images.is_empty());
+    }
 }
 
 #[test]

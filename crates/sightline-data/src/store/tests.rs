@@ -439,3 +439,50 @@ fn dev_full_is_an_error() {
     let error = super::file::write(&full, &settings(3), 0, |_| unreachable!("no photo is asked for")).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::StorageFull);
 }
+
+/// The child of the next test: appends photos until it is killed.
+#[test]
+#[ignore = "runs only as the child of a_killed_writer_loses_nothing_that_was_appended"]
+fn child_appends_until_killed() {
+    let Some(path) = std::env::var_os("SIGHTLINE_TEST_STORE") else { return };
+    let writer = StoreWriter::create_or_resume(Path::new(&path), &settings(64)).unwrap();
+    for i in writer.done().len().. {
+        writer.append(&photo(&format!("{i:06}"), 1 + i % 20, 64)).unwrap();
+        println!("appended {i}");
+    }
+}
+
+#[test]
+fn a_killed_writer_loses_nothing_that_was_appended() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f");
+    let mut appended = 0;
+    for round in 1..=3 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "store::tests::child_appends_until_killed", "--ignored", "--nocapture"])
+            .env("SIGHTLINE_TEST_STORE", &path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        for line in lines.filter_map(|line| line.strip_prefix("appended ").and_then(|n| n.parse::<usize>().ok())) {
+            appended = line + 1;
+            if appended >= round * 50 {
+                // SIGKILL on Unix: nothing in the child gets to tidy up.
+                child.kill().unwrap();
+                break;
+            }
+        }
+        child.wait().unwrap();
+    }
+    let writer = StoreWriter::create_or_resume(&path, &settings(64)).unwrap();
+    let n = writer.done().len();
+    assert!(n >= appended && appended >= 150, "{n} photos there, {appended} were reported");
+    assert_eq!(writer.finish(&[]).unwrap(), n);
+    for (i, features) in read_store(&path).into_iter().enumerate() {
+        assert_eq!(features, photo(&format!("{i:06}"), 1 + i % 20, 64));
+    }
+}

@@ -1,7 +1,7 @@
 //! Arrays of numbers as they lie in files: any type, order and byte order, read row by row.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{Read, Write};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -65,18 +65,25 @@ impl Bytes {
         Ok(Self { range: 0..map.len(), map: Arc::new(map) })
     }
 
-    /// Unpacks into a nameless temporary file, so that memory does not limit what can be read. Stops with an error
-    /// after `limit` bytes.
-    pub(super) fn unpacked(from: impl Read, limit: u64) -> io::Result<Self> {
-        let mut file: File = tempfile::tempfile()?;
-        let written = io::copy(&mut from.take(limit.saturating_add(1)), &mut file)?;
-        if written > limit {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("holds more than the {limit} bytes it says"),
-            ));
+    /// Unpacks into a nameless temporary file, so that memory does not limit what can be read. `path` is the packed
+    /// file. More than `limit` bytes are an error: the source says how much it holds.
+    pub(super) fn unpacked(path: &Path, mut from: impl Read, limit: u64) -> Result<Self> {
+        let no_room = || Error::io("unpack into the temporary folder", path);
+        let mut file: File = tempfile::tempfile().map_err(no_room())?;
+        let mut buffer = vec![0; 1 << 16];
+        let mut length = 0;
+        loop {
+            let n = from.read(&mut buffer).map_err(|e| Error::format(path, format!("broken packed data: {e}")))?;
+            if n == 0 {
+                break;
+            }
+            length += n as u64;
+            if length > limit {
+                return Err(Error::format(path, format!("broken packed data: more than the {limit} bytes it says")));
+            }
+            file.write_all(&buffer[..n]).map_err(no_room())?;
         }
-        let map = map::of_file(&file)?;
+        let map = map::of_file(&file).map_err(Error::io("map", path))?;
         Ok(Self { range: 0..map.len(), map: Arc::new(map) })
     }
 

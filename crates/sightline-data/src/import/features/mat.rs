@@ -39,8 +39,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<(String, Array)>> {
             let mut decoder = ZlibDecoder::new(element.data.as_ref());
             std::io::Read::read_exact(&mut decoder, &mut tag).map_err(|e| bad(&format!("broken MAT file ({e})")))?;
             let length = u64::from(number(&tag[4..], big_endian)) + 8;
-            let unpacked = Bytes::unpacked(ZlibDecoder::new(element.data.as_ref()), length)
-                .map_err(|e| bad(&format!("broken MAT file ({e})")))?;
+            let unpacked = Bytes::unpacked(path, ZlibDecoder::new(element.data.as_ref()), length)?;
             Element::take(&unpacked, big_endian).ok_or_else(|| bad("truncated MAT file"))?.0
         } else {
             element

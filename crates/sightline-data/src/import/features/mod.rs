@@ -542,10 +542,11 @@ fn read_content(path: &Path, variable: Option<&str>) -> Result<Content> {
         None => match named(&arrays, &VECTOR_NAMES) {
             Some(at) => at,
             None => {
+                // The last axis of boxes is 4.
                 let fitting = |array: &Array| {
                     (2..=3).contains(&array.shape().len())
                         && (array.kind().is_float() || has_extension(path, "mat"))
-                        && array.shape().last() != Some(&4)
+                        && !(array.shape().len() == 3 && array.shape()[2] == 4)
                 };
                 let mut candidates = (0..arrays.len()).filter(|&i| fitting(&arrays[i].1));
                 match (candidates.next(), candidates.next()) {

@@ -47,7 +47,7 @@ pub(super) fn read_archive(path: &Path) -> Result<Archive> {
             }
             data
         } else {
-            Bytes::unpacked(entry, size).map_err(|e| bad(&format!("`{name}`: {e}")))?
+            Bytes::unpacked(path, entry, size)?
         };
         match parse(path, &data) {
             Ok(array) => arrays.push((name, array)),

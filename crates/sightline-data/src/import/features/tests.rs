@@ -195,6 +195,10 @@ fn matlab_files_of_every_kind() {
             }
         }
     }
+    // Four columns are no boxes.
+    let file = mat(7, [1, 4], "a_long_name", 7, &f32s(&[1., 2., 3., 4.]), false, true);
+    let folder = Folder::with(&[("v.mat", &file), ("tasks.txt", b"a\nb\nc\nd\n")]);
+    assert_eq!(folder.import("v.mat", None).0[2].vectors, [3.0]);
     // One row a photo, where the list says so; the dataset's order, where there is no list.
     let file = mat(7, [3, 2], "f", 7, &f32s(&[1., 3., 5., 2., 4., 6.]), false, true);
     let folder = Folder::with(&[("v.mat", &file), ("tasks.txt", b"a\nb\nc\n")]);
@@ -268,6 +272,22 @@ fn numpy_arrays_of_every_type_and_order() {
     check(">f4", |v| (v as f32).to_be_bytes().into());
     check("<f8", |v| v.to_le_bytes().into());
     check(">f8", |v| v.to_be_bytes().into());
+}
+
+#[test]
+fn any_changed_byte_of_an_array_is_an_error_or_numbers() {
+    let file = npy_f32(&[2, 3, 2], &[1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12.]);
+    for at in 0..file.len() {
+        for flip in [1, 4, 0x10, 0x80] {
+            let mut changed = file.clone();
+            changed[at] ^= flip;
+            let folder = Folder::with(&[("v.npy", &changed), ("v.txt", b"a\nb\n")]);
+            match folder.open("v.npy", &defaults(), None) {
+                Ok(opened) => (0..opened.len()).for_each(|i| assert!(!opened.photo(i, &|_| None).vectors.is_empty())),
+                Err(error) => assert!(error.to_string().contains("v.npy"), "{error}"),
+            }
+        }
+    }
 }
 
 #[test]
