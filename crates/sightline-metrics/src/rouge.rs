@@ -40,7 +40,7 @@ pub fn rouge_l(hypothesis: &str, references: &[impl AsRef<str>]) -> f64 {
     let mut row = Vec::new();
     for reference in references {
         let reference: Vec<&str> = reference.as_ref().split(' ').collect();
-        let common = longest_common_subsequence(&hypothesis, &reference, &mut row) as f64;
+        let common = f64::from(longest_common_subsequence(&hypothesis, &reference, &mut row));
         precision = precision.max(common / hypothesis.len() as f64);
         recall = recall.max(common / reference.len() as f64);
     }
