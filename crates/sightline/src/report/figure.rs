@@ -128,7 +128,7 @@ fn words_in(layout: Layout, photo_id: &str, photo: &PhotoPanel, sentence: &Sente
     }
     let colour_of = |region: usize| regions.iter().position(|&(r, _)| r == region);
 
-    let labels: Vec<(String, String)> = words.iter().map(|w| (score(w.score), shorten(&w.word, 22))).collect();
+    let labels: Vec<(String, String)> = words.iter().map(|w| (score(w.score), shorten(&w.word, 16.0))).collect();
     let widths: Vec<f32> = labels.iter().map(|(score, word)| chip_width(score, word)).collect();
     let (chips, height) = match layout {
         Layout::Wide => chips_in_columns(&widths, &frame),
@@ -194,7 +194,7 @@ fn words_in(layout: Layout, photo_id: &str, photo: &PhotoPanel, sentence: &Sente
 }
 
 fn chip_width(score: &str, word: &str) -> f32 {
-    16.0 + FONT * (0.92 * text_em(score) + 0.38 + text_em(word))
+    16.0 + FONT * (0.8 * text_em(score) + text_em(" ") + text_em(word))
 }
 
 /// Labels one below the other at the right of the photo, in one column or in as many as it takes.
@@ -253,7 +253,8 @@ fn captions_in(layout: Layout, photo_id: &str, photo: &PhotoPanel) -> String {
 
     let gap = 8.0;
     let left = if layout == Layout::Wide { frame.width + 64.0 } else { 0.0 };
-    let text_width = layout.width() - left - 44.0;
+    let indent = if layout == Layout::Wide { 0.0 } else { 28.0 };
+    let text_width = layout.width() - left - indent - 22.0;
     let lines: Vec<Vec<String>> = regions.iter().map(|(_, r, _)| wrap(&r.text, text_width / FONT, 3)).collect();
     let heights: Vec<f32> = lines.iter().map(|l| l.len() as f32 * 18.0 + 24.0 + gap).collect();
     let total: f32 = heights.iter().sum();
@@ -301,8 +302,7 @@ fn captions_in(layout: Layout, photo_id: &str, photo: &PhotoPanel) -> String {
             None => format!("log p {}", score(caption.log_probability)),
         };
         let said = escape(&format!("{}, {detail}", caption.text));
-        let longest = lines.iter().map(|l| text_em(l)).fold(0.8 * text_em(&detail), f32::max);
-        let indent = if layout == Layout::Wide { 0.0 } else { 28.0 };
+        let longest = lines.iter().map(|l| text_em(l)).fold(0.72 * text_em(&detail), f32::max);
         let (x, y, width, height) = (left + indent, top + gap / 2.0, longest * FONT + 22.0, height - gap);
         let _ = write!(
             svg,
@@ -433,7 +433,7 @@ mod tests {
         let photo = example().photos.remove(0);
         let words: Vec<WordMatch> = (0..10_000)
             .map(|i| WordMatch {
-                word: "word".repeat(1 + i % 9),
+                word: ["word", "WORLD"][i % 2].repeat(1 + i % 9),
                 score: 1.0,
                 region: i % 30,
                 region_box: [i as f32, 3.0, f32::NAN, f32::INFINITY].into(),

@@ -27,41 +27,54 @@ pub(super) fn score(value: f32) -> String {
     if value < 0.0 && digits != "0.00" { format!("−{digits}") } else { digits }
 }
 
-/// About how many em a text takes in a sans-serif font; rather too much than too little.
+/// About how many em a text takes in bold sans-serif; rather too much than too little, after the widest of the fonts
+/// that the page's style names (DejaVu Sans).
 pub(super) fn text_em(text: &str) -> f32 {
     let em = |c: char| match c {
-        'i' | 'j' | 'l' | '\'' | '.' | ',' | ':' | '|' | '!' => 0.28,
-        'f' | 't' | 'r' | ' ' | 'I' | '(' | ')' => 0.38,
-        'm' | 'w' | 'M' | 'W' | '@' => 0.92,
-        'A'..='Z' => 0.72,
+        'i' | 'j' | 'l' | '\'' | '.' | ',' | ':' | '|' | '!' | ' ' => 0.37,
+        'f' | 't' | 'r' | 's' | 'I' | '(' | ')' => 0.5,
+        'm' | 'w' | 'M' | 'W' | '@' => 1.05,
+        'A'..='Z' => 0.82,
         '\u{300}'..='\u{36f}' => 0.0,
-        c if (c as u32) < 0x1100 => 0.59,
+        c if (c as u32) < 0x1100 => 0.71,
         _ => 1.05,
     };
     text.chars().map(em).sum()
 }
 
-/// The text cut to `max_chars`, with an ellipsis where something is missing.
-pub(super) fn shorten(text: &str, max_chars: usize) -> String {
-    match text.char_indices().nth(max_chars) {
-        None => text.to_owned(),
-        Some(_) => text.chars().take(max_chars - 1).chain(['…']).collect(),
+/// The text cut to `max_em`, with an ellipsis where something is missing.
+pub(super) fn shorten(text: &str, max_em: f32) -> String {
+    if text_em(text) <= max_em {
+        return text.to_owned();
     }
+    let mut short = String::new();
+    let mut room = max_em - text_em("…");
+    for c in text.chars() {
+        room -= text_em(c.encode_utf8(&mut [0; 4]));
+        if room < 0.0 {
+            break;
+        }
+        short.push(c);
+    }
+    short + "…"
 }
 
-/// Lines of at most `max_em`, broken at blanks, at most `max_lines` of them.
+/// Lines of at most `max_em`, broken at blanks, at most `max_lines` of them; the last ends in an ellipsis where
+/// something is missing.
 pub(super) fn wrap(text: &str, max_em: f32, max_lines: usize) -> Vec<String> {
+    let ellipsis = " …";
+    let max_em = max_em - text_em(ellipsis);
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
-        let word = shorten(word, 30);
+        let word = shorten(word, max_em);
         let full = lines.len() == max_lines;
         match lines.last_mut() {
-            Some(line) if text_em(line) + 0.38 + text_em(&word) <= max_em => {
+            Some(line) if text_em(line) + text_em(" ") + text_em(&word) <= max_em => {
                 line.push(' ');
                 line.push_str(&word);
             }
             Some(line) if full => {
-                line.push_str(" …");
+                line.push_str(ellipsis);
                 break;
             }
             _ => lines.push(word),
@@ -100,10 +113,11 @@ mod tests {
 
     #[test]
     fn text_is_cut_and_wrapped() {
-        assert_eq!(shorten("abcdef", 6), "abcdef");
-        assert_eq!(shorten("abcdefg", 6), "abcde…");
-        assert_eq!(wrap("one two three four five", 5.0, 2), ["one two", "three four …"]);
-        assert_eq!(wrap("one two three", 4.0, 3), ["one two", "three"]);
+        assert_eq!(shorten("abcdef", 4.3), "abcdef");
+        assert_eq!(shorten("abcdefg", 4.3), "abcd…");
+        assert_eq!(shorten("猫猫猫猫", 3.2), "猫猫…");
+        assert_eq!(wrap("one two three four five", 6.5, 2), ["one two", "three …"]);
+        assert_eq!(wrap("one two three", 6.5, 3), ["one two", "three"]);
         assert_eq!(wrap("", 4.0, 3), ["–"]);
     }
 }
