@@ -76,6 +76,72 @@ pub enum Error {
         /// Its place in the list, from 0.
         index: usize,
     },
+    /// The two files of captions stand in each other's place.
+    #[error(
+        "the files look swapped: {} holds references ({hypotheses_kind}) and {} holds {references_kind}; give \
+         --hypotheses {} --references {}",
+        hypotheses.display(), references.display(), references.display(), hypotheses.display()
+    )]
+    Swapped {
+        /// What was given as hypotheses.
+        hypotheses: PathBuf,
+        /// What it holds.
+        hypotheses_kind: &'static str,
+        /// What was given as references.
+        references: PathBuf,
+        /// What it holds.
+        references_kind: &'static str,
+    },
+    /// More than one hypothesis for an image.
+    #[error(
+        "{} has more than one caption for {count} of its images, image {first} for one; a file of hypotheses holds one \
+         caption an image",
+        path.display()
+    )]
+    DuplicateIds {
+        /// The hypotheses.
+        path: PathBuf,
+        /// How many images.
+        count: usize,
+        /// The first of them.
+        first: String,
+    },
+    /// Images with references but without a hypothesis.
+    #[error(
+        "{} has no caption for {count} of the {total} images of {}, image {first} for one; add them (an empty caption \
+         counts), or give --partial to score the others alone",
+        path.display(), references.display()
+    )]
+    MissingHypotheses {
+        /// The hypotheses.
+        path: PathBuf,
+        /// The references.
+        references: PathBuf,
+        /// How many images.
+        count: usize,
+        /// Of how many.
+        total: usize,
+        /// The first of them.
+        first: String,
+    },
+    /// Images with a hypothesis but without references.
+    #[error(
+        "{} has no reference for {count} of the {total} images of {}, image {first} for one; add them, or give \
+         --partial to score the others alone",
+        path.display(), hypotheses.display()
+    )]
+    MissingReferences {
+        /// The references.
+        path: PathBuf,
+        /// The hypotheses.
+        hypotheses: PathBuf,
+        /// How many images.
+        count: usize,
+        /// Of how many.
+        total: usize,
+        /// The first of them.
+        first: String,
+    },
     /// A name that stands for nothing known.
     #[error("unknown {what} {name:?}; expected one of {expected}")]
     Unknown {

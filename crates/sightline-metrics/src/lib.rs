@@ -10,6 +10,7 @@ pub mod cider;
 pub mod dense;
 pub mod diversity;
 mod error;
+pub mod files;
 pub mod grounding;
 pub mod meteor;
 pub mod ptb;
