@@ -2,7 +2,10 @@
 //!
 //! Dimensions, everywhere by these names: `batch images sentences regions words dim hidden vocab`.
 
+pub mod backbone;
 pub mod error;
+pub mod extract;
+pub mod onnx;
 pub mod photo;
 pub mod regions;
 

@@ -2,7 +2,15 @@
 //!
 //! [`RegionProposer`] is the one door; behind it stand a detector, Selective Search, and boxes read from a file.
 
+pub mod boxes_json;
+pub mod nanodet;
+pub mod selective_search;
+
 use sightline_data::BoxXyxy;
+
+pub use boxes_json::BoxesFile;
+pub use nanodet::NanoDet;
+pub use selective_search::SelectiveSearch;
 
 use crate::{Photo, Result};
 
@@ -25,4 +33,9 @@ pub trait RegionProposer: Send + Sync {
 
     /// At most `max` boxes, best first, clipped to the photo, none empty; the whole photo is not among them on purpose.
     fn propose(&self, photo: &Photo, max: usize) -> Result<Vec<Proposal>>;
+}
+
+/// How many of the true boxes a proposal covers with at least this IoU.
+pub fn n_covered(proposals: &[Proposal], truth: &[BoxXyxy], iou: f32) -> usize {
+    truth.iter().filter(|object| proposals.iter().any(|proposal| proposal.region.iou(object) >= iou)).count()
 }

@@ -1,0 +1,129 @@
+//! Networks in ONNX files, run by tract: pure Rust, nothing to install.
+//!
+//! tract plans a graph for one input shape at a time, so [`OnnxNetwork`] keeps one optimised plan per shape. A plan
+//! runs on the calling thread alone; callers run photos in parallel.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use tract_onnx::prelude::*;
+
+use crate::error::{Error, Result};
+
+/// A network with one `f32` input, from an ONNX file.
+pub struct OnnxNetwork {
+    path: PathBuf,
+    model: InferenceModel,
+    checksum: String,
+    /// By input shape.
+    plans: Mutex<HashMap<Vec<usize>, Slot>>,
+}
+
+type Plan = Arc<TypedRunnableModel>;
+
+/// Empty until the shape's first run has made the plan.
+type Slot = Arc<Mutex<Option<Plan>>>;
+
+/// One output of a network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OnnxOutput {
+    /// The shape, the batch among it.
+    pub shape: Vec<usize>,
+    /// The values, last dimension fastest.
+    pub values: Vec<f32>,
+}
+
+impl std::fmt::Debug for OnnxNetwork {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OnnxNetwork({}, {})", self.path.display(), self.checksum)
+    }
+}
+
+impl OnnxNetwork {
+    /// Reads a graph; plans are made by the first [`Self::run`] of each shape.
+    ///
+    /// Fails where the file is absent, is not ONNX, or has not exactly one input.
+    pub fn open(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        let unreadable = |reason: String| {
+            Error::onnx(
+                path,
+                format!("not an ONNX network that can be read ({reason}); export it again, opset 11 or later"),
+            )
+        };
+        if bytes.is_empty() {
+            return Err(unreadable("the file is empty".into()));
+        }
+        let model = tract_onnx::onnx().model_for_read(&mut bytes.as_slice()).map_err(|e| unreadable(one_line(&e)))?;
+        if model.inputs.len() != 1 || model.outputs.is_empty() {
+            let (inputs, outputs) = (model.inputs.len(), model.outputs.len());
+            return Err(unreadable(format!("expected one input and some output, got {inputs} and {outputs}")));
+        }
+        let checksum = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&bytes));
+        Ok(Self { path: path.to_owned(), model, checksum, plans: Mutex::default() })
+    }
+
+    /// The file it came from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// XXH3 of the file, in hexadecimal.
+    pub fn checksum(&self) -> &str {
+        &self.checksum
+    }
+
+    /// Every output for one input of `shape`, on the calling thread. Panics where the values do not fill the shape.
+    pub fn run(&self, values: &[f32], shape: &[usize]) -> Result<Vec<OnnxOutput>> {
+        assert_eq!(values.len(), shape.iter().product::<usize>(), "values fill the shape {shape:?}");
+        let plan = self.plan(shape)?;
+        let fail = |stage: &str, e: &TractError| {
+            Error::onnx(&self.path, format!("the network failed to {stage} for an input of {shape:?}: {}", one_line(e)))
+        };
+        let input = Tensor::from_shape(shape, values).map_err(|e| fail("take its input", &e))?;
+        let outputs = plan.run(tvec!(input.into())).map_err(|e| fail("run", &e))?;
+        outputs
+            .iter()
+            .map(|output| {
+                let output = output.cast_to::<f32>().map_err(|e| fail("give numbers", &e))?;
+                let view = output.to_plain_array_view::<f32>().map_err(|e| fail("give numbers", &e))?;
+                Ok(OnnxOutput { shape: view.shape().to_vec(), values: view.iter().copied().collect() })
+            })
+            .collect()
+    }
+
+    /// The plan of a shape. Other shapes are not held up while one is made, and each is made once.
+    fn plan(&self, shape: &[usize]) -> Result<Plan> {
+        let slot = {
+            let mut plans = self.plans.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            plans.entry(shape.to_vec()).or_default().clone()
+        };
+        let mut slot = slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(plan) = slot.as_ref() {
+            return Ok(plan.clone());
+        }
+        let plan = self
+            .model
+            .clone()
+            .with_input_fact(0, f32::fact(shape).into())
+            .and_then(|model| model.into_optimized())
+            .and_then(|model| model.into_runnable())
+            .map_err(|e| {
+                Error::onnx(
+                    &self.path,
+                    format!(
+                        "the network takes no input of {shape:?}, or needs an operator that is not supported: {}",
+                        one_line(&e)
+                    ),
+                )
+            })?;
+        *slot = Some(plan.clone());
+        Ok(plan)
+    }
+}
+
+/// tract's chain of causes on one line.
+fn one_line(error: &TractError) -> String {
+    format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
+}
