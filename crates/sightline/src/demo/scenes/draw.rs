@@ -31,10 +31,6 @@ impl Figure {
     /// How much of the pixel at column `x`, row `y` the figure covers, in `0..=1`.
     fn coverage(&self, x: usize, y: usize) -> f32 {
         let (dx, dy) = (x as f32 + 0.5 - self.x, y as f32 + 0.5 - self.y);
-        let reach = self.radius * REACH + 1.0;
-        if dx.abs() > reach || dy.abs() > reach {
-            return 0.0;
-        }
         let t = self.tilt;
         let (cos, sin) = ((1.0 - t * t) / (1.0 + t * t), 2.0 * t / (1.0 + t * t));
         let point = ((cos * dx + sin * dy) / self.radius, (cos * dy - sin * dx) / self.radius);
@@ -50,7 +46,16 @@ pub(super) fn least_visible(figures: &[Figure], width: f32, height: f32) -> f32 
 
 fn masks(figures: &[Figure], width: usize, height: usize) -> Vec<Vec<f32>> {
     let mask = |figure: &Figure| {
-        (0..height).flat_map(|y| (0..width).map(move |x| (x, y))).map(|(x, y)| figure.coverage(x, y)).collect()
+        let reach = figure.radius * REACH + 1.0;
+        let span =
+            |centre: f32, end: usize| (centre - reach).max(0.0) as usize..((centre + reach) as usize + 1).min(end);
+        let mut mask = vec![0.0; width * height];
+        for y in span(figure.y, height) {
+            for x in span(figure.x, width) {
+                mask[y * width + x] = figure.coverage(x, y);
+            }
+        }
+        mask
     };
     figures.iter().map(mask).collect()
 }
