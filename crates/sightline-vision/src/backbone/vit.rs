@@ -1,0 +1,509 @@
+//! The vision transformer (Dosovitskiy et al. 2021) and its descendants that differ in sizes, tokens and names:
+//! DeiT, DeiT III, DINOv2 with and without registers, and CLIP's vision tower.
+
+use std::path::Path;
+
+use burn::module::{Module, Param};
+use burn::nn::{LayerNorm, LayerNormConfig, Linear};
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Device, Tensor, TensorData, activation, module::attention};
+use serde::{Deserialize, Serialize};
+
+use super::weights::{self, Layout, LinearWeights, NormWeights, VitWeights};
+use super::{Backbone, FeatureMap, file_stem};
+use crate::{Error, Filter, Photo, Result};
+
+const HALF: [f32; 3] = [0.5; 3];
+const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
+const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
+
+/// A network trained on pictures with a longer side than this gets [`REDUCED_GRID`] patches a side instead.
+const LARGEST_NATIVE_INPUT: usize = 400;
+const REDUCED_GRID: usize = 16;
+
+/// The nonlinearity between the two layers of a block's perceptron.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// `x · Φ(x)`, by the error function.
+    Gelu,
+    /// `x · sigmoid(1.702 x)`, OpenAI's CLIP.
+    QuickGelu,
+}
+
+/// What to use instead of what the recognised family uses; `None` keeps the family's.
+///
+/// | recognised by | input | epsilon | activation | mean and deviation |
+/// | --- | --- | --- | --- | --- |
+/// | timm names, nothing else | positions × patch | 1e-6 | GELU | 0.5 |
+/// | distillation token (DeiT) | positions × patch | 1e-6 | GELU | ImageNet's |
+/// | layer scale (DINOv2, DeiT III) | positions × patch | 1e-6 | GELU | ImageNet's |
+/// | timm names and a norm before the blocks (CLIP in timm) | positions × patch | 1e-5 | GELU | CLIP's |
+/// | Hugging Face's ViT | positions × patch | 1e-12 | GELU | 0.5 |
+/// | Hugging Face's or OpenAI's CLIP names | positions × patch | 1e-5 | quick GELU | CLIP's |
+///
+/// An input above 400 pixels (DINOv2's 518) is reduced to 16 patches a side, since the cost grows with its square;
+/// `input: Some(518)` brings it back. DeiT without distillation, and DINO's first version, cannot be told from ViT:
+/// give them ImageNet's statistics. OpenCLIP's later networks use OpenAI's names but GELU.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VitOptions {
+    /// Side of the square input in pixels, a multiple of the patch; positions are interpolated.
+    pub input: Option<usize>,
+    /// Attention heads; `dim / 64` unless given.
+    pub heads: Option<usize>,
+    /// Added to the variance in every layer normalisation.
+    pub epsilon: Option<f64>,
+    /// The nonlinearity.
+    pub activation: Option<Activation>,
+    /// Subtracted from the colours, which lie in `0..=1`; red, green, blue.
+    pub mean: Option<[f32; 3]>,
+    /// What the difference is divided by.
+    pub std: Option<[f32; 3]>,
+    /// Whether CLIP's projection is applied, so that vectors lie in the space of its sentences.
+    pub project: bool,
+}
+
+/// Sizes and settings of a loaded network.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct VitConfig {
+    /// Width of a token.
+    pub dim: usize,
+    /// Width of what comes out: `dim`, or CLIP's projection.
+    pub output_dim: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Width inside the perceptron of the first block.
+    pub hidden: usize,
+    /// Side of a patch in pixels.
+    pub patch: usize,
+    /// Side of the square input in pixels.
+    pub input: usize,
+    /// Patches a side that the positions were trained on.
+    pub trained_grid: usize,
+    /// Register tokens.
+    pub registers: usize,
+    /// Whether there is a distillation token.
+    pub distillation: bool,
+    /// Added to the variance in every layer normalisation.
+    pub epsilon: f64,
+    /// The nonlinearity.
+    pub activation: Activation,
+    /// Subtracted from the colours in `0..=1`.
+    pub mean: [f32; 3],
+    /// What the difference is divided by.
+    pub std: [f32; 3],
+    /// Whether CLIP's projection is applied.
+    pub project: bool,
+}
+
+impl VitConfig {
+    fn new(path: &Path, weights: &VitWeights, options: &VitOptions) -> Result<Self> {
+        let first = weights.blocks.first().ok_or_else(|| Error::weights(path, "no transformer block"))?;
+        let scaled = first.scale1.is_some();
+        let (epsilon, activation, mean, std) = match weights.layout {
+            Layout::HuggingFaceClip | Layout::OpenAiClip => (1e-5, Activation::QuickGelu, CLIP_MEAN, CLIP_STD),
+            Layout::Timm if weights.pre_norm.is_some() => (1e-5, Activation::Gelu, CLIP_MEAN, CLIP_STD),
+            Layout::Timm | Layout::HuggingFaceDino if scaled => (1e-6, Activation::Gelu, IMAGENET_MEAN, IMAGENET_STD),
+            Layout::Timm | Layout::HuggingFaceDino if weights.has_distillation => {
+                (1e-6, Activation::Gelu, IMAGENET_MEAN, IMAGENET_STD)
+            }
+            Layout::Timm | Layout::HuggingFaceDino => (1e-6, Activation::Gelu, HALF, HALF),
+            Layout::HuggingFaceVit if weights.has_distillation => {
+                (1e-12, Activation::Gelu, IMAGENET_MEAN, IMAGENET_STD)
+            }
+            Layout::HuggingFaceVit => (1e-12, Activation::Gelu, HALF, HALF),
+        };
+        let (dim, patch) = (weights.dim, weights.patch);
+        let heads = match options.heads {
+            Some(heads) => heads,
+            None if dim.is_multiple_of(64) => dim / 64,
+            None => {
+                let message = format!("the tokens' width {dim} is no multiple of 64, so `heads` must be given");
+                return Err(Error::weights(path, message));
+            }
+        };
+        if heads == 0 || !dim.is_multiple_of(heads) {
+            return Err(Error::setting(format!("heads = {heads} does not divide the tokens' width {dim}")));
+        }
+        let native = weights.grid * patch;
+        let input = options.input.unwrap_or(if native > LARGEST_NATIVE_INPUT { REDUCED_GRID * patch } else { native });
+        if input == 0 || !input.is_multiple_of(patch) || input > 4096 {
+            let message =
+                format!("input = {input} must be a multiple of the patch, {patch}, up to 4096; trained on {native}");
+            return Err(Error::setting(message));
+        }
+        let std = options.std.unwrap_or(std);
+        if std.iter().any(|s| !s.is_finite() || *s <= 0.0) {
+            return Err(Error::setting(format!("std = {std:?} must be three positive numbers")));
+        }
+        let projected = match (&weights.projection, options.project) {
+            (Some(projection), true) => Some(projection.outputs),
+            (None, true) => {
+                return Err(Error::weights(path, "project was asked for, but there is no projection inside"));
+            }
+            (_, false) => None,
+        };
+        Ok(Self {
+            dim,
+            output_dim: projected.unwrap_or(dim),
+            depth: weights.blocks.len(),
+            heads,
+            hidden: first.fc1.outputs,
+            patch,
+            input,
+            trained_grid: weights.grid,
+            registers: weights.n_registers,
+            distillation: weights.has_distillation,
+            epsilon: options.epsilon.unwrap_or(epsilon),
+            activation: options.activation.unwrap_or(activation),
+            mean: options.mean.unwrap_or(mean),
+            std,
+            project: options.project,
+        })
+    }
+
+    /// Patches along one side of the input.
+    pub fn grid(&self) -> usize {
+        self.input / self.patch
+    }
+}
+
+/// One pre-norm transformer block.
+#[derive(Module, Debug)]
+struct Block {
+    norm1: LayerNorm,
+    qkv: Linear,
+    attention_out: Linear,
+    scale1: Option<Param<Tensor<1>>>,
+    norm2: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+    scale2: Option<Param<Tensor<1>>>,
+    heads: usize,
+    quick_gelu: bool,
+}
+
+impl Block {
+    /// `[batch, tokens, dim]` to the same.
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let [batch, tokens, dim] = x.dims();
+        let heads = self.heads;
+        let qkv = self.qkv.forward(self.norm1.forward(x.clone())); // [batch, tokens, 3 * dim]
+        let qkv = qkv.reshape([batch, tokens, 3, heads, dim / heads]).permute([2, 0, 3, 1, 4]);
+        let part = |i: usize| -> Tensor<4> { qkv.clone().slice([i..i + 1]).squeeze_dim(0) }; // [batch, heads, tokens, _]
+        let attended = attention(part(0), part(1), part(2), None, None, AttentionModuleOptions::default());
+        let attended = attended.swap_dims(1, 2).reshape([batch, tokens, dim]);
+        let x = x + scaled(self.attention_out.forward(attended), self.scale1.as_ref());
+        let hidden = self.fc1.forward(self.norm2.forward(x.clone())); // [batch, tokens, hidden]
+        let hidden = if self.quick_gelu {
+            hidden.clone() * activation::sigmoid(hidden * 1.702)
+        } else {
+            activation::gelu(hidden)
+        };
+        x + scaled(self.fc2.forward(hidden), self.scale2.as_ref())
+    }
+}
+
+fn scaled(x: Tensor<3>, scale: Option<&Param<Tensor<1>>>) -> Tensor<3> {
+    match scale {
+        Some(gamma) => x * gamma.val().unsqueeze::<3>(),
+        None => x,
+    }
+}
+
+/// The network itself, without names, files and pictures.
+#[derive(Module, Debug)]
+struct VitNetwork {
+    patch_embedding: Linear,
+    /// `[1, prefix, dim]`
+    prefix: Param<Tensor<3>>,
+    /// `[1, patches, dim]`, interpolated to the input.
+    positions: Param<Tensor<3>>,
+    pre_norm: Option<LayerNorm>,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+    head: Option<Linear>,
+    projection: Option<Linear>,
+}
+
+impl VitNetwork {
+    fn new(weights: VitWeights, config: &VitConfig, device: &Device) -> Self {
+        let dim = config.dim;
+        let vector = |values: Vec<f32>| {
+            let len = values.len();
+            Param::<Tensor<1>>::from_data(TensorData::new(values, [len]), device).set_require_grad(false)
+        };
+        let linear = |layer: LinearWeights| Linear {
+            weight: Param::<Tensor<2>>::from_data(TensorData::new(layer.weight, [layer.inputs, layer.outputs]), device)
+                .set_require_grad(false),
+            bias: layer.bias.map(vector),
+        };
+        let norm = |layer: NormWeights| {
+            let mut norm = LayerNormConfig::new(dim).with_epsilon(config.epsilon).init(device);
+            norm.gamma = vector(layer.gamma);
+            norm.beta = Some(vector(layer.beta));
+            norm
+        };
+        let tokens = |values: Vec<f32>| {
+            let len = values.len() / dim;
+            Param::<Tensor<3>>::from_data(TensorData::new(values, [1, len, dim]), device).set_require_grad(false)
+        };
+        let positions = interpolate_positions(&weights.positions, weights.grid, config.grid(), dim);
+        Self {
+            patch_embedding: linear(weights.patch_embedding),
+            prefix: tokens(weights.prefix),
+            positions: tokens(positions),
+            pre_norm: weights.pre_norm.map(norm),
+            blocks: weights
+                .blocks
+                .into_iter()
+                .map(|block| Block {
+                    norm1: norm(block.norm1),
+                    qkv: linear(block.qkv),
+                    attention_out: linear(block.attention_out),
+                    scale1: block.scale1.map(vector),
+                    norm2: norm(block.norm2),
+                    fc1: linear(block.fc1),
+                    fc2: linear(block.fc2),
+                    scale2: block.scale2.map(vector),
+                    heads: config.heads,
+                    quick_gelu: config.activation == Activation::QuickGelu,
+                })
+                .collect(),
+            norm: norm(weights.norm),
+            head: weights.head.map(linear),
+            projection: weights.projection.filter(|_| config.project).map(linear),
+        }
+    }
+
+    /// Patches `[batch, patches, 3 * patch * patch]` to normed tokens `[batch, prefix + patches, dim]`.
+    fn forward(&self, patches: Tensor<3>) -> Tensor<3> {
+        let [batch, ..] = patches.dims();
+        let x = self.patch_embedding.forward(patches) + self.positions.val(); // [batch, patches, dim]
+        let x = Tensor::cat(vec![self.prefix.val().repeat_dim(0, batch), x], 1); // [batch, prefix + patches, dim]
+        let x = match &self.pre_norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        };
+        let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
+        self.norm.forward(x)
+    }
+}
+
+/// Positions of a `from` × `from` grid on a `to` × `to` one, `[to * to, dim]`: bicubic with a = -0.75 and half-pixel
+/// centres, borders repeated, as PyTorch's `interpolate(mode="bicubic", align_corners=False)`.
+fn interpolate_positions(positions: &[f32], from: usize, to: usize, dim: usize) -> Vec<f32> {
+    assert_eq!(positions.len(), from * from * dim, "positions of {from} × {from} tokens of width {dim}");
+    if from == to {
+        return positions.to_vec();
+    }
+    let taps: Vec<[(usize, f32); 4]> = (0..to).map(|target| cubic_taps(target, from, to)).collect();
+    let mut out = vec![0.0; to * to * dim];
+    for (cell, values) in out.chunks_exact_mut(dim).enumerate() {
+        for (source_row, row_weight) in taps[cell / to] {
+            for (source_column, column_weight) in taps[cell % to] {
+                let source = &positions[(source_row * from + source_column) * dim..][..dim];
+                let weight = row_weight * column_weight;
+                values.iter_mut().zip(source).for_each(|(value, s)| *value += weight * s);
+            }
+        }
+    }
+    out
+}
+
+fn cubic_taps(target: usize, from: usize, to: usize) -> [(usize, f32); 4] {
+    const A: f64 = -0.75;
+    let position = (target as f64 + 0.5) * from as f64 / to as f64 - 0.5;
+    let floor = position.floor();
+    std::array::from_fn(|tap| {
+        let index = floor + tap as f64 - 1.0;
+        let distance = (position - index).abs();
+        let weight = if distance <= 1.0 {
+            ((A + 2.0) * distance - (A + 3.0)) * distance * distance + 1.0
+        } else {
+            ((A * distance - 5.0 * A) * distance + 8.0 * A) * distance - 4.0 * A
+        };
+        (index.clamp(0.0, from as f64 - 1.0) as usize, weight as f32)
+    })
+}
+
+/// A loaded vision transformer: a [`Backbone`] whose patches are its patch tokens after the last normalisation, and
+/// whose global vector is its class token.
+#[derive(Debug)]
+pub struct Vit {
+    name: String,
+    checksum: String,
+    config: VitConfig,
+    layout: Layout,
+    unused: Vec<String>,
+    network: VitNetwork,
+    device: Device,
+}
+
+impl Vit {
+    /// Reads a safetensors file of any layout that [`Layout`] lists.
+    ///
+    /// Fails where the file is absent, is not safetensors, is cut short, holds no vision transformer with known names,
+    /// lacks a tensor, or holds one of another shape than the others ask for.
+    pub fn load(path: &Path, options: &VitOptions, device: &Device) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        let mut weights = weights::read(path, &bytes)?;
+        let config = VitConfig::new(path, &weights, options)?;
+        let unused = std::mem::take(&mut weights.unused);
+        Ok(Self {
+            name: file_stem(path),
+            checksum: sightline_data::checksum::of_bytes(&bytes),
+            layout: weights.layout,
+            network: VitNetwork::new(weights, &config, device),
+            config,
+            unused,
+            device: device.clone(),
+        })
+    }
+
+    /// Sizes and settings.
+    pub fn config(&self) -> &VitConfig {
+        &self.config
+    }
+
+    /// Whose names the file carries.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Tensors of the file that are not used (CLIP's text tower, DeiT's second head, …), sorted.
+    pub fn unused(&self) -> &[String] {
+        &self.unused
+    }
+
+    /// Classes of the classification head; zero where the file has none.
+    pub fn classes(&self) -> usize {
+        self.network.head.as_ref().map_or(0, |head| head.weight.dims()[1])
+    }
+
+    /// Class probabilities of each photo, `[photos][classes]`, by the file's own head over the class token.
+    ///
+    /// The photo's short side goes to 248 pixels for an input of 224 (timm's `crop_pct` 0.9), bicubic, and the centre
+    /// is cut out. Fails where the file has no head.
+    pub fn classify(&self, photos: &[Photo]) -> Result<Vec<Vec<f32>>> {
+        let Some(head) = &self.network.head else {
+            return Err(Error::setting(format!(
+                "{} has no classification head; give weights that have one",
+                self.name
+            )));
+        };
+        if photos.is_empty() {
+            return Ok(Vec::new());
+        }
+        let side = self.config.input as u32;
+        let inputs: Vec<Photo> = photos.iter().map(|photo| centre_of(photo, side)).collect();
+        let [batch, dim] = [photos.len(), self.config.dim];
+        let class = self.tokens(&inputs).slice([0..batch, 0..1]).reshape([batch, dim]);
+        let probabilities = activation::softmax(head.forward(class), 1); // [batch, classes]
+        let values = floats(probabilities.into_data());
+        Ok(values.chunks_exact(self.classes()).map(<[f32]>::to_vec).collect())
+    }
+
+    /// Normed tokens of pictures that have the input's size: `[batch, prefix + patches, dim]`.
+    fn tokens(&self, inputs: &[Photo]) -> Tensor<3> {
+        let (grid, patch) = (self.config.grid(), self.config.patch);
+        let (patches, pixels) = (grid * grid, 3 * patch * patch);
+        let mut values = Vec::with_capacity(inputs.len() * patches * pixels);
+        for input in inputs {
+            assert_eq!([input.width, input.height], [self.config.input as u32; 2], "a picture of the input's size");
+            self.write_patches(input, &mut values);
+        }
+        self.network.forward(Tensor::from_data(TensorData::new(values, [inputs.len(), patches, pixels]), &self.device))
+    }
+
+    /// One picture as rows of a patch each, ordered channel, row, column like a convolution's kernel.
+    fn write_patches(&self, input: &Photo, values: &mut Vec<f32>) {
+        let VitConfig { patch, mean, std, .. } = self.config;
+        let levels: [[f32; 256]; 3] =
+            std::array::from_fn(|c| std::array::from_fn(|level| (level as f32 / 255.0 - mean[c]) / std[c]));
+        let width = input.width as usize;
+        for top in (0..input.height as usize).step_by(patch) {
+            for left in (0..width).step_by(patch) {
+                for (channel, levels) in levels.iter().enumerate() {
+                    for row in top..top + patch {
+                        let start = 3 * (row * width + left) + channel;
+                        let line = input.pixels[start..start + 3 * patch - 2].iter().step_by(3);
+                        values.extend(line.map(|&level| levels[usize::from(level)]));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Backbone for Vit {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn checksum(&self) -> &str {
+        &self.checksum
+    }
+
+    fn dim(&self) -> usize {
+        self.config.output_dim
+    }
+
+    fn settings(&self) -> Vec<(String, String)> {
+        let VitConfig { input, heads, epsilon, activation, mean, std, project, .. } = &self.config;
+        vec![(
+            "vit".to_owned(),
+            format!(
+                "input {input}, heads {heads}, epsilon {epsilon:e}, {activation:?}, mean {mean:?}, std {std:?}, \
+                 project {project}"
+            ),
+        )]
+    }
+
+    fn encode_map(&self, photos: &[Photo]) -> Result<Vec<FeatureMap>> {
+        if photos.is_empty() {
+            return Ok(Vec::new());
+        }
+        let side = self.config.input as u32;
+        let inputs: Vec<Photo> = photos.iter().map(|photo| photo.resize(side, side, Filter::Bicubic)).collect();
+        let tokens = self.tokens(&inputs);
+        let tokens = match &self.network.projection {
+            Some(projection) => projection.forward(tokens),
+            None => tokens,
+        };
+        let [_, n_tokens, dim] = tokens.dims(); // [batch, prefix + patches, dim]
+        let grid = self.config.grid();
+        let n_prefix = n_tokens - grid * grid;
+        let values = floats(tokens.into_data());
+        Ok(values
+            .chunks_exact(n_tokens * dim)
+            .map(|tokens| FeatureMap {
+                grid_h: grid,
+                grid_w: grid,
+                dim,
+                patches: tokens[n_prefix * dim..].to_vec(),
+                global: tokens[..dim].to_vec(),
+            })
+            .collect())
+    }
+}
+
+/// timm's evaluation view: the short side to `side / 0.9`, bicubic, and the centre `side` × `side`.
+fn centre_of(photo: &Photo, side: u32) -> Photo {
+    let short = (f64::from(side) / 0.9).floor();
+    let scale = short / f64::from(photo.width.min(photo.height));
+    let sized = |pixels: u32| ((f64::from(pixels) * scale).floor() as u32).max(short as u32);
+    let resized = photo.resize(sized(photo.width), sized(photo.height), Filter::Bicubic);
+    let corner = |pixels: u32| (f64::from(pixels - side) / 2.0).round_ties_even() as f32;
+    let (left, top) = (corner(resized.width), corner(resized.height));
+    resized.crop(&sightline_data::BoxXyxy::from_xywh(left, top, side as f32, side as f32))
+}
+
+fn floats(data: TensorData) -> Vec<f32> {
+    data.convert::<f32>().try_into_vec().expect("data that was just converted to f32")
+}
