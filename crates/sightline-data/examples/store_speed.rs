@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         regions_checksum: String::new(),
         max_regions: regions,
         extra: BTreeMap::new(),
+        sources: BTreeMap::new(),
     };
     let mut photo = PhotoFeatures {
         key: String::new(),

@@ -27,6 +27,16 @@ pub enum WordVectors {
     Frozen,
 }
 
+/// What turns region features into the vectors that are projected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RegionEncoder {
+    /// They are vectors already.
+    None,
+    /// They are the pixels of a crop; a convolutional encoder is trained with the model.
+    Conv,
+}
+
 /// Settings of the alignment model; saved beside its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -37,8 +47,10 @@ pub struct AlignmentSettings {
     pub hidden: usize,
     /// Length of the word vectors (paper: 300).
     pub word_dim: usize,
-    /// An encoder trained with the model, for region features that are pixels; absent where they are vectors already.
-    pub encoder: Option<ConvSettings>,
+    /// What comes before the projection.
+    pub encoder: RegionEncoder,
+    /// Sizes of the convolutional encoder, where there is one.
+    pub conv: ConvSettings,
     /// Where word vectors come from.
     pub word_vectors: WordVectors,
     /// Dropout probability of region features, word vectors and summed states; never inside the recurrence.
@@ -63,7 +75,8 @@ impl Default for AlignmentSettings {
             dim: 1000,
             hidden: 300,
             word_dim: 300,
-            encoder: None,
+            encoder: RegionEncoder::None,
+            conv: ConvSettings::default(),
             word_vectors: WordVectors::Learned,
             dropout: 0.2,
             initial_scale: 1.0,
@@ -113,8 +126,10 @@ impl AlignmentModel {
         let AlignmentSettings { dim, hidden, word_dim, initial_scale: scale, .. } = *settings;
         let frozen_words = settings.word_vectors == WordVectors::Frozen;
         let word_vectors = random::uniform(rng, [vocab, word_dim], (3.0 / word_dim as f32).sqrt(), device);
-        let encoder = settings.encoder.as_ref().map(|conv| ConvEncoder::new(conv, rng, device));
-        let encoded = settings.encoder.as_ref().map_or(features, |conv| conv.dim);
+        let (encoder, encoded) = match settings.encoder {
+            RegionEncoder::None => (None, features),
+            RegionEncoder::Conv => (Some(ConvEncoder::new(&settings.conv, rng, device)), settings.conv.dim),
+        };
         Self {
             encoder,
             regions: random::linear(rng, encoded, dim, scale, device),

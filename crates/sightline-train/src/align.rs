@@ -1,8 +1,10 @@
 //! Training and use of the alignment model.
 
+use std::path::Path;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use sightline_data::store::{FeatureStore, StoreSettings};
+use sightline_data::store::{FeatureStore, PhotoFeatures, StoreSettings, StoreWriter};
 use sightline_data::{Dataset, Split, Vocabulary};
 use sightline_model::SentenceBatch;
 use sightline_model::alignment::{AlignmentModel, Score, features_tensor};
@@ -138,6 +140,33 @@ impl Aligner {
     /// Region vectors of photos of a store, one set a photo.
     pub fn regions(&self, store: &FeatureStore, positions: &[usize]) -> VectorSets {
         encode_regions(&self.model, store, positions, &self.device)
+    }
+
+    /// A store of what the model's own encoder makes of another store's regions, for models that read vectors.
+    pub fn encode_store(&self, store: &FeatureStore, path: &Path) -> Result<FeatureStore> {
+        self.check(store)?;
+        let mut writer: Option<StoreWriter> = None;
+        for position in 0..store.len() {
+            let photo = store.get(position);
+            let encoded = self.model.encode(features_tensor(photo.vectors(), store.dim(), &self.device));
+            let [_, dim] = encoded.dims();
+            let vectors = encoded.into_data().try_into_vec::<f32>().expect("vectors are f32");
+            let writer = match &mut writer {
+                Some(writer) => writer,
+                None => {
+                    let mut settings = store.settings().clone();
+                    settings.backbone = format!("{}, encoded by an alignment model", settings.backbone);
+                    settings.dim = dim;
+                    writer.insert(StoreWriter::create_or_resume(path, &settings)?)
+                }
+            };
+            writer.append(&PhotoFeatures { vectors, ..photo.to_features() })?;
+        }
+        let order: Vec<String> = store.keys().map(str::to_owned).collect();
+        if let Some(writer) = writer {
+            writer.finish(&order)?;
+        }
+        Ok(FeatureStore::open(path)?)
     }
 
     /// Word vectors of sentences (known words as indices), one set a sentence.

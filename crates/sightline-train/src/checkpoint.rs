@@ -199,6 +199,7 @@ mod tests {
                     regions_checksum: String::new(),
                     max_regions: 20,
                     extra: BTreeMap::new(),
+                    sources: BTreeMap::new(),
                 },
                 progress: Progress { step: 7, best: Some(1.25), ..Progress::default() },
             },

@@ -1,3 +1,11 @@
 //! The program's library half, so that tests reach what the commands use.
 
+pub mod cli;
+pub mod commands;
 pub mod demo;
+pub mod interrupt;
+pub mod panels;
+pub mod report;
+pub mod server;
+pub mod sources;
+pub mod ui;

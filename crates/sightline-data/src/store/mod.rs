@@ -51,6 +51,10 @@ pub struct StoreSettings {
     /// Whatever else decides the numbers, by name.
     #[serde(default)]
     pub extra: BTreeMap<String, String>,
+    /// Where the weights lay when the store was made, by what they are (`backbone`, `regions`): hints for opening them
+    /// again, which decide no number and are not compared.
+    #[serde(default)]
+    pub sources: BTreeMap<String, String>,
 }
 
 impl StoreSettings {
@@ -63,7 +67,8 @@ impl StoreSettings {
             }
         };
         // Taken apart so that a new field cannot be forgotten here.
-        let Self { backbone, backbone_checksum, dim, vectors, regions, regions_checksum, max_regions, extra } = self;
+        let Self { backbone, backbone_checksum, dim, vectors, regions, regions_checksum, max_regions, extra, sources: _ } =
+            self;
         let quoted = |text: &str| format!("`{text}`");
         compare("backbone", quoted(backbone), quoted(&other.backbone));
         compare("backbone_checksum", quoted(backbone_checksum), quoted(&other.backbone_checksum));

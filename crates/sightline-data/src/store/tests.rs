@@ -19,6 +19,7 @@ fn settings(dim: usize) -> StoreSettings {
         regions_checksum: String::new(),
         max_regions: 20,
         extra: BTreeMap::from([("size".into(), "224".into())]),
+        sources: BTreeMap::new(),
     }
 }
 

@@ -113,17 +113,13 @@ fn hinge_agrees_with_the_equation() {
 fn gradients_agree_with_differences() {
     let device = Device::flex().autodiff();
     for (objective, unit_vectors, score, encoder) in [
-        (Objective::SumHinge, false, Score::MaxOverRegions, None),
-        (Objective::Contrastive, true, Score::MeanOfMax, None),
-        (
-            Objective::Contrastive,
-            false,
-            Score::MaxOverRegions,
-            Some(ConvSettings { side: 6, channels: [2, 3, 4], dim: 5 }),
-        ),
+        (Objective::SumHinge, false, Score::MaxOverRegions, RegionEncoder::None),
+        (Objective::Contrastive, true, Score::MeanOfMax, RegionEncoder::None),
+        (Objective::Contrastive, false, Score::MaxOverRegions, RegionEncoder::Conv),
     ] {
-        let features = encoder.as_ref().map_or(FEATURES, |conv| 3 * conv.side * conv.side);
-        let settings = AlignmentSettings { objective, unit_vectors, score, encoder, ..settings() };
+        let conv = ConvSettings { side: 6, channels: [2, 3, 4], dim: 5 };
+        let features = if encoder == RegionEncoder::Conv { 3 * conv.side * conv.side } else { FEATURES };
+        let settings = AlignmentSettings { objective, unit_vectors, score, encoder, conv, ..settings() };
         let (_, counts, sentences) = batch();
         let values: Vec<f32> = (0..8 * features).map(|i| ((i * 37 % 23) as f32 - 11.0) / 11.0).collect();
         let model = AlignmentModel::new(&settings, features, VOCAB, &mut random::stream(5, 0), &device);

@@ -1,3 +1,80 @@
-//! `sightline demo`: a world small enough to learn in minutes, drawn on the spot.
+//! `sightline demo`: a world small enough to learn in minutes, drawn on the spot. The same steps as on photos: regions,
+//! vectors, alignment, phrases, both caption models, evaluation, page. Nothing is downloaded and no weights are used.
 
+pub mod grounding;
+mod pipeline;
 pub mod scenes;
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+use serde_json::json;
+
+pub use pipeline::{Demo, Plan};
+
+use crate::report;
+use crate::server::{self, Page};
+use crate::ui::{Ui, count, table};
+
+/// Train on generated scenes, evaluate, and serve the page: no data and no weights needed
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  sightline demo
+  sightline demo --no-serve --seed 2 --json")]
+pub struct Args {
+    /// End after writing the page
+    #[arg(long)]
+    no_serve: bool,
+    /// Seed of the scenes, the weights and the batches
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Folder for the page
+    #[arg(short, long, value_name = "FOLDER", default_value = "sightline-demo")]
+    output: PathBuf,
+    /// Port on 127.0.0.1; 0 takes a free one
+    #[arg(long, default_value_t = server::DEFAULT_PORT)]
+    port: u16,
+}
+
+/// Runs the demo and serves its page.
+pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    let demo = pipeline::run(&Plan { seed: args.seed, ..Plan::default() }, ui)?;
+    let html = args.output.join("report.html");
+    report::write(&html, &demo.report)?;
+    report::write_json(&html.with_extension("json"), &demo.report)?;
+    let grounding = &demo.grounding;
+    let record = json!({
+        "seconds": demo.seconds, "retrieval": demo.retrieval, "bleu4": demo.bleu[3],
+        "bleu": demo.bleu, "grounding_accuracy": grounding.accuracy, "grounding_chance": grounding.chance,
+        "grounding": grounding, "page": html,
+    });
+    ui.result(&record, || text(&demo))?;
+    ui.say(format_args!("page written to {}", html.display()));
+    if args.no_serve {
+        return Ok(());
+    }
+    server::serve(Page::new(&demo.report)?, args.port, |address| {
+        ui.say(format_args!("open http://{address} (Ctrl-C ends it)"));
+    })
+}
+
+fn text(demo: &Demo) -> String {
+    let percent = |x: f64| format!("{:.1} %", 100.0 * x);
+    let grounding = &demo.grounding;
+    let rows = [
+        ("nouns on their object".to_owned(), percent(grounding.accuracy)),
+        ("  by chance".to_owned(), percent(grounding.chance)),
+        ("  counting objects that no region covers as misses".to_owned(), percent(grounding.accuracy_of_all)),
+        ("objects that a region covers".to_owned(), percent(grounding.covered)),
+        ("BLEU-1 … 4 of captions".to_owned(), demo.bleu.map(|b| format!("{:.1}", 100.0 * b)).join("  ")),
+    ];
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![name, value]).collect();
+    let seconds = format!("{:.0} s", demo.seconds);
+    format!(
+        "{}\n\n{} of test scenes ({} talk about an object that a region covers)\n{}trained and evaluated in {seconds}",
+        crate::commands::eval::retrieval_text(&demo.retrieval),
+        count(grounding.nouns, "noun"),
+        grounding.covered_nouns,
+        table(&rows)
+    )
+}

@@ -226,6 +226,7 @@ pub fn open(sources: &[PathBuf], options: &FeatureImportOptions, dataset: Option
         regions_checksum: String::new(),
         max_regions: parts.iter().map(Part::n_store_regions).max().unwrap_or(1),
         extra,
+        sources: BTreeMap::new(),
     };
     Ok(FeatureImport { parts, photos, order, settings, explanation, problems })
 }

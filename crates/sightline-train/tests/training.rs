@@ -1,0 +1,228 @@
+//! Training as a whole, on a handful of photos: it overfits, it repeats itself to the byte, and a resumed run is the
+//! run that never stopped.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sightline_data::{BoxXyxy, Dataset, FeatureStore, Image, PhotoFeatures, Sentence, Split, StoreSettings, StoreWriter};
+use sightline_data::{VectorMode, tokens::tokenize};
+use sightline_model::Device;
+use sightline_model::alignment::{AlignmentSettings, Objective, Score};
+use sightline_model::caption::{BeamSettings, CaptionSettings};
+use sightline_train::align::Aligner;
+use sightline_train::caption::Captioner;
+use sightline_train::checkpoint::Kind;
+use sightline_train::corpus::Corpus;
+use sightline_train::optimizer::{OptimizerKind, OptimizerSettings};
+use sightline_train::phrases::Phrases;
+use sightline_train::run::RunFolder;
+use sightline_train::settings::{AlignSettings, CaptionRunSettings};
+use sightline_train::{Control, Event, Outcome, align, caption, evaluate};
+
+const FEATURES: usize = 12;
+
+const SAID: [&str; 8] = [
+    "a black dog runs in the snow",
+    "two children play with a red ball",
+    "the man rides a bike",
+    "a woman climbs a grey rock",
+    "a brown dog jumps over a fence",
+    "three people walk on the beach",
+    "a boy swims in blue water",
+    "the girl eats an apple",
+];
+
+/// Eight photos to train on, the same eight to validate on, one sentence each; vectors are noise around a one.
+fn collection(folder: &Path) -> (Dataset, FeatureStore) {
+    let mut images = Vec::new();
+    let settings = StoreSettings {
+        backbone: "noise".into(),
+        backbone_checksum: String::new(),
+        dim: FEATURES,
+        vectors: VectorMode::Imported,
+        regions: "imported".into(),
+        regions_checksum: String::new(),
+        max_regions: 4,
+        extra: Default::default(),
+        sources: Default::default(),
+    };
+    let path = folder.join("store.features");
+    let writer = StoreWriter::create_or_resume(&path, &settings).unwrap();
+    for (split_idx, split) in [Split::Train, Split::Val].into_iter().enumerate() {
+        for (i, raw) in SAID.iter().enumerate() {
+            let id = (split_idx * SAID.len() + i) as u64;
+            let key = format!("{}-{i}.jpg", split.name());
+            // Photos have 2 to 4 regions, so that padding is used.
+            let n_regions = 2 + i % 3;
+            let vector = |r: usize, d: usize| ((i * 31 + r * 17 + d * 7) % 13) as f32 / 13.0 - 0.5 + f32::from(d == i);
+            writer
+                .append(&PhotoFeatures {
+                    key: key.clone(),
+                    width: 100,
+                    height: 80,
+                    boxes: (0..n_regions).map(|r| BoxXyxy::whole(100 - r as u32, 80)).collect(),
+                    scores: vec![1.0; n_regions],
+                    vectors: (0..n_regions).flat_map(|r| (0..FEATURES).map(move |d| vector(r, d))).collect(),
+                })
+                .unwrap();
+            let sentences = vec![Sentence { id, raw: (*raw).into(), tokens: tokenize(raw) }];
+            images.push(Image { id, path: key, split, sentences, boxes: Vec::new() });
+        }
+    }
+    writer.finish(&[]).unwrap();
+    (Dataset { name: "tiny".into(), images, ..Dataset::default() }, FeatureStore::open(&path).unwrap())
+}
+
+fn adam() -> OptimizerSettings {
+    OptimizerSettings { kind: OptimizerKind::Adam, learning_rate: 1e-2, ..OptimizerSettings::default() }
+}
+
+fn align_settings(objective: Objective) -> AlignSettings {
+    let unit_vectors = objective == Objective::Contrastive;
+    AlignSettings {
+        epochs: 60,
+        batch: 4,
+        min_count: 1,
+        model: AlignmentSettings {
+            dim: 10,
+            hidden: 14,
+            word_dim: 9,
+            dropout: 0.1,
+            unit_vectors,
+            score: if unit_vectors { Score::MeanOfMax } else { Score::MaxOverRegions },
+            objective,
+            ..AlignmentSettings::default()
+        },
+        optimizer: adam(),
+        ..AlignSettings::default()
+    }
+}
+
+fn caption_settings() -> CaptionRunSettings {
+    CaptionRunSettings {
+        epochs: 80,
+        batch: 4,
+        min_count: 1,
+        model: CaptionSettings { hidden: 32, word_dim: 15, dropout: 0.0, ..CaptionSettings::default() },
+        optimizer: adam(),
+        ..CaptionRunSettings::default()
+    }
+}
+
+/// Runs a job that is stopped after `steps` steps.
+fn until(steps: u64, job: impl FnOnce(&mut Control<'_>) -> sightline_train::Result<Outcome>) -> Outcome {
+    let stop = AtomicBool::new(false);
+    let mut on_event = |event: &Event| {
+        if matches!(event, Event::Step { step, .. } if *step >= steps) {
+            stop.store(true, Ordering::Relaxed);
+        }
+    };
+    job(&mut Control { on_event: &mut on_event, stop: &stop }).unwrap()
+}
+
+#[test]
+fn both_objectives_overfit_and_decode() {
+    let device = Device::flex();
+    for objective in [Objective::SumHinge, Objective::Contrastive] {
+        let folder = tempfile::tempdir().unwrap();
+        let (dataset, store) = collection(folder.path());
+        let settings = align_settings(objective);
+        let run = RunFolder::create(&folder.path().join("run"), &settings).unwrap();
+        let outcome = until(u64::MAX, |c| align::train(&dataset, &store, &settings, &run, false, &device, c));
+        assert_eq!((outcome.stopped, outcome.progress.epoch), (false, 60));
+
+        let aligner = Aligner::new(RunFolder::model(run.path(), &[Kind::Alignment]).unwrap(), &device).unwrap();
+        let corpus = Corpus::new(&dataset, Split::Val, &store, &aligner.vocabulary).unwrap();
+        let report = evaluate::scores(&aligner, &corpus).report();
+        assert_eq!((report.image_to_sentence.r1, report.sentence_to_image.r1), (100.0, 100.0), "{objective:?}");
+
+        let phrases = Phrases::decode(&aligner, &dataset, &store, &[Split::Val], 1000.0, |_, _| {}).unwrap();
+        assert_eq!(phrases.len(), SAID.len(), "a huge affinity leaves one phrase a sentence");
+        let path = folder.path().join("phrases.json");
+        phrases.save(&path).unwrap();
+        assert_eq!(Phrases::load(&path).unwrap().photos, phrases.photos);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replacen("dog", "cat", 1)).unwrap();
+        assert!(Phrases::load(&path).unwrap_err().to_string().contains("checksum"));
+    }
+}
+
+#[test]
+fn captions_overfit_on_photos_and_on_regions() {
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
+    let (dataset, store) = collection(folder.path());
+    let settings = caption_settings();
+    let run = RunFolder::create(&folder.path().join("run"), &settings).unwrap();
+    until(u64::MAX, |c| caption::train(&dataset, &store, None, &settings, &run, false, &device, c));
+    let captioner = Captioner::new(RunFolder::model(run.path(), &[Kind::Caption]).unwrap(), &device).unwrap();
+    let corpus = Corpus::new(&dataset, Split::Val, &store, &captioner.vocabulary).unwrap();
+    let captions = evaluate::captions(&captioner, &corpus, BeamSettings::default());
+    for (captions, said) in captions.iter().zip(SAID) {
+        assert_eq!(captions[0].text, said);
+    }
+    assert!(RunFolder::model(run.path(), &[Kind::Alignment]).unwrap_err().to_string().contains("expected"));
+}
+
+/// The bytes of both checkpoints after a run with the given stops.
+fn checkpoints(stops: &[u64], captions: bool) -> (Vec<u8>, Vec<u8>) {
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
+    let (dataset, store) = collection(folder.path());
+    let path = folder.path().join("run");
+    let of_align = AlignSettings { epochs: 5, ..align_settings(Objective::SumHinge) };
+    let of_caption = CaptionRunSettings { epochs: 5, ..caption_settings() };
+    let run = if captions { RunFolder::create(&path, &of_caption) } else { RunFolder::create(&path, &of_align) }.unwrap();
+    let mut resume = false;
+    for &steps in stops.iter().chain([&u64::MAX]) {
+        let outcome = until(steps, |c| match captions {
+            true => caption::train(&dataset, &store, None, &of_caption, &run, resume, &device, c),
+            false => align::train(&dataset, &store, &of_align, &run, resume, &device, c),
+        });
+        assert_eq!(outcome.stopped, steps != u64::MAX);
+        resume = true;
+    }
+    let log = std::fs::read_to_string(path.join("log.jsonl")).unwrap();
+    assert_eq!(log.lines().filter(|line| line.contains("\"epoch\"")).count(), 5, "{log}");
+    (std::fs::read(run.last()).unwrap(), std::fs::read(run.best()).unwrap())
+}
+
+#[test]
+fn a_resumed_run_is_the_run_that_never_stopped() {
+    for captions in [false, true] {
+        let whole = checkpoints(&[], captions);
+        assert_eq!(whole, checkpoints(&[], captions), "the same seed gives the same bytes");
+        // Stops in the middle of a pass, at its end, and at the start of the next.
+        assert_eq!(whole, checkpoints(&[1, 4, 5, 7], captions));
+    }
+}
+
+#[test]
+fn a_run_is_not_resumed_on_other_data() {
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
+    let (mut dataset, store) = collection(folder.path());
+    let settings = AlignSettings { epochs: 3, ..align_settings(Objective::SumHinge) };
+    let run = RunFolder::create(&folder.path().join("run"), &settings).unwrap();
+    until(1, |c| align::train(&dataset, &store, &settings, &run, false, &device, c));
+    dataset.images[0].sentences[0].tokens.push("entirely".into());
+    let stop = AtomicBool::new(false);
+    let mut control = Control { on_event: &mut |_| {}, stop: &stop };
+    let error = align::train(&dataset, &store, &settings, &run, true, &device, &mut control).unwrap_err();
+    assert!(error.to_string().contains("other data"), "{error}");
+}
+
+#[test]
+fn a_diverging_run_says_so() {
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
+    let (dataset, store) = collection(folder.path());
+    let mut settings = align_settings(Objective::SumHinge);
+    settings.optimizer =
+        OptimizerSettings { kind: OptimizerKind::Sgd, learning_rate: 1e30, clip: 0.0, ..OptimizerSettings::default() };
+    let run = RunFolder::create(&folder.path().join("run"), &settings).unwrap();
+    let stop = AtomicBool::new(false);
+    let mut control = Control { on_event: &mut |_| {}, stop: &stop };
+    let error = align::train(&dataset, &store, &settings, &run, false, &device, &mut control).unwrap_err();
+    assert!(error.to_string().contains("smaller learning rate"), "{error}");
+}

@@ -1,0 +1,64 @@
+//! The command line: flags become settings here and in each command's `Args`, nowhere else.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{align, caption, dataset, eval, features, serve, train};
+use crate::demo;
+use crate::ui::Ui;
+
+/// Find photos by sentence, see which word matched which region, and describe photos, on a CPU, offline.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Print results as JSON on stdout
+    #[arg(long, global = true)]
+    json: bool,
+    /// No talk and no progress on stderr
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Args),
+    #[command(subcommand)]
+    Dataset(dataset::Command),
+    Features(features::Args),
+    #[command(subcommand)]
+    Train(train::Command),
+    Align(align::Args),
+    #[command(subcommand)]
+    Eval(eval::Command),
+    Caption(caption::Args),
+    Serve(serve::Args),
+}
+
+impl Cli {
+    /// Runs the command.
+    pub fn run(self) -> anyhow::Result<()> {
+        let ui = Ui { json: self.json, quiet: self.quiet };
+        match self.command {
+            Command::Demo(args) => demo::run(&args, &ui),
+            Command::Dataset(command) => dataset::run(command, &ui),
+            Command::Features(args) => features::run(&args, &ui),
+            Command::Train(command) => train::run(&command, &ui),
+            Command::Align(args) => align::run(&args, &ui),
+            Command::Eval(command) => eval::run(command, &ui),
+            Command::Caption(args) => caption::run(&args, &ui),
+            Command::Serve(args) => serve::run(&args, &ui),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

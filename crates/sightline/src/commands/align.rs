@@ -1,0 +1,69 @@
+//! `align`: the phrases of every sentence, a region and contiguous words each.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+use serde_json::json;
+use sightline_data::{Dataset, FeatureStore, Split};
+use sightline_train::align::Aligner;
+use sightline_train::checkpoint::Kind;
+use sightline_train::phrases::Phrases;
+use sightline_train::run::RunFolder;
+
+use crate::sources::DeviceKind;
+use crate::ui::{Ui, Usage, count};
+
+/// Attach every word of every sentence to a region, neighbouring words together
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example:
+  sightline align --model runs/align --dataset flickr8k.json --features flickr8k.features -o phrases.json --affinity 0.5")]
+pub struct Args {
+    /// A run of `train align`
+    #[arg(long, value_name = "RUN")]
+    model: PathBuf,
+    /// A dataset of `dataset import`
+    #[arg(long)]
+    dataset: PathBuf,
+    /// A feature store of `features`
+    #[arg(long)]
+    features: PathBuf,
+    /// The phrases to write
+    #[arg(short, long, value_name = "PHRASES")]
+    output: PathBuf,
+    /// What a pair of neighbouring words gains on the same region (β); 0 attaches each word on its own
+    #[arg(long, default_value_t = 0.5)]
+    affinity: f32,
+    /// Which photos; may be given several times
+    #[arg(long, value_parser = super::dataset::split, default_values = ["train", "val"])]
+    split: Vec<Split>,
+    /// Where the numbers are computed
+    #[arg(long, default_value = "cpu")]
+    device: DeviceKind,
+}
+
+/// Decodes and writes the phrases.
+pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    if !(args.affinity >= 0.0 && args.affinity.is_finite()) {
+        return Err(Usage(format!("--affinity {}: expected a number of 0 or more", args.affinity)).into());
+    }
+    let dataset = Dataset::load(&args.dataset)?;
+    let store = FeatureStore::open(&args.features)?;
+    let aligner = Aligner::new(RunFolder::model(&args.model, &[Kind::Alignment])?, &args.device.open()?)?;
+    let bar = ui.bar(0, "photos");
+    let phrases = Phrases::decode(&aligner, &dataset, &store, &args.split, args.affinity, |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    phrases.save(&args.output)?;
+    let words: usize = phrases.photos.values().flatten().map(|phrase| phrase.words.len()).sum();
+    let mean = words as f64 / phrases.len().max(1) as f64;
+    let record = json!({
+        "phrases": args.output, "photos": phrases.photos.len(), "count": phrases.len(), "mean_words": mean,
+        "affinity": args.affinity,
+    });
+    ui.result(&record, || {
+        let photos = count(phrases.photos.len(), "photo");
+        format!("{}: {} of {photos}, {mean:.1} words each", args.output.display(), count(phrases.len(), "phrase"))
+    })
+}

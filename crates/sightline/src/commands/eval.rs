@@ -1,0 +1,251 @@
+//! `eval retrieval` and `eval caption`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use sightline_data::{Dataset, FeatureStore, Split};
+use sightline_metrics::bleu::BleuCounts;
+use sightline_metrics::retrieval::RetrievalReport;
+use sightline_model::Device;
+use sightline_model::caption::BeamSettings;
+use sightline_train::align::Aligner;
+use sightline_train::caption::Captioner;
+use sightline_train::checkpoint::Kind;
+use sightline_train::corpus::Corpus;
+use sightline_train::evaluate;
+use sightline_train::run::RunFolder;
+
+use super::caption::BeamArgs;
+use crate::panels::Panels;
+use crate::report::{self, DEFAULT_THRESHOLD, Report, RetrievalRow, RowSource, Table};
+use crate::sources::DeviceKind;
+use crate::ui::{Ui, Usage, count, table};
+
+/// Measure a model on a split it was not trained on
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Retrieval(RetrievalArgs),
+    Caption(CaptionArgs),
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// A dataset of `dataset import`
+    #[arg(long)]
+    dataset: PathBuf,
+    /// A feature store of `features`
+    #[arg(long)]
+    features: PathBuf,
+    /// The split; the test split where there is one, else the validation split
+    #[arg(long, value_parser = super::dataset::split)]
+    split: Option<Split>,
+    /// Where the numbers are computed
+    #[arg(long, default_value = "cpu")]
+    device: DeviceKind,
+}
+
+/// Rank sentences for photos and photos for sentences (the paper's table 1)
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sightline eval retrieval --model runs/align --dataset flickr8k.json --features flickr8k.features --split val
+  sightline eval retrieval --model runs/align --dataset d.json --features f.features --html report.html \\
+      --caption-model runs/caption --region-model runs/regions")]
+pub struct RetrievalArgs {
+    /// A run of `train align`
+    #[arg(long, value_name = "RUN")]
+    model: PathBuf,
+    #[command(flatten)]
+    common: Common,
+    /// Write a page with photos, words and their regions, and its record (.json) beside it
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Photos on the page, evenly spread over the split
+    #[arg(long, default_value_t = 24)]
+    photos: usize,
+    /// Words that score less are greyed on the page
+    #[arg(long, default_value_t = DEFAULT_THRESHOLD, allow_negative_numbers = true)]
+    threshold: f32,
+    /// Let this model describe the photos on the page
+    #[arg(long, value_name = "RUN")]
+    caption_model: Option<PathBuf>,
+    /// Let this model describe the regions on the page
+    #[arg(long, value_name = "RUN")]
+    region_model: Option<PathBuf>,
+}
+
+/// Compare a model's captions with people's (the paper's table 2)
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  sightline eval caption --model runs/caption --dataset flickr8k.json --features flickr8k.features --split val")]
+pub struct CaptionArgs {
+    /// A run of `train caption`
+    #[arg(long, value_name = "RUN")]
+    model: PathBuf,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    beam: BeamArgs,
+    /// Write every photo's captions as JSON, one record a line
+    #[arg(long, value_name = "FILE")]
+    captions: Option<PathBuf>,
+}
+
+/// Runs either.
+pub fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
+    match command {
+        Command::Retrieval(args) => retrieval(&args, ui),
+        Command::Caption(args) => caption(&args, ui),
+    }
+}
+
+/// Dataset, store and device of an evaluation.
+struct Data {
+    dataset: Dataset,
+    store: FeatureStore,
+    split: Split,
+    device: Device,
+}
+
+impl Common {
+    fn open(&self, ui: &Ui) -> anyhow::Result<Data> {
+        let dataset = Dataset::load(&self.dataset)?;
+        let store = FeatureStore::open(&self.features)?;
+        let split = self.split.unwrap_or_else(|| {
+            let split = if dataset.split(Split::Test).next().is_some() { Split::Test } else { Split::Val };
+            ui.say(format_args!("evaluating on the {} split", split.name()));
+            split
+        });
+        Ok(Data { dataset, store, split, device: self.device.open()? })
+    }
+}
+
+/// Says what of the split is not evaluated.
+fn tell_gaps(corpus: &Corpus<'_>, ui: &Ui) {
+    if let Some(first) = corpus.missing.first() {
+        let photos = count(corpus.missing.len(), "photo");
+        ui.say(format_args!("{photos} of the split without vectors left out, {first} for one"));
+    }
+    if corpus.wordless_sentences > 0 {
+        ui.say(format_args!("{} without any known word", count(corpus.wordless_sentences, "sentence")));
+    }
+}
+
+fn retrieval(args: &RetrievalArgs, ui: &Ui) -> anyhow::Result<()> {
+    let data = args.common.open(ui)?;
+    let aligner = Aligner::new(RunFolder::model(&args.model, &[Kind::Alignment])?, &data.device)?;
+    aligner.check(&data.store)?;
+    let corpus = Corpus::new(&data.dataset, data.split, &data.store, &aligner.vocabulary)?;
+    tell_gaps(&corpus, ui);
+    let scores = evaluate::scores(&aligner, &corpus);
+    let report = scores.report();
+    if let Some(html) = &args.html {
+        let open = |run: &Option<PathBuf>, kind: Kind| -> anyhow::Result<Option<Captioner>> {
+            let Some(run) = run else { return Ok(None) };
+            let captioner = Captioner::new(RunFolder::model(run, &[kind])?, &data.device)?;
+            captioner.check(&data.store)?;
+            Ok(Some(captioner))
+        };
+        let captioner = open(&args.caption_model, Kind::Caption)?;
+        let region_captioner = open(&args.region_model, Kind::RegionCaption)?;
+        let panels = Panels {
+            aligner: &aligner,
+            captioner: captioner.as_ref().map(|c| (c, &data.store)),
+            region_captioner: region_captioner.as_ref().map(|c| (c, &data.store)),
+            beam: BeamSettings { n_best: 3, ..BeamSettings::default() },
+            regions: 8,
+        };
+        let n = corpus.photos.len();
+        let chosen: Vec<usize> = (0..args.photos.min(n)).map(|i| i * n / args.photos.min(n)).collect();
+        let page = Report {
+            version: report::VERSION,
+            title: format!("Sightline on {}", data.dataset.name),
+            subtitle: format!(
+                "{} of the {} split; for each photo the sentence that the model finds, a line from every word to its region",
+                count(n, "photo"),
+                data.split.name()
+            ),
+            command: Some(std::env::args().collect::<Vec<_>>().join(" ")),
+            threshold: args.threshold,
+            tables: vec![retrieval_table(&data.dataset.name, &report)],
+            photos: panels.make(&corpus, &scores, &chosen)?,
+        };
+        report::write(html, &page)?;
+        report::write_json(&html.with_extension("json"), &page)?;
+        ui.say(format_args!("page written to {}", html.display()));
+    }
+    ui.result(&report, || retrieval_text(&report))
+}
+
+/// Ours beside the paper's, where the collection is the paper's.
+pub fn retrieval_table(dataset: &str, report: &RetrievalReport) -> Table {
+    let side = |d: &sightline_metrics::retrieval::DirectionReport| ([d.r1, d.r5, d.r10], Some(d.median_rank));
+    let mut rows = vec![RetrievalRow {
+        source: RowSource::Ours,
+        name: "Sightline".to_owned(),
+        image_to_sentence: side(&report.image_to_sentence),
+        sentence_to_image: side(&report.sentence_to_image),
+    }];
+    if dataset.to_lowercase().contains("flickr8k") {
+        rows.push(RetrievalRow::published_flickr8k());
+    }
+    let caption =
+        format!("Retrieval among {} and {}", count(report.images, "photo"), count(report.sentences, "sentence"));
+    Table::retrieval(caption, &rows)
+}
+
+/// The retrieval table for a terminal.
+pub fn retrieval_text(report: &RetrievalReport) -> String {
+    let mut rows = vec![["", "R@1", "R@5", "R@10", "median rank"].map(str::to_owned).to_vec()];
+    for (name, d) in
+        [("image → sentence", &report.image_to_sentence), ("sentence → image", &report.sentence_to_image)]
+    {
+        let mut row = vec![name.to_owned()];
+        row.extend([d.r1, d.r5, d.r10].map(|r| format!("{r:.1}")));
+        row.push(format!("{}", d.median_rank));
+        rows.push(row);
+    }
+    format!(
+        "{}, {}\n{}rsum {:.1}",
+        count(report.images, "photo"),
+        count(report.sentences, "sentence"),
+        table(&rows),
+        report.rsum
+    )
+}
+
+fn caption(args: &CaptionArgs, ui: &Ui) -> anyhow::Result<()> {
+    let data = args.common.open(ui)?;
+    let beam = args.beam.settings()?;
+    let captioner = Captioner::new(RunFolder::model(&args.model, &[Kind::Caption])?, &data.device)?;
+    captioner.check(&data.store)?;
+    let corpus = Corpus::new(&data.dataset, data.split, &data.store, &captioner.vocabulary)?;
+    tell_gaps(&corpus, ui);
+    let captions = evaluate::captions(&captioner, &corpus, beam);
+    if let Some(path) = &args.captions {
+        sightline_data::write::atomically(path, |file| {
+            use std::io::Write as _;
+            corpus.photos.iter().zip(&captions).try_for_each(|(photo, captions)| {
+                writeln!(file, "{}", json!({"image": corpus.key(photo), "captions": captions}))
+            })
+        })?;
+    }
+    let mut counts = BleuCounts::default();
+    for (photo, captions) in corpus.photos.iter().zip(&captions) {
+        let sentences = &data.dataset.images[photo.image].sentences;
+        let references: Vec<String> = sentences.iter().map(|s| s.tokens.join(" ")).collect();
+        let hypothesis = captions.first().map_or("", |caption| &caption.text);
+        if references.is_empty() {
+            return Err(Usage(format!("{} has no sentence to compare with", corpus.key(photo))).into());
+        }
+        counts.merge(&BleuCounts::of_text(hypothesis, &references));
+    }
+    let [bleu1, bleu2, bleu3, bleu4] = counts.scores();
+    let record = json!({"images": captions.len(), "bleu1": bleu1, "bleu2": bleu2, "bleu3": bleu3, "bleu4": bleu4});
+    ui.result(&record, || {
+        let mut rows = vec![["", "B-1", "B-2", "B-3", "B-4"].map(str::to_owned).to_vec()];
+        let ours = [bleu1, bleu2, bleu3, bleu4].map(|b| format!("{:.1}", 100.0 * b));
+        rows.push(std::iter::once(format!("beam {}", beam.beam)).chain(ours).collect());
+        format!("{}\n{}", count(captions.len(), "photo"), table(&rows))
+    })
+}

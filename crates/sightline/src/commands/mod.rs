@@ -1,0 +1,9 @@
+//! One file a command: its arguments, and what it does with them.
+
+pub mod align;
+pub mod caption;
+pub mod dataset;
+pub mod eval;
+pub mod features;
+pub mod serve;
+pub mod train;

@@ -1,0 +1,155 @@
+//! `train align` and `train caption`.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use sightline_data::{Dataset, FeatureStore};
+use sightline_train::phrases::Phrases;
+use sightline_train::run::RunFolder;
+use sightline_train::settings::{AlignSettings, CaptionRunSettings, resolve};
+use sightline_train::{Control, Event, Outcome, align, caption};
+
+use crate::interrupt;
+use crate::sources::DeviceKind;
+use crate::ui::{Ui, Usage};
+
+/// Train a model
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Align(AlignArgs),
+    Caption(CaptionArgs),
+}
+
+/// Learn which words talk about which region, from photos and sentences alone
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sightline train align --dataset flickr8k.json --features flickr8k.features -o runs/align
+  sightline train align --dataset d.json --features f.features -o runs/a --recipe recipes/flickr8k-align.toml \\
+      --set optimizer.learning_rate=3e-4 --set epochs=20
+  sightline train align --dataset d.json --features f.features -o runs/a --resume")]
+pub struct AlignArgs {
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Learn to describe whole photos, or regions where phrases are given
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sightline train caption --dataset flickr8k.json --features flickr8k.features -o runs/caption
+  sightline train caption --dataset flickr8k.json --features flickr8k.features -o runs/regions --phrases phrases.json")]
+pub struct CaptionArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Train at region level, on the phrases that `sightline align` wrote
+    #[arg(long)]
+    phrases: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// A dataset of `dataset import`
+    #[arg(long)]
+    dataset: PathBuf,
+    /// A feature store of `features`
+    #[arg(long)]
+    features: PathBuf,
+    /// The run's folder
+    #[arg(short, long, value_name = "RUN")]
+    output: PathBuf,
+    /// Settings in TOML
+    #[arg(long)]
+    recipe: Option<PathBuf>,
+    /// One setting, over the recipe's; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    assignments: Vec<String>,
+    /// Go on with the run in the folder, with its own settings
+    #[arg(long, conflicts_with_all = ["recipe", "assignments"])]
+    resume: bool,
+    /// Where the numbers are computed
+    #[arg(long, default_value = "cpu")]
+    device: DeviceKind,
+}
+
+impl Common {
+    /// The run's folder with its settings: new ones, or those it was started with.
+    fn open<S>(&self) -> anyhow::Result<(RunFolder, S)>
+    where
+        S: Default + serde::Serialize + serde::de::DeserializeOwned,
+    {
+        if self.resume {
+            return Ok(RunFolder::open(&self.output)?);
+        }
+        let settings: S = resolve(self.recipe.as_deref(), &self.assignments)?;
+        Ok((RunFolder::create(&self.output, &settings)?, settings))
+    }
+}
+
+/// Runs either.
+pub fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
+    let (common, phrases) = match command {
+        Command::Align(args) => (&args.common, None),
+        Command::Caption(args) => (&args.common, args.phrases.as_deref()),
+    };
+    let dataset = Dataset::load(&common.dataset)?;
+    let store = FeatureStore::open(&common.features)?;
+    let device = common.device.open()?;
+    let outcome = match command {
+        Command::Align(_) => {
+            let (folder, settings) = common.open::<AlignSettings>()?;
+            train(ui, interrupt::flag(), |control| {
+                align::train(&dataset, &store, &settings, &folder, common.resume, &device, control)
+            })?
+        }
+        Command::Caption(_) => {
+            let phrases = phrases.map(Phrases::load).transpose()?;
+            let (folder, settings) = common.open::<CaptionRunSettings>()?;
+            train(ui, interrupt::flag(), |control| {
+                let (phrases, resume) = (phrases.as_ref(), common.resume);
+                caption::train(&dataset, &store, phrases, &settings, &folder, resume, &device, control)
+            })?
+        }
+    };
+    let progress = &outcome.progress;
+    if outcome.stopped {
+        let run = common.output.display();
+        return Err(Usage(format!("stopped at step {}; `--resume` with -o {run} goes on from here", progress.step)).into());
+    }
+    let record = json!({
+        "run": common.output, "steps": progress.step, "epochs": progress.epoch,
+        "best_epoch": progress.best_epoch, "best_score": progress.best,
+    });
+    ui.result(&record, || {
+        format!(
+            "{}: {} steps, {} passes; the best model is that of pass {}",
+            common.output.display(),
+            progress.step,
+            progress.epoch,
+            progress.best_epoch
+        )
+    })
+}
+
+/// Runs a training with a bar and a line a pass.
+pub fn train(
+    ui: &Ui,
+    stop: &AtomicBool,
+    job: impl FnOnce(&mut Control<'_>) -> sightline_train::Result<Outcome>,
+) -> anyhow::Result<Outcome> {
+    let bar = ui.bar(0, "steps");
+    let mut on_event = |event: &Event| match event {
+        Event::Step { step, steps, loss } => {
+            bar.set_length(*steps);
+            bar.set_position(*step);
+            bar.set_message(format!("loss {loss:.3}"));
+        }
+        Event::Epoch { epoch, epochs, loss, validation, best } => {
+            let star = if *best { ", the best so far" } else { "" };
+            bar.suspend(|| ui.say(format_args!("pass {epoch} of {epochs}: loss {loss:.3}, {validation}{star}")));
+        }
+    };
+    let outcome = job(&mut Control { on_event: &mut on_event, stop })?;
+    bar.finish_and_clear();
+    Ok(outcome)
+}

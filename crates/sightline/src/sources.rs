@@ -1,0 +1,159 @@
+//! From words on the command line to a backbone, a region proposer and a device.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use sightline_data::{StoreSettings, VectorMode};
+use sightline_model::Device;
+use sightline_vision::backbone::{Backbone, Context, OnnxBackbone, OnnxOptions, Pixels, Vit, VitOptions};
+use sightline_vision::extract::ExtractOptions;
+use sightline_vision::regions::{BoxesFile, NanoDet, RegionProposer, SelectiveSearch};
+
+use crate::ui::Usage;
+
+/// Where the numbers are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum DeviceKind {
+    /// This machine's processor.
+    #[default]
+    Cpu,
+    /// An NVIDIA card, in a build with the feature `cuda`.
+    Cuda,
+    /// Any card with a Vulkan driver, in a build with the feature `vulkan`.
+    Vulkan,
+}
+
+impl DeviceKind {
+    /// The device, or one line about why there is none.
+    pub fn open(self) -> anyhow::Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::flex()),
+            #[cfg(feature = "cuda")]
+            Self::Cuda => gpu("CUDA", || Device::cuda(0)),
+            #[cfg(not(feature = "cuda"))]
+            Self::Cuda => Err(Usage("this build has no CUDA; build it with --features cuda".into()).into()),
+            #[cfg(feature = "vulkan")]
+            Self::Vulkan => gpu("Vulkan", || Device::vulkan(burn::tensor::DeviceKind::DefaultDevice)),
+            #[cfg(not(feature = "vulkan"))]
+            Self::Vulkan => Err(Usage("this build has no Vulkan; build it with --features vulkan".into()).into()),
+        }
+    }
+}
+
+/// Opens a card's device and tries one sum on it: the back ends report a missing driver by a panic.
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
+fn gpu(name: &str, open: impl FnOnce() -> Device + std::panic::UnwindSafe) -> anyhow::Result<Device> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let opened = std::panic::catch_unwind(|| {
+        let device = open();
+        let two = burn::tensor::Tensor::<1>::ones([2], &device).sum().into_scalar::<f32>();
+        (two == 2.0).then_some(device)
+    });
+    std::panic::set_hook(hook);
+    opened.ok().flatten().with_context(|| format!("no working {name} driver was found; use --device cpu"))
+}
+
+/// A backbone by name: `pixels`, a `.safetensors` file of a vision transformer, or an `.onnx` file.
+pub fn backbone(spec: &str, device: &Device) -> anyhow::Result<Box<dyn Backbone>> {
+    if spec == Pixels::NAME {
+        return Ok(Box::new(Pixels::default()));
+    }
+    let path = Path::new(spec);
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("onnx") => Ok(Box::new(OnnxBackbone::load(path, &OnnxOptions::default())?)),
+        Some("safetensors") => Ok(Box::new(Vit::load(path, &VitOptions::default(), device)?)),
+        _ => Err(Usage(format!(
+            "--backbone {spec}: expected a .safetensors file (ViT, DeiT, DINOv2, CLIP), an .onnx file, or `pixels`"
+        ))
+        .into()),
+    }
+}
+
+/// A region proposer by name: `selective_search`, `nanodet=FILE.onnx`, `boxes=FILE.json`, or such a file alone.
+pub fn proposer(spec: &str) -> anyhow::Result<Box<dyn RegionProposer>> {
+    let (kind, file) = match spec.split_once('=') {
+        Some((kind, file)) => (kind, file),
+        None if spec.ends_with(".onnx") => ("nanodet", spec),
+        None if spec.ends_with(".json") => ("boxes", spec),
+        None => (spec, ""),
+    };
+    match (kind, file) {
+        ("selective_search", "") => Ok(Box::new(SelectiveSearch::default())),
+        ("nanodet", file) if !file.is_empty() => Ok(Box::new(NanoDet::open(Path::new(file))?)),
+        ("boxes", file) if !file.is_empty() => Ok(Box::new(BoxesFile::open(Path::new(file))?)),
+        _ => Err(Usage(format!(
+            "regions {spec}: expected selective_search, nanodet=FILE.onnx or boxes=FILE.json"
+        ))
+        .into()),
+    }
+}
+
+/// The extraction that made a store, opened again for other photos, so that a model trained on the store reads them.
+pub struct Extraction {
+    /// Pixels to vectors.
+    pub backbone: Box<dyn Backbone>,
+    /// Pixels to boxes.
+    pub proposer: Box<dyn RegionProposer>,
+    /// How they are combined.
+    pub options: ExtractOptions,
+}
+
+impl Extraction {
+    /// Opens what `settings` name; `backbone_spec` and `regions_spec` say where the files lie now, else where they lay
+    /// when the store was made. An error where the result would give other numbers than the store's.
+    pub fn like(
+        settings: &StoreSettings,
+        backbone_spec: Option<&str>,
+        regions_spec: Option<&str>,
+        device: &Device,
+    ) -> anyhow::Result<Self> {
+        let remembered = |key: &str, given: Option<&str>, option: &str| -> anyhow::Result<String> {
+            match (given, settings.sources.get(key)) {
+                (Some(given), _) => Ok(given.to_owned()),
+                (None, Some(source)) => Ok(source.clone()),
+                (None, None) => Err(Usage(format!(
+                    "the model's vectors were made with {}, whose file is not known here; name it with {option}",
+                    if key == "backbone" { &settings.backbone } else { &settings.regions },
+                ))
+                .into()),
+            }
+        };
+        if settings.vectors == VectorMode::Imported {
+            anyhow::bail!(
+                "the model was trained on imported vectors ({}); new photos need vectors from the same program: import \
+                 them and use `eval`",
+                settings.backbone
+            );
+        }
+        let backbone = backbone(&remembered("backbone", backbone_spec, "--backbone")?, device)?;
+        let proposer = proposer(&remembered("regions", regions_spec, "--proposals")?)?;
+        let context = match settings.extra.get("context").map(String::as_str) {
+            Some("class") => Context::Class,
+            _ => Context::None,
+        };
+        let options = ExtractOptions {
+            max_regions: settings.max_regions,
+            mode: settings.vectors,
+            context,
+            ..ExtractOptions::default()
+        };
+        let differences = options.store_settings(&*backbone, &*proposer).differences(settings);
+        anyhow::ensure!(
+            differences.is_empty(),
+            "these files do not make the vectors that the model was trained on: {}",
+            differences.join("; ")
+        );
+        Ok(Self { backbone, proposer, options })
+    }
+}
+
+/// The absolute form of a file named on the command line, for the store to remember; other words as they are.
+pub fn absolute(spec: &str) -> String {
+    let (prefix, file) = match spec.split_once('=') {
+        Some((kind, file)) => (format!("{kind}="), file),
+        None => (String::new(), spec),
+    };
+    let absolute: Option<PathBuf> = Path::new(file).exists().then(|| std::path::absolute(file).ok()).flatten();
+    absolute.map_or_else(|| spec.to_owned(), |path| format!("{prefix}{}", path.display()))
+}

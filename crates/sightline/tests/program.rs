@@ -1,0 +1,178 @@
+//! The program as its user meets it: exit codes, one clear line for each mistake, and a small collection taken through
+//! every command.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use sightline::demo::scenes;
+use sightline_data::Split;
+
+fn sightline(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sightline")).args(arguments).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Runs, expects success, returns stdout as JSON.
+fn json(arguments: &[&str]) -> serde_json::Value {
+    let output = sightline(&[arguments, &["--json", "--quiet"]].concat());
+    assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+    assert!(output.stderr.is_empty(), "{arguments:?} talked: {}", stderr(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Runs, expects failure with one line that holds all of `parts`.
+fn fails(arguments: &[&str], code: i32, parts: &[&str]) {
+    let output = sightline(&[arguments, &["--quiet"]].concat());
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {message}");
+    assert!(output.stdout.is_empty(), "{arguments:?} printed a result");
+    assert_eq!(message.lines().count(), 1, "{arguments:?}: {message}");
+    for part in parts {
+        assert!(message.contains(part), "{arguments:?}: {part:?} is not in {message}");
+    }
+    assert!(!message.contains("panicked"), "{message}");
+}
+
+/// A folder with a small dataset of scenes, its pixels as features.
+struct Collection {
+    folder: tempfile::TempDir,
+}
+
+impl Collection {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let scenes = scenes::generate(5, 40);
+        scenes::write_pictures(&scenes, &folder.path().join("photos")).unwrap();
+        let dataset = scenes::to_dataset(&scenes, folder.path().join("photos"), &[(Split::Train, 30), (Split::Val, 10)]);
+        dataset.save(&folder.path().join("dataset.json")).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn features(&self) -> String {
+        let features = self.path("pixels.features");
+        json(&["features", &self.path("dataset.json"), "-o", &features, "--backbone", "pixels"]);
+        features
+    }
+}
+
+const SMALL: [&str; 10] = [
+    "--set", "epochs=1", "--set", "min_count=1", "--set", "batch=10", "--set", "optimizer.kind=adam", "--set",
+    "optimizer.learning_rate=1e-3",
+];
+
+#[test]
+fn every_command_on_a_small_collection() {
+    let c = Collection::new();
+    let (dataset, features) = (c.path("dataset.json"), c.features());
+    assert_eq!(json(&["dataset", "show", &dataset])["photos"], 40);
+
+    let data = ["--dataset", &dataset, "--features", &features];
+    let (align, caption, regions) = (c.path("align"), c.path("caption"), c.path("regions"));
+    let sizes = ["--set", "model.encoder=conv", "--set", "model.dim=16", "--set", "model.hidden=16"];
+    json(&[&["train", "align", "-o", &align], &data[..], &SMALL, &sizes].concat());
+    let table = json(&[&["eval", "retrieval", "--model", &align], &data[..]].concat());
+    assert_eq!((&table["images"], &table["sentences"]), (&10.into(), &50.into()));
+    assert!(table["rsum"].as_f64().unwrap() > 0.0);
+
+    let phrases = c.path("phrases.json");
+    let decoded = json(&[&["align", "--model", &align, "-o", &phrases], &data[..]].concat());
+    assert_eq!(decoded["photos"], 40);
+    let sizes = ["--set", "model.hidden=16", "--set", "model.word_dim=16"];
+    json(&[&["train", "caption", "-o", &caption], &data[..], &SMALL, &sizes].concat());
+    let floor = ["--phrases", &phrases, "--set", "min_phrase_score=-1000"];
+    json(&[&["train", "caption", "-o", &regions], &data[..], &SMALL, &sizes, &floor].concat());
+    let bleu = json(&[&["eval", "caption", "--model", &caption], &data[..]].concat());
+    assert!(bleu["bleu1"].as_f64().unwrap() > 0.0);
+
+    let photo = c.path("photos/scene-00039.png");
+    let described = json(&[
+        "caption", &photo, "--model", &caption, "--n-best", "2", "--regions", "--region-model", &regions,
+    ]);
+    assert_eq!(described["captions"].as_array().unwrap().len(), 2);
+    assert_eq!(described["regions"][0]["box"].as_array().unwrap().len(), 4);
+
+    let html = c.path("report.html");
+    let page = ["--html", &html, "--photos", "2", "--caption-model", &caption, "--region-model", &regions];
+    json(&[&["eval", "retrieval", "--model", &align], &data[..], &page].concat());
+    assert!(std::fs::read_to_string(&html).unwrap().contains("</html>"));
+    assert!(Path::new(&c.path("report.json")).exists());
+
+    // Models of another kind, another store, and a second run in the same folder are refused by name.
+    fails(&[&["eval", "retrieval", "--model", &caption], &data[..]].concat(), 1, &["expected an alignment model"]);
+    fails(&[&["train", "align", "-o", &align], &data[..]].concat(), 1, &["already holds a run", "--resume"]);
+    let other = c.path("other.features");
+    json(&["features", &dataset, "-o", &other, "--backbone", "pixels", "--max-regions", "3"]);
+    let mixed = ["eval", "retrieval", "--model", &align, "--dataset", &dataset, "--features", &other];
+    fails(&mixed, 1, &["does not fit the model", "max_regions is 3, not 20"]);
+    let again = ["features", &dataset, "-o", &other, "--backbone", "pixels", "--max-regions", "4"];
+    fails(&again, 1, &["max_regions"]);
+}
+
+#[test]
+fn mistakes_get_one_line() {
+    let c = Collection::new();
+    let (dataset, features) = (c.path("dataset.json"), c.features());
+    let data = ["--dataset", &dataset, "--features", &features];
+    let run = c.path("run");
+    let train = |assignment: &'static str| [&["train", "align", "-o", &run], &data[..], &["--set", assignment]].concat();
+    fails(&train("model.dimm=3"), 2, &["did you mean model.dim?"]);
+    fails(&train("model.dim=many"), 2, &["model.dim"]);
+    fails(&train("optimizer.kind=sdg"), 2, &["sdg"]);
+    fails(&train("min_count=100000"), 1, &["min_count"]);
+
+    let none = c.path("none");
+    fails(&["dataset", "show", &none], 1, &["none"]);
+    fails(&["dataset", "import", &none, "-o", &c.path("d.json")], 1, &["none"]);
+    fails(&["features", &dataset, "-o", &c.path("f"), "--backbone", &none], 2, &["--backbone", ".safetensors"]);
+    let vit = c.path("vit.safetensors");
+    fails(&["features", &dataset, "-o", &c.path("f"), "--backbone", &vit], 1, &["vit.safetensors"]);
+    std::fs::write(&vit, b"not weights at all").unwrap();
+    fails(&["features", &dataset, "-o", &c.path("f"), "--backbone", &vit], 1, &["vit.safetensors"]);
+    let regions = ["--regions", "selective-search"];
+    let wrong = [&["features", &dataset, "-o", &none, "--backbone", "pixels"], &regions[..]].concat();
+    fails(&wrong, 2, &["selective_search"]);
+    fails(&["caption", &none, "--model", &run], 1, &["run"]);
+    fails(&["caption", &none, "--model", &run, "--beam", "0"], 2, &["--beam 0"]);
+    fails(&["serve", "--report", &dataset], 1, &["is no report"]);
+}
+
+#[test]
+fn one_bad_photo_is_named_and_the_others_go_on() {
+    let c = Collection::new();
+    let folder = PathBuf::from(c.path("photos"));
+    std::fs::write(folder.join("scene-00003.png"), b"").unwrap();
+    let whole = std::fs::read(folder.join("scene-00004.png")).unwrap();
+    std::fs::write(folder.join("scene-00004.png"), &whole[..whole.len() / 2]).unwrap();
+    std::fs::remove_file(folder.join("scene-00005.png")).unwrap();
+    let features = c.path("f.features");
+    let record = json(&["features", &c.path("dataset.json"), "-o", &features, "--backbone", "pixels"]);
+    assert_eq!((&record["photos"], &record["done"]), (&37.into(), &37.into()));
+    let failed: Vec<&str> =
+        record["failed"].as_array().unwrap().iter().map(|f| f["image"].as_str().unwrap()).collect();
+    assert_eq!(failed, ["scene-00003.png", "scene-00004.png", "scene-00005.png"]);
+
+    // A second run reads only what the first could not, and adds what has been mended.
+    std::fs::write(folder.join("scene-00004.png"), &whole).unwrap();
+    let record = json(&["features", &c.path("dataset.json"), "-o", &features, "--backbone", "pixels"]);
+    assert_eq!((&record["photos"], &record["done"], &record["skipped"]), (&38.into(), &1.into(), &37.into()));
+}
+
+#[test]
+fn help_has_examples() {
+    for command in [
+        &["demo"][..], &["dataset", "import"], &["dataset", "show"], &["features"], &["train", "align"],
+        &["train", "caption"], &["align"], &["eval", "retrieval"], &["eval", "caption"], &["caption"], &["serve"],
+    ] {
+        let output = sightline(&[command, &["--help"]].concat());
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && text.contains("Example"), "{command:?}: {text}");
+    }
+    assert_eq!(sightline(&["no-such-command"]).status.code(), Some(2));
+}
