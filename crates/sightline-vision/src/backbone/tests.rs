@@ -96,8 +96,8 @@ fn timm(extras: Extras) -> Tensors {
     tensors
 }
 
-/// The same network under other names: each `(from, to)` replaces within names, the first `from` that fits wins;
-/// the name `qkv` becomes three tensors where `separate` holds their names.
+/// The same network under other names: each `(from, to)` replaces within names, one after the other; a fused `qkv`
+/// becomes three tensors where `separate` holds their names.
 fn renamed(tensors: &Tensors, names: &[(&str, &str)], separate: Option<[&str; 3]>) -> Tensors {
     let mut out = Tensors::new();
     for (name, shape, data) in tensors {
@@ -342,6 +342,7 @@ fn clips() -> (Tensors, Tensors) {
     let mut hugging_face = renamed(
         &plain,
         &[
+            ("norm.", "vision_model.post_layernorm."),
             ("norm_pre", "vision_model.pre_layrnorm"),
             ("cls_token", "vision_model.embeddings.class_embedding"),
             ("pos_embed", "vision_model.embeddings.position_embedding.weight"),
@@ -350,7 +351,6 @@ fn clips() -> (Tensors, Tensors) {
             ("attn.proj", "self_attn.out_proj"),
             ("norm1", "layer_norm1"),
             ("norm2", "layer_norm2"),
-            ("norm.", "vision_model.post_layernorm."),
         ],
         Some(["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
     );
@@ -478,10 +478,14 @@ fn broken_weights_are_one_clear_error_each() {
     check(&without("blocks.1.mlp.fc2.bias"), &["`blocks.1.mlp.fc2.bias` is missing"]);
     check(&without("blocks.0.mlp.fc1.weight"), &["`blocks.0.mlp.fc1.weight` is missing"]);
     check(&without("norm.weight"), &["`norm.weight` is missing"]);
+    let scaled = timm(Extras { layer_scale: true, ..Extras::default() });
+    let lost: Tensors = scaled.into_iter().filter(|(n, ..)| n != "blocks.1.ls2.gamma").collect();
+    check(&lost, &["`blocks.1.ls2.gamma` is missing"]);
+    let lost: Tensors = clips().1.into_iter().filter(|(n, ..)| n != "visual.ln_pre.weight").collect();
+    check(&lost, &["`visual.ln_pre.weight` is missing"]);
     check(&without("pos_embed"), &["`pos_embed` is missing"]);
     check(&with("blocks.1.norm2.weight", &[9]), &["`blocks.1.norm2.weight`", "[9]", "[8]"]);
     check(&with("blocks.0.attn.qkv.weight", &[25, 8]), &["`blocks.0.attn.qkv.weight`", "[25, 8]", "[24, 8]"]);
-    check(&with("pos_embed", &[1, 4, 8]), &["`pos_embed`", "[1, 4, 8]"][..1].as_ref());
     check(&with("pos_embed", &[1, 8, 8]), &["`pos_embed`", "[1, 8, 8]", "square"]);
     check(&with("patch_embed.proj.weight", &[8, 3, 3, 2]), &["`patch_embed.proj.weight`", "[8, 3, 3, 2]", "patch"]);
     check(&without("cls_token"), &["no vision transformer", "ONNX"]);

@@ -454,8 +454,12 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<VitWeights> {
         *token += position;
     }
 
-    let pre_norm =
-        if reader.has(&format!("{}.weight", names.pre_norm)) { Some(reader.norm(names.pre_norm, dim)?) } else { None };
+    // CLIP always has a norm before the blocks; timm's names serve networks with and without.
+    let has_pre_norm = match names.layout {
+        Layout::HuggingFaceClip | Layout::OpenAiClip => true,
+        _ => reader.has(&format!("{}.weight", names.pre_norm)),
+    };
+    let pre_norm = if has_pre_norm { Some(reader.norm(names.pre_norm, dim)?) } else { None };
     let before_blocks = reader.full(names.block);
     // The highest number, so that a block lost in the middle is reported and not cut off silently.
     let depth = tensors
@@ -474,12 +478,10 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<VitWeights> {
             [hidden, d] if d == dim => hidden,
             _ => return Err(reader.wrong_shape(&fc1_name, &format!("[hidden, {dim}]"), &fc1_shape)),
         };
+        // What the first block has, all must have: a lost scale is an error, not another network.
         let mut scale = |part: &str| -> Result<Option<Vec<f32>>> {
-            if part.is_empty() || !reader.has(&name(part)) {
-                Ok(None)
-            } else {
-                reader.take(&name(part), &[dim]).map(Some)
-            }
+            let expected = !part.is_empty() && reader.has(&format!("{}0.{part}", names.block));
+            if expected { reader.take(&name(part), &[dim]).map(Some) } else { Ok(None) }
         };
         let [scale1, scale2] = [scale(names.scales[0])?, scale(names.scales[1])?];
         blocks.push(BlockWeights {
