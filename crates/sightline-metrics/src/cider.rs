@@ -7,9 +7,10 @@
 use std::io::{BufRead, Write};
 use std::path::Path;
 
+use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
-use crate::text::{pack, words};
+use crate::text::{Interner, pack, words};
 use crate::{Error, Result};
 
 /// Variance of the length penalty of CIDEr-D.
@@ -42,13 +43,30 @@ impl DocumentFrequencies {
         }
     }
 
-    /// Counts of every image's tokenised references.
-    pub fn of<R: AsRef<[S]>, S: AsRef<str>>(references: &[R]) -> Self {
-        let mut frequencies = Self::default();
-        for references in references {
-            frequencies.push(references.as_ref());
-        }
-        frequencies
+    /// Counts of every image's tokenised references, in parallel.
+    pub fn of<R: AsRef<[S]> + Sync, S: AsRef<str> + Sync>(references: &[R]) -> Self {
+        let mut interner = Interner::default();
+        let ids: Vec<Vec<Vec<u32>>> = references
+            .iter()
+            .map(|references| references.as_ref().iter().map(|r| interner.ids(r.as_ref())).collect())
+            .collect();
+        // Sorting the n-grams of all images is faster than counting them in a table, and sorts in parallel.
+        let mut all: Vec<u128> = ids
+            .par_iter()
+            .with_min_len(64)
+            .flat_map_iter(|references| {
+                let grams = |n: usize| references.iter().flat_map(move |ids| ids.windows(n).map(pack));
+                let mut grams: Vec<u128> = (1..=4).flat_map(grams).collect();
+                grams.sort_unstable();
+                grams.dedup();
+                grams
+            })
+            .collect();
+        all.par_sort_unstable();
+        let runs = || all.chunk_by(|a, b| a == b);
+        let mut counts = FxHashMap::with_capacity_and_hasher(runs().count(), Default::default());
+        counts.extend(runs().map(|run| (run[0], run.len() as u32)));
+        Self { words: interner.into_owned(), counts, images: references.len() as u64 }
     }
 
     /// Adds the images of another part.

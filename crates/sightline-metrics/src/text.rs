@@ -35,6 +35,11 @@ impl<'a> Interner<'a> {
         self.ids.len()
     }
 
+    /// The words and their numbers, apart from the text they came from.
+    pub(crate) fn into_owned(self) -> FxHashMap<String, u32> {
+        self.ids.into_iter().map(|(word, id)| (word.to_owned(), id)).collect()
+    }
+
     /// Whether no word was met.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 use rustc_hash::{FxHashMap, FxHashSet};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::normalise::Prefixes;
 use super::source::{self, Source};
@@ -329,19 +329,16 @@ fn compile(source_path: &Path, fingerprint: u64, cache: &Path) -> Result<()> {
     compile_synsets(source_path, &source, &mut sections)?;
     compile_paraphrases(source_path, &source, &mut sections)?;
 
-    let mut body = Vec::with_capacity(sections.iter().map(Vec::len).sum::<usize>() + SECTIONS * 8);
-    for section in &sections {
-        body.extend_from_slice(&(section.len() as u64).to_le_bytes());
-    }
-    for section in &sections {
-        body.extend_from_slice(section);
-    }
+    let lengths: Vec<u8> = sections.iter().flat_map(|section| (section.len() as u64).to_le_bytes()).collect();
+    let mut checksum = xxhash_rust::xxh3::Xxh3::new();
+    checksum.update(&lengths);
+    sections.iter().for_each(|section| checksum.update(section));
     let mut header = Vec::with_capacity(HEADER);
     header.extend_from_slice(&MAGIC);
     header.extend_from_slice(&VERSION.to_le_bytes());
     header.extend_from_slice(&(SECTIONS as u32).to_le_bytes());
     header.extend_from_slice(&fingerprint.to_le_bytes());
-    header.extend_from_slice(&xxh3_64(&body).to_le_bytes());
+    header.extend_from_slice(&checksum.digest().to_le_bytes());
 
     // Beside its place, synced, then renamed: another process maps the old cache or the new one, never half of one.
     let folder = cache.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -350,7 +347,10 @@ fn compile(source_path: &Path, fingerprint: u64, cache: &Path) -> Result<()> {
     let written = (|| {
         let mut file = std::fs::File::create(&partial)?;
         file.write_all(&header)?;
-        file.write_all(&body)?;
+        file.write_all(&lengths)?;
+        for section in &sections {
+            file.write_all(section)?;
+        }
         file.sync_all()?;
         std::fs::rename(&partial, cache)
     })();
@@ -435,24 +435,21 @@ fn compile_paraphrases(path: &Path, source: &Source, sections: &mut [Vec<u8>; SE
     );
     // Phrases are numbered as they come; words are numbered for good when all are known.
     let mut words: FxHashMap<Box<[u8]>, u32> = FxHashMap::default();
-    let mut phrases: FxHashMap<Box<[u8]>, u32> = FxHashMap::default();
-    let mut phrase_words: Vec<Vec<u32>> = Vec::new();
+    // Four million phrases: by a 128-bit hash, and their words in one list, to stay within a small memory.
+    let mut phrases: FxHashMap<u128, u32> = FxHashMap::default();
+    let mut phrase_ends: Vec<u32> = Vec::new();
+    let mut phrase_words: Vec<u32> = Vec::new();
     let mut pairs: Vec<(u32, u32)> = Vec::new();
     let mut phrase_number = |text: &[u8]| {
-        if let Some(&number) = phrases.get(text) {
-            return number;
-        }
-        let ids = text
-            .split(u8::is_ascii_whitespace)
-            .filter(|w| !w.is_empty())
-            .map(|word| {
+        let next = phrases.len() as u32;
+        let number = *phrases.entry(xxh3_128(text)).or_insert(next);
+        if number == next {
+            for word in text.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty()) {
                 let next = words.len() as u32;
-                *words.entry(word.into()).or_insert(next)
-            })
-            .collect();
-        let number = phrase_words.len() as u32;
-        phrase_words.push(ids);
-        phrases.insert(text.into(), number);
+                phrase_words.push(*words.entry(word.into()).or_insert(next));
+            }
+            phrase_ends.push(phrase_words.len() as u32);
+        }
         number
     };
     let mut line = Vec::new();
@@ -502,13 +499,17 @@ fn compile_paraphrases(path: &Path, source: &Source, sections: &mut [Vec<u8>; SE
     }
     word_offsets.push(bytes.len());
 
-    let slots = (phrase_words.len() * 2).next_power_of_two().max(2);
+    drop(phrases);
+    let count = phrase_ends.len();
+    let slots = (count * 2).next_power_of_two().max(2);
     let mut table = vec![0_u32; slots];
     let mut phrase_offsets = Offsets::default();
     let mut flat = Numbers::default();
-    for (number, ids) in phrase_words.iter().enumerate() {
+    let mut start = 0;
+    for (number, &end) in phrase_ends.iter().enumerate() {
         phrase_offsets.push(flat.count());
-        let ids: Vec<u32> = ids.iter().map(|&id| place[id as usize]).collect();
+        let ids: Vec<u32> = phrase_words[start..end as usize].iter().map(|&id| place[id as usize]).collect();
+        start = end as usize;
         ids.iter().for_each(|&id| flat.push(id));
         let mut slot = phrase_hash(&ids) as usize & (slots - 1);
         while table[slot] != 0 {
@@ -523,7 +524,7 @@ fn compile_paraphrases(path: &Path, source: &Source, sections: &mut [Vec<u8>; SE
     let mut target_offsets = Offsets::default();
     let mut targets = Numbers::default();
     let mut pairs = pairs.into_iter().peekable();
-    for phrase in 0..phrase_words.len() as u32 {
+    for phrase in 0..count as u32 {
         target_offsets.push(targets.count());
         while let Some((_, to)) = pairs.next_if(|&(from, _)| from == phrase) {
             targets.push(to);
