@@ -12,10 +12,14 @@ fuzz_target!(|bytes: &[u8]| {
     let folder = base.join(format!("sightline-fuzz-{}", std::process::id()));
     let parts: Vec<&[u8]> = bytes.split(|&b| b == 0xff).collect();
     let part = |i: usize| parts.get(i).copied().unwrap_or_default();
-    for (i, name) in
-        ["synonym/english.synsets", "synonym/english.exceptions", "nonbreaking/english.prefixes", "function/english.words"]
-            .iter()
-            .enumerate()
+    for (i, name) in [
+        "synonym/english.synsets",
+        "synonym/english.exceptions",
+        "nonbreaking/english.prefixes",
+        "function/english.words",
+    ]
+    .iter()
+    .enumerate()
     {
         let path = folder.join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();

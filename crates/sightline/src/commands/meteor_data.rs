@@ -13,6 +13,7 @@ use crate::ui::Ui;
 
 /// Get and inspect the data of the METEOR metric
 #[derive(Debug, clap::Subcommand)]
+#[expect(missing_docs, reason = "each command's help stands at its arguments")]
 pub enum Command {
     Fetch(FetchArgs),
     Show(ShowArgs),
