@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use sightline_data::store::{FeatureStore, PhotoFeatures, StoreSettings, StoreWriter};
 use sightline_data::{Dataset, Split, Vocabulary};
 use sightline_model::SentenceBatch;
-use sightline_model::alignment::{AlignmentModel, Score, features_tensor};
+use sightline_model::alignment::{AlignmentModel, Objective, Score, features_tensor};
 use sightline_model::random::{self, Dropout};
 use sightline_model::weights;
 use sightline_search::{Reduction, VectorSets};
@@ -87,7 +87,11 @@ impl Task for AlignTask<'_> {
             batch.iter().map(|&(photo, s)| self.corpus.photos[photo].sentences[s].as_slice()).collect();
         let sentences = SentenceBatch::new(&sentences);
         let loss = model.loss(&self.settings.model, features, &counts, &sentences, Some(dropout));
-        (loss, batch.len() as f64)
+        let divisor = match self.settings.model.objective {
+            Objective::SumHinge => batch.len() as f64,
+            Objective::Contrastive => 1.0,
+        };
+        (loss, divisor)
     }
 
     fn validate(&self, model: &AlignmentModel) -> Result<Validation> {
@@ -143,6 +147,9 @@ impl Aligner {
     }
 
     /// A store of what the model's own encoder makes of another store's regions, for models that read vectors.
+    ///
+    /// The whole image's vector becomes the element-wise maximum over all of the photo's regions: the encoder learnt from
+    /// single regions and sees little in a whole image, but together its regions say what is there.
     pub fn encode_store(&self, store: &FeatureStore, path: &Path) -> Result<FeatureStore> {
         self.check(store)?;
         let mut writer: Option<StoreWriter> = None;
@@ -150,7 +157,11 @@ impl Aligner {
             let photo = store.get(position);
             let encoded = self.model.encode(features_tensor(photo.vectors(), store.dim(), &self.device));
             let [_, dim] = encoded.dims();
-            let vectors = encoded.into_data().try_into_vec::<f32>().expect("vectors are f32");
+            let mut vectors = encoded.into_data().try_into_vec::<f32>().expect("vectors are f32");
+            let (whole, regions) = vectors.split_at_mut(dim);
+            for region in regions.chunks(dim) {
+                whole.iter_mut().zip(region).for_each(|(most, &value)| *most = most.max(value));
+            }
             let writer = match &mut writer {
                 Some(writer) => writer,
                 None => {

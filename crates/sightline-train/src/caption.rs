@@ -187,7 +187,7 @@ impl Task for CaptionTask<'_> {
     fn loss(&self, model: &CaptionModel, batch: &Vec<usize>, dropout: &mut Dropout) -> (Tensor<1>, f64) {
         let items: Vec<&Item> = batch.iter().map(|&i| &self.items[i]).collect();
         let (images, sentences) = self.batch(&items, &self.device.clone().without_autodiff());
-        (model.loss(images, &sentences, Some(dropout)), items.len() as f64)
+        (model.loss(images, &sentences, Some(dropout)), 1.0)
     }
 
     fn validate(&self, model: &CaptionModel) -> Result<Validation> {

@@ -18,10 +18,10 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// A new run. Refuses a folder that already holds one, so that nothing trained is lost.
+    /// A new run. Refuses a folder in which something was trained already, so that it is not lost.
     pub fn create(path: &Path, settings: &impl Serialize) -> Result<Self> {
         let run = Self { path: path.to_owned() };
-        if run.settings_path().exists() {
+        if run.last().exists() || run.best().exists() {
             return Err(Error::Mismatch(format!(
                 "{} already holds a run; add --resume to go on with it, or name another folder",
                 path.display()

@@ -92,7 +92,15 @@ pub fn resolve<S>(recipe: Option<&Path>, assignments: &[String]) -> Result<S>
 where
     S: Default + Serialize + DeserializeOwned,
 {
-    let mut settings = toml::Value::try_from(S::default()).expect("settings are plain data");
+    resolve_over(&S::default(), recipe, assignments)
+}
+
+/// As [`resolve`], over other values than the defaults.
+pub fn resolve_over<S>(base: &S, recipe: Option<&Path>, assignments: &[String]) -> Result<S>
+where
+    S: Serialize + DeserializeOwned,
+{
+    let mut settings = toml::Value::try_from(base).expect("settings are plain data");
     let mut source = String::from("the defaults");
     if let Some(path) = recipe {
         let text = std::fs::read_to_string(path).map_err(Error::io("read the recipe", path))?;

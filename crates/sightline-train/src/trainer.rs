@@ -80,7 +80,7 @@ pub(crate) trait Task {
 
     /// The batches of one pass, in order; the same for the same pass.
     fn batches(&self, epoch: u64) -> Vec<Self::Batch>;
-    /// The loss of a batch and the number of pairs or sentences it is the sum over.
+    /// The loss of a batch, and what to divide it by for a figure a pair or sentence.
     fn loss(&self, model: &Self::Model, batch: &Self::Batch, dropout: &mut Dropout) -> (Tensor<1>, f64);
     /// Quality on the validation split.
     fn validate(&self, model: &Self::Model) -> Result<Validation>;
@@ -141,7 +141,7 @@ pub(crate) fn train<T: Task>(task: &T, model: T::Model, plan: Plan<'_>, control:
     'passes: while progress.epoch < epochs {
         let batches = task.batches(progress.epoch);
         let steps = batches.len() as u64 * epochs;
-        let (mut sum, mut pairs, started) = (0.0, 0.0, Instant::now());
+        let (mut sum, mut n_batches, started) = (0.0, 0.0, Instant::now());
         for batch in batches.iter().skip(progress.batch as usize) {
             if control.stop.load(Ordering::Relaxed) {
                 stopped = true;
@@ -150,7 +150,7 @@ pub(crate) fn train<T: Task>(task: &T, model: T::Model, plan: Plan<'_>, control:
             }
             let rate = settings.rate(progress.step, steps);
             let mut dropout = Dropout::new(random::stream(seed, DROPOUT_STREAM + progress.step), dropout);
-            let (loss, n) = task.loss(&model, batch, &mut dropout);
+            let (loss, divisor) = task.loss(&model, batch, &mut dropout);
             let gradients = loss.backward();
             let loss = f64::from(loss.into_scalar::<f32>());
             if !loss.is_finite() {
@@ -159,11 +159,12 @@ pub(crate) fn train<T: Task>(task: &T, model: T::Model, plan: Plan<'_>, control:
             model = optimizer.step(model, &gradients, settings, rate, progress.step);
             progress.step += 1;
             progress.batch += 1;
+            let loss = loss / divisor;
             sum += loss;
-            pairs += n;
-            (control.on_event)(&Event::Step { step: progress.step, steps, loss: loss / n });
+            n_batches += 1.0;
+            (control.on_event)(&Event::Step { step: progress.step, steps, loss });
             if progress.step.is_multiple_of(LOG_EVERY) {
-                let record = json!({"step": progress.step, "loss": loss / n, "learning_rate": rate});
+                let record = json!({"step": progress.step, "loss": loss, "learning_rate": rate});
                 log.write(&record)?;
             }
         }
@@ -177,7 +178,7 @@ pub(crate) fn train<T: Task>(task: &T, model: T::Model, plan: Plan<'_>, control:
             progress.best_epoch = progress.epoch;
         }
         save(&model, &optimizer, &progress, best)?;
-        let loss = sum / f64::max(pairs, 1.0);
+        let loss = sum / f64::max(n_batches, 1.0);
         log.write(&json!({
             "step": progress.step, "epoch": progress.epoch, "loss": loss, "seconds": seconds,
             "validation": validation.record, "best": best,

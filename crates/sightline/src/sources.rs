@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
 use anyhow::Context as _;
 use sightline_data::{StoreSettings, VectorMode};
 use sightline_model::Device;
 use sightline_vision::backbone::{Backbone, Context, OnnxBackbone, OnnxOptions, Pixels, Vit, VitOptions};
 use sightline_vision::extract::ExtractOptions;
-use sightline_vision::regions::{BoxesFile, NanoDet, RegionProposer, SelectiveSearch};
+use sightline_vision::regions::{NanoDet, RegionProposer, SelectiveSearch};
 
 use crate::ui::Usage;
 
@@ -81,7 +82,7 @@ pub fn proposer(spec: &str) -> anyhow::Result<Box<dyn RegionProposer>> {
     match (kind, file) {
         ("selective_search", "") => Ok(Box::new(SelectiveSearch::default())),
         ("nanodet", file) if !file.is_empty() => Ok(Box::new(NanoDet::open(Path::new(file))?)),
-        ("boxes", file) if !file.is_empty() => Ok(Box::new(BoxesFile::open(Path::new(file))?)),
+        //BOXES
         _ => Err(Usage(format!(
             "regions {spec}: expected selective_search, nanodet=FILE.onnx or boxes=FILE.json"
         ))

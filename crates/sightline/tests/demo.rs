@@ -1,6 +1,6 @@
 //! The whole path on generated scenes, in small: everything is drawn, learnt, decoded, written and measured.
 
-use sightline::demo::{Plan, run};
+use sightline::demo::{Plan, learn};
 use sightline::report;
 use sightline::ui::Ui;
 
@@ -12,7 +12,7 @@ fn small() -> Plan {
 
 #[test]
 fn scenes_to_page() {
-    let demo = run(&small(), &QUIET).unwrap();
+    let demo = learn(&small(), &QUIET).unwrap();
     assert_eq!((demo.retrieval.images, demo.retrieval.sentences), (30, 150));
     // By chance a third of the sentences would find their photo among the first ten.
     let recall = demo.retrieval.sentence_to_image.r10;
@@ -36,10 +36,10 @@ fn scenes_to_page() {
 #[test]
 fn the_same_seed_gives_the_same_numbers() {
     let tiny = Plan { train: 60, val: 10, test: 10, align_epochs: 1, caption_epochs: 1, panels: 1, ..Plan::default() };
-    let (a, b) = (run(&tiny, &QUIET).unwrap(), run(&tiny, &QUIET).unwrap());
+    let (a, b) = (learn(&tiny, &QUIET).unwrap(), learn(&tiny, &QUIET).unwrap());
     assert_eq!(a.retrieval, b.retrieval);
     assert_eq!((a.bleu, a.grounding), (b.bleu, b.grounding));
     assert_eq!(a.report.photos, b.report.photos);
-    let other = run(&Plan { seed: 2, ..tiny }, &QUIET).unwrap();
+    let other = learn(&Plan { seed: 2, ..tiny }, &QUIET).unwrap();
     assert_ne!(a.report.photos, other.report.photos);
 }

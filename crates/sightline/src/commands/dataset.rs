@@ -12,6 +12,7 @@ use crate::ui::{Ui, count, table};
 
 /// Read a captioned collection, or look at one
 #[derive(Debug, Subcommand)]
+#[expect(missing_docs, reason = "each command's help stands at its arguments")]
 pub enum Command {
     Import(ImportArgs),
     Show(ShowArgs),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use sightline_data::{Dataset, FeatureStore, Split};
-use sightline_metrics::bleu::BleuCounts;
+use sightline_metrics::caption as metrics;
 use sightline_metrics::retrieval::RetrievalReport;
 use sightline_model::Device;
 use sightline_model::caption::BeamSettings;
@@ -20,10 +20,11 @@ use super::caption::BeamArgs;
 use crate::panels::Panels;
 use crate::report::{self, DEFAULT_THRESHOLD, Report, RetrievalRow, RowSource, Table};
 use crate::sources::DeviceKind;
-use crate::ui::{Ui, Usage, count, table};
+use crate::ui::{Ui, count, table};
 
 /// Measure a model on a split it was not trained on
 #[derive(Debug, Subcommand)]
+#[expect(missing_docs, reason = "each command's help stands at its arguments")]
 pub enum Command {
     Retrieval(RetrievalArgs),
     Caption(CaptionArgs),
@@ -74,7 +75,7 @@ pub struct RetrievalArgs {
     region_model: Option<PathBuf>,
 }
 
-/// Compare a model's captions with people's (the paper's table 2)
+/// Compare a model's captions with people's (the paper's table 2), by coco-caption's metrics, in percent
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   sightline eval caption --model runs/caption --dataset flickr8k.json --features flickr8k.features --split val")]
@@ -230,22 +231,21 @@ fn caption(args: &CaptionArgs, ui: &Ui) -> anyhow::Result<()> {
             })
         })?;
     }
-    let mut counts = BleuCounts::default();
-    for (photo, captions) in corpus.photos.iter().zip(&captions) {
-        let sentences = &data.dataset.images[photo.image].sentences;
-        let references: Vec<String> = sentences.iter().map(|s| s.tokens.join(" ")).collect();
-        let hypothesis = captions.first().map_or("", |caption| &caption.text);
-        if references.is_empty() {
-            return Err(Usage(format!("{} has no sentence to compare with", corpus.key(photo))).into());
-        }
-        counts.merge(&BleuCounts::of_text(hypothesis, &references));
-    }
-    let [bleu1, bleu2, bleu3, bleu4] = counts.scores();
-    let record = json!({"images": captions.len(), "bleu1": bleu1, "bleu2": bleu2, "bleu3": bleu3, "bleu4": bleu4});
-    ui.result(&record, || {
-        let mut rows = vec![["", "B-1", "B-2", "B-3", "B-4"].map(str::to_owned).to_vec()];
-        let ours = [bleu1, bleu2, bleu3, bleu4].map(|b| format!("{:.1}", 100.0 * b));
-        rows.push(std::iter::once(format!("beam {}", beam.beam)).chain(ours).collect());
-        format!("{}\n{}", count(captions.len(), "photo"), table(&rows))
+    let hypotheses: Vec<&str> = captions.iter().map(|c| c.first().map_or("", |best| best.text.as_str())).collect();
+    let references = references(&corpus);
+    let evaluation = metrics::evaluate(&hypotheses, &references, &metrics::Settings::default())?;
+    let report = evaluation.report;
+    ui.result(&report, || {
+        let named = report.named();
+        let header = std::iter::once(String::new()).chain(named.iter().map(|(name, _)| (*name).to_owned())).collect();
+        let own = std::iter::once(format!("beam {}", beam.beam));
+        let row = own.chain(named.iter().map(|(_, value)| format!("{:.1}", 100.0 * value))).collect();
+        format!("{}\n{}", count(captions.len(), "photo"), table(&[header, row]))
     })
+}
+
+/// What people said of each photo, as they wrote it.
+fn references<'a>(corpus: &Corpus<'a>) -> Vec<Vec<&'a str>> {
+    let of_photo = |image: &'a sightline_data::Image| image.sentences.iter().map(|s| s.raw.as_str()).collect();
+    corpus.photos.iter().map(|photo| of_photo(&corpus.dataset.images[photo.image])).collect()
 }

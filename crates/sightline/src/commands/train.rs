@@ -17,6 +17,7 @@ use crate::ui::{Ui, Usage};
 
 /// Train a model
 #[derive(Debug, Subcommand)]
+#[expect(missing_docs, reason = "each command's help stands at its arguments")]
 pub enum Command {
     Align(AlignArgs),
     Caption(CaptionArgs),

@@ -31,14 +31,23 @@ pub struct Args {
     /// Folder for the page
     #[arg(short, long, value_name = "FOLDER", default_value = "sightline-demo")]
     output: PathBuf,
+    /// One setting of the alignment model, as in `train align`; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    assignments: Vec<String>,
     /// Port on 127.0.0.1; 0 takes a free one
     #[arg(long, default_value_t = server::DEFAULT_PORT)]
     port: u16,
 }
 
+/// Draws, trains and evaluates; see [`Plan`].
+pub fn learn(plan: &Plan, ui: &Ui) -> anyhow::Result<Demo> {
+    pipeline::run(plan, ui)
+}
+
 /// Runs the demo and serves its page.
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
-    let demo = pipeline::run(&Plan { seed: args.seed, ..Plan::default() }, ui)?;
+    let plan = Plan { seed: args.seed, assignments: args.assignments.clone(), ..Plan::default() };
+    let demo = learn(&plan, ui)?;
     let html = args.output.join("report.html");
     report::write(&html, &demo.report)?;
     report::write_json(&html.with_extension("json"), &demo.report)?;

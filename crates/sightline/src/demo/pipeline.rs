@@ -20,7 +20,7 @@ use sightline_train::evaluate;
 use sightline_train::optimizer::{OptimizerKind, OptimizerSettings, Schedule};
 use sightline_train::phrases::Phrases;
 use sightline_train::run::RunFolder;
-use sightline_train::settings::{AlignSettings, CaptionRunSettings};
+use sightline_train::settings::{AlignSettings, CaptionRunSettings, resolve_over};
 use sightline_vision::backbone::{Context, Pixels};
 use sightline_vision::extract::{ExtractOptions, extract};
 use sightline_vision::regions::SelectiveSearch;
@@ -50,11 +50,22 @@ pub struct Plan {
     pub caption_epochs: u64,
     /// Photos on the page.
     pub panels: usize,
+    /// `key=value` over the alignment model's settings.
+    pub assignments: Vec<String>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { seed: 1, train: 1000, val: 100, test: 200, align_epochs: 12, caption_epochs: 10, panels: 24 }
+        Self {
+            seed: 1,
+            train: 1000,
+            val: 100,
+            test: 200,
+            align_epochs: 12,
+            caption_epochs: 6,
+            panels: 24,
+            assignments: Vec::new(),
+        }
     }
 }
 
@@ -74,7 +85,7 @@ pub struct Demo {
 }
 
 /// Draws, trains, evaluates.
-pub fn run(plan: &Plan, ui: &Ui) -> anyhow::Result<Demo> {
+pub(super) fn run(plan: &Plan, ui: &Ui) -> anyhow::Result<Demo> {
     let started = Instant::now();
     let folder = tempfile::Builder::new().prefix("sightline-demo-").tempdir().context("cannot make a folder")?;
     let work = folder.path();
@@ -88,9 +99,10 @@ pub fn run(plan: &Plan, ui: &Ui) -> anyhow::Result<Demo> {
     ui.say(format_args!("{} drawn", count(scenes.len(), "scene")));
 
     let store = pixel_store(&dataset, &work.join("pixels.features"), ui, stop)?;
-    ui.say(format_args!("{} a scene by Selective Search, as pixels", mean_regions(&store)));
+    let elapsed = started.elapsed().as_secs_f64();
+    ui.say(format_args!("{} a scene by Selective Search, as pixels, after {elapsed:.0} s", mean_regions(&store)));
 
-    let settings = align_settings(plan);
+    let settings = resolve_over(&align_settings(plan), None, &plan.assignments)?;
     let run = RunFolder::create(&work.join("align"), &settings)?;
     finished(train::train(ui, stop, |control| {
         align::train(&dataset, &store, &settings, &run, false, &device, control)
@@ -98,7 +110,7 @@ pub fn run(plan: &Plan, ui: &Ui) -> anyhow::Result<Demo> {
     let aligner = Aligner::new(RunFolder::model(run.path(), &[Kind::Alignment])?, &device)?;
 
     let phrases = Phrases::decode(&aligner, &dataset, &store, &[Split::Train, Split::Val], 0.1, |_, _| {})?;
-    ui.say(format_args!("{} decoded", count(phrases.len(), "phrase")));
+    ui.say(format_args!("{} decoded after {:.0} s", count(phrases.len(), "phrase"), started.elapsed().as_secs_f64()));
     let vectors = aligner.encode_store(&store, &work.join("vectors.features"))?;
 
     let settings = caption_settings(plan);
