@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{align, caption, dataset, eval, features, serve, train};
+use crate::commands::{align, caption, dataset, eval, features, meteor_data, serve, train};
 use crate::demo;
 use crate::ui::Ui;
 
@@ -33,6 +33,8 @@ enum Command {
     Eval(eval::Command),
     Caption(caption::Args),
     Serve(serve::Args),
+    #[command(subcommand)]
+    MeteorData(meteor_data::Command),
 }
 
 impl Cli {
@@ -48,6 +50,7 @@ impl Cli {
             Command::Eval(command) => eval::run(command, &ui),
             Command::Caption(args) => caption::run(&args, &ui),
             Command::Serve(args) => serve::run(&args, &ui),
+            Command::MeteorData(command) => meteor_data::run(&command, &ui),
         }
     }
 }

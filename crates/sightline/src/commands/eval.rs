@@ -1,4 +1,4 @@
-//! `eval retrieval` and `eval caption`.
+//! `eval retrieval` and `eval caption`; `eval captions` has a file of its own.
 
 use std::path::PathBuf;
 
@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use sightline_data::{Dataset, FeatureStore, Split};
 use sightline_metrics::caption as metrics;
+use sightline_metrics::meteor::Task;
 use sightline_metrics::retrieval::RetrievalReport;
 use sightline_model::Device;
 use sightline_model::caption::BeamSettings;
@@ -17,6 +18,7 @@ use sightline_train::evaluate;
 use sightline_train::run::RunFolder;
 
 use super::caption::BeamArgs;
+use super::eval_captions;
 use crate::panels::Panels;
 use crate::report::{self, DEFAULT_THRESHOLD, Report, RetrievalRow, RowSource, Table};
 use crate::sources::DeviceKind;
@@ -28,6 +30,7 @@ use crate::ui::{Ui, count, table};
 pub enum Command {
     Retrieval(RetrievalArgs),
     Caption(CaptionArgs),
+    Captions(eval_captions::Args),
 }
 
 #[derive(Debug, Args)]
@@ -92,11 +95,12 @@ pub struct CaptionArgs {
     captions: Option<PathBuf>,
 }
 
-/// Runs either.
+/// Runs one of them.
 pub fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
     match command {
         Command::Retrieval(args) => retrieval(&args, ui),
         Command::Caption(args) => caption(&args, ui),
+        Command::Captions(args) => eval_captions::run(&args, ui),
     }
 }
 
@@ -233,8 +237,9 @@ fn caption(args: &CaptionArgs, ui: &Ui) -> anyhow::Result<()> {
     }
     let hypotheses: Vec<&str> = captions.iter().map(|c| c.first().map_or("", |best| best.text.as_str())).collect();
     let references = references(&corpus);
-    let evaluation = metrics::evaluate(&hypotheses, &references, &metrics::Settings::default())?;
-    let report = evaluation.report;
+    let meteor = eval_captions::meteor(None, Task::Rank, ui)?;
+    let settings = metrics::Settings { meteor: Some(&meteor), ..metrics::Settings::default() };
+    let report = metrics::evaluate(&hypotheses, &references, &settings)?.report;
     ui.result(&report, || {
         let named = report.named();
         let header = std::iter::once(String::new()).chain(named.iter().map(|(name, _)| (*name).to_owned())).collect();

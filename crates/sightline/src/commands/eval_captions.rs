@@ -99,7 +99,10 @@ struct Record {
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let pairs = read(args, &args.hypotheses, ui)?;
     let other = args.compare.as_deref().map(|path| read(args, path, ui)).transpose()?;
-    let meteor = meteor(args, ui)?;
+    let meteor = match args.no_meteor {
+        true => None,
+        false => Some(meteor(args.meteor_data.as_deref(), args.meteor_task, ui)?),
+    };
     let frequencies = args.document_frequencies.as_deref().map(DocumentFrequencies::read).transpose()?;
     let settings = Settings {
         tokenization: match args.tokens {
@@ -162,22 +165,19 @@ fn read(args: &Args, hypotheses: &Path, ui: &Ui) -> anyhow::Result<Pairs> {
 }
 
 /// METEOR if its data can be had, else its reduced form, and why.
-fn meteor(args: &Args, ui: &Ui) -> anyhow::Result<Option<Meteor>> {
-    if args.no_meteor {
-        return Ok(None);
-    }
-    let data = match &args.meteor_data {
+pub(super) fn meteor(path: Option<&Path>, task: Task, ui: &Ui) -> anyhow::Result<Meteor> {
+    let data = match path {
         Some(path) => MeteorData::open(path),
         None => MeteorData::find(),
     };
     match data {
-        Ok(data) => Ok(Some(Meteor::new(data, args.meteor_task))),
+        Ok(data) => Ok(Meteor::new(data, task)),
         Err(Error::MeteorDataMissing) => {
             ui.say(format_args!(
                 "no METEOR: its data is missing, so meteor_exact_stem (another metric) stands in; to get it, \
                  {HOW_TO_GET_METEOR_DATA}"
             ));
-            Ok(Some(Meteor::exact_stem()))
+            Ok(Meteor::exact_stem())
         }
         Err(error) => Err(error.into()),
     }

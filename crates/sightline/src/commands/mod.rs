@@ -4,6 +4,8 @@ pub mod align;
 pub mod caption;
 pub mod dataset;
 pub mod eval;
+pub mod eval_captions;
 pub mod features;
+pub mod meteor_data;
 pub mod serve;
 pub mod train;

@@ -20,7 +20,9 @@ pub struct Grounding {
     pub covered: f64,
     /// Share of the covered nouns whose region covers their object.
     pub accuracy: f64,
-    /// The same over all nouns: what no region covers is a miss.
+    /// Share of the covered nouns whose region has its centre in their object: the pointing game.
+    pub pointing: f64,
+    /// `accuracy` over all nouns: what no region covers is a miss.
     pub accuracy_of_all: f64,
     /// What a region drawn at random would reach on the covered nouns.
     pub chance: f64,
@@ -42,7 +44,7 @@ pub struct Attached<'a> {
 
 /// Counts over all nouns of all sentences.
 pub fn evaluate<'a>(attached: impl Iterator<Item = Attached<'a>>) -> Grounding {
-    let (mut nouns, mut covered_nouns, mut hits, mut chance) = (0, 0, 0, 0.0);
+    let (mut nouns, mut covered_nouns, mut hits, mut points, mut chance) = (0, 0, 0, 0, 0.0);
     for Attached { scene, sentence, regions, known, boxes } in attached {
         let mut regions = regions.into_iter();
         for (word, known) in scene.sentences[sentence].words.iter().zip(known) {
@@ -59,6 +61,9 @@ pub fn evaluate<'a>(attached: impl Iterator<Item = Attached<'a>>) -> Grounding {
             covered_nouns += 1;
             chance += covering as f64 / boxes.len() as f64;
             hits += usize::from(region.is_some_and(|r| covers(&boxes[r])));
+            let in_object =
+                |b: &BoxXyxy| word.objects.iter().any(|&o| scene.objects[o].region.contains(b.centre()));
+            points += usize::from(region.is_some_and(|r| in_object(&boxes[r])));
         }
     }
     let share = |part: f64, whole: usize| part / whole.max(1) as f64;
@@ -67,6 +72,7 @@ pub fn evaluate<'a>(attached: impl Iterator<Item = Attached<'a>>) -> Grounding {
         covered_nouns,
         covered: share(covered_nouns as f64, nouns),
         accuracy: share(hits as f64, covered_nouns),
+        pointing: share(points as f64, covered_nouns),
         accuracy_of_all: share(hits as f64, nouns),
         chance: share(chance, covered_nouns),
     }
