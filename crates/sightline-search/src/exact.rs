@@ -97,11 +97,11 @@ fn score_tile(
         }
         let own = &mut rows[(image - first) * sentences.len()..(image - first + 1) * sentences.len()];
         let mut word = 0;
-        for sentence in from..to {
+        for (sentence, score) in own.iter_mut().enumerate().take(to).skip(from) {
             let count = sentences.count(sentence);
             let sum: f32 = best[word..word + count].iter().sum();
             word += count;
-            own[sentence] = match reduction {
+            *score = match reduction {
                 Reduction::Sum => sum,
                 Reduction::Mean => sum / count.max(1) as f32,
             };

@@ -101,8 +101,9 @@ impl Task for AlignTask<'_> {
             "image→sentence R@1 {:.1} R@10 {:.1}, sentence→image R@1 {:.1} R@10 {:.1}, rsum {:.1}",
             i2s.r1, i2s.r10, s2i.r1, s2i.r10, report.rsum
         );
-        let record = serde_json::to_value(&report).expect("a report is plain data");
-        Ok(Validation { score: report.rsum, text, record })
+        let score = report.rsum;
+        let record = serde_json::to_value(report).expect("a report is plain data");
+        Ok(Validation { score, text, record })
     }
 }
 

@@ -100,9 +100,10 @@ fn hinge_agrees_with_the_equation() {
     let device = Device::flex();
     let scores = [[3.0, 1.0, 2.5], [0.0, 0.5, 0.25], [2.9, -1.0, 4.0f32]];
     let mut expected = 0.0;
-    for k in 0..3 {
-        for l in (0..3).filter(|&l| l != k) {
-            expected += (scores[k][l] - scores[k][k] + 1.0).max(0.0) + (scores[l][k] - scores[k][k] + 1.0).max(0.0);
+    for (k, of_image) in scores.iter().enumerate() {
+        for (l, of_other) in scores.iter().enumerate().filter(|&(l, _)| l != k) {
+            let own = of_image[k];
+            expected += (of_image[l] - own + 1.0).max(0.0) + (of_other[k] - own + 1.0).max(0.0);
         }
     }
     let loss = Objective::SumHinge.loss(Tensor::from_floats(scores, &device), 1.0, Tensor::zeros([1], &device));

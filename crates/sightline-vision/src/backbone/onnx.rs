@@ -418,7 +418,7 @@ mod tests {
         check(b"", &plain(), &["tiny.onnx", "empty"]);
         check(b"this is no network", &plain(), &["tiny.onnx", "not an ONNX network"]);
         let (conv, kernel) = quarter_means("y");
-        let whole = model(&[conv.clone()], &[kernel.clone()], &[1, 3, 8, 8], &[1, 3, 2, 2]);
+        let whole = model(std::slice::from_ref(&conv), std::slice::from_ref(&kernel), &[1, 3, 8, 8], &[1, 3, 2, 2]);
         check(&whole[..whole.len() / 2], &plain(), &["tiny.onnx"]);
         check(&whole, &OnnxOptions { input: Some(9), ..plain() }, &["input = 9", "8 pixels"]);
         check(&whole, &OnnxOptions { std: [1.0, 0.0, 1.0], ..plain() }, &["std"]);

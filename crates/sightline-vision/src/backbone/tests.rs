@@ -150,15 +150,15 @@ const HUGGING_FACE_QKV: [&str; 3] =
     ["attention.attention.query", "attention.attention.key", "attention.attention.value"];
 
 /// Writes `tensors` and loads them with two heads.
-fn load_with(tensors: &Tensors, dtype: Dtype, options: VitOptions) -> Result<Vit> {
+fn load_with(tensors: &Tensors, dtype: Dtype, options: &VitOptions) -> Result<Vit> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.safetensors");
     std::fs::write(&path, file(tensors, dtype)).unwrap();
-    Vit::load(&path, &VitOptions { heads: Some(2), ..options }, &Device::flex())
+    Vit::load(&path, &VitOptions { heads: Some(2), ..options.clone() }, &Device::flex())
 }
 
 fn load(tensors: &Tensors) -> Vit {
-    load_with(tensors, Dtype::F32, VitOptions::default()).unwrap()
+    load_with(tensors, Dtype::F32, &VitOptions::default()).unwrap()
 }
 
 fn photo(name: &str, width: u32, height: u32) -> Photo {
@@ -297,7 +297,7 @@ fn hugging_face_vit_differs_from_timm_by_its_epsilon_only() {
     let photos = [photo("a", 6, 6)];
     let b = load(&renamed);
     assert_eq!((b.layout(), b.config().epsilon, b.classes()), (Layout::HuggingFaceVit, 1e-12, CLASSES));
-    let same = load_with(&renamed, Dtype::F32, VitOptions { epsilon: Some(1e-6), ..VitOptions::default() }).unwrap();
+    let same = load_with(&renamed, Dtype::F32, &VitOptions { epsilon: Some(1e-6), ..VitOptions::default() }).unwrap();
     assert_eq!(load(&plain).encode_map(&photos).unwrap(), same.encode_map(&photos).unwrap());
     assert!(b.unused().is_empty(), "{:?}", b.unused());
 }
@@ -386,8 +386,8 @@ fn both_clip_namings_give_the_same_bits() {
     let photos = [photo("a", 6, 6), photo("b", 6, 6)];
     for project in [false, true] {
         let options = VitOptions { project, ..VitOptions::default() };
-        let a = load_with(&hugging_face, Dtype::F32, options.clone()).unwrap();
-        let b = load_with(&open_ai, Dtype::F32, options).unwrap();
+        let a = load_with(&hugging_face, Dtype::F32, &options).unwrap();
+        let b = load_with(&open_ai, Dtype::F32, &options).unwrap();
         assert_eq!((a.layout(), b.layout()), (Layout::HuggingFaceClip, Layout::OpenAiClip));
         assert_eq!(a.config(), b.config());
         assert_eq!((a.config().activation, a.config().epsilon), (Activation::QuickGelu, 1e-5));
@@ -399,7 +399,7 @@ fn both_clip_namings_give_the_same_bits() {
     }
     let gelu = VitOptions { activation: Some(Activation::Gelu), ..VitOptions::default() };
     let quick = load(&open_ai).encode_map(&photos).unwrap();
-    assert_ne!(load_with(&open_ai, Dtype::F32, gelu).unwrap().encode_map(&photos).unwrap(), quick);
+    assert_ne!(load_with(&open_ai, Dtype::F32, &gelu).unwrap().encode_map(&photos).unwrap(), quick);
 }
 
 #[test]
@@ -412,14 +412,14 @@ fn timm_clip_and_layer_scale_change_the_output() {
     let imagenet =
         VitOptions { mean: Some([0.485, 0.456, 0.406]), std: Some([0.229, 0.224, 0.225]), ..VitOptions::default() };
     let a = load(&scaled).encode_map(&photos).unwrap();
-    assert_ne!(a, load_with(&plain, Dtype::F32, imagenet.clone()).unwrap().encode_map(&photos).unwrap());
+    assert_ne!(a, load_with(&plain, Dtype::F32, &imagenet).unwrap().encode_map(&photos).unwrap());
     // A scale of one is no scale.
     let ones: Tensors = scaled
         .iter()
         .map(|(n, s, v)| (n.clone(), s.clone(), if n.contains(".ls") { vec![1.0; v.len()] } else { v.clone() }))
         .collect();
     let a = load(&ones).encode_map(&photos).unwrap();
-    assert_eq!(a, load_with(&plain, Dtype::F32, imagenet).unwrap().encode_map(&photos).unwrap());
+    assert_eq!(a, load_with(&plain, Dtype::F32, &imagenet).unwrap().encode_map(&photos).unwrap());
 }
 
 #[test]
@@ -428,7 +428,7 @@ fn half_weights_give_nearly_the_same() {
     let photos = [photo("a", 6, 6)];
     let exact = load(&tensors).encode_map(&photos).unwrap().remove(0);
     for (dtype, tolerance) in [(Dtype::F16, 0.01), (Dtype::BF16, 0.06)] {
-        let half = load_with(&tensors, dtype, VitOptions::default()).unwrap().encode_map(&photos).unwrap().remove(0);
+        let half = load_with(&tensors, dtype, &VitOptions::default()).unwrap().encode_map(&photos).unwrap().remove(0);
         close(&exact.patches, &half.patches, tolerance);
         assert_ne!(exact, half);
     }
@@ -438,12 +438,12 @@ fn half_weights_give_nearly_the_same() {
 fn positions_stretch_to_a_larger_input() {
     let tensors = timm(Extras::default());
     let options = VitOptions { input: Some(15), ..VitOptions::default() };
-    let vit = load_with(&tensors, Dtype::F32, options).unwrap();
+    let vit = load_with(&tensors, Dtype::F32, &options).unwrap();
     let map = vit.encode_map(&[photo("a", 40, 20)]).unwrap().remove(0);
     assert_eq!((map.grid_h, map.grid_w, map.patches.len()), (5, 5, 25 * DIM));
     for input in [0, 16, 3 * 4096] {
         let options = VitOptions { input: Some(input), ..VitOptions::default() };
-        let message = load_with(&tensors, Dtype::F32, options).unwrap_err().to_string();
+        let message = load_with(&tensors, Dtype::F32, &options).unwrap_err().to_string();
         assert!(message.contains(&format!("input = {input}")), "{message}");
     }
 }
@@ -463,7 +463,7 @@ fn the_company_of_a_photo_does_not_change_its_vectors() {
 fn broken_weights_are_one_clear_error_each() {
     let good = timm(Extras::default());
     let check = |tensors: &Tensors, expected: &[&str]| {
-        let message = load_with(tensors, Dtype::F32, VitOptions::default()).unwrap_err().to_string();
+        let message = load_with(tensors, Dtype::F32, &VitOptions::default()).unwrap_err().to_string();
         for part in expected {
             assert!(message.contains(part), "{message} lacks {part}");
         }

@@ -195,7 +195,7 @@ impl Block {
         let heads = self.heads;
         let qkv = self.qkv.forward(self.norm1.forward(x.clone())); // [batch, tokens, 3 * dim]
         let qkv = qkv.reshape([batch, tokens, 3, heads, dim / heads]).permute([2, 0, 3, 1, 4]);
-        let part = |i: usize| -> Tensor<4> { qkv.clone().slice([i..i + 1]).squeeze_dim(0) }; // [batch, heads, tokens, _]
+        let part = |i: usize| -> Tensor<4> { qkv.clone().narrow(0, i, 1).squeeze_dim(0) }; // [batch, heads, tokens, _]
         let attended = attention(part(0), part(1), part(2), None, None, AttentionModuleOptions::default());
         let attended = attended.swap_dims(1, 2).reshape([batch, tokens, dim]);
         let x = x + scaled(self.attention_out.forward(attended), self.scale1.as_ref());
@@ -451,7 +451,8 @@ impl Backbone for Vit {
     }
 
     fn dim(&self) -> usize {
-        self.config.output_dim
+        let VitConfig { output_dim, .. } = self.config;
+        output_dim
     }
 
     fn settings(&self) -> Vec<(String, String)> {

@@ -14,7 +14,7 @@ use crate::ui::{Ui, count, table};
 #[derive(Debug, Subcommand)]
 #[expect(missing_docs, reason = "each command's help stands at its arguments")]
 pub enum Command {
-    Import(ImportArgs),
+    Import(Box<ImportArgs>),
     Show(ShowArgs),
 }
 
@@ -119,7 +119,7 @@ fn split_list(text: &str) -> Result<(Split, PathBuf), String> {
 /// Runs either.
 pub fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
     match command {
-        Command::Import(args) => import(args, ui),
+        Command::Import(args) => import(*args, ui),
         Command::Show(args) => {
             let dataset = Dataset::load(&args.dataset)?;
             let summary = summary(&dataset, args.min_count);

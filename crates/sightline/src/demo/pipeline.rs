@@ -104,7 +104,7 @@ pub(super) fn run(plan: &Plan, ui: &Ui) -> anyhow::Result<Demo> {
 
     let settings = resolve_over(&align_settings(plan), None, &plan.assignments)?;
     let run = RunFolder::create(&work.join("align"), &settings)?;
-    finished(train::train(ui, stop, |control| {
+    finished(&train::train(ui, stop, |control| {
         align::train(&dataset, &store, &settings, &run, false, &device, control)
     })?)?;
     let aligner = Aligner::new(RunFolder::model(run.path(), &[Kind::Alignment])?, &device)?;
@@ -116,7 +116,7 @@ pub(super) fn run(plan: &Plan, ui: &Ui) -> anyhow::Result<Demo> {
     let settings = caption_settings(plan);
     let captioner = |name: &str, phrases: Option<&Phrases>, kind: Kind| -> anyhow::Result<Captioner> {
         let run = RunFolder::create(&work.join(name), &settings)?;
-        finished(train::train(ui, stop, |control| {
+        finished(&train::train(ui, stop, |control| {
             caption::train(&dataset, &vectors, phrases, &settings, &run, false, &device, control)
         })?)?;
         Ok(Captioner::new(RunFolder::model(run.path(), &[kind])?, &device)?)
@@ -160,7 +160,7 @@ pub(super) fn run(plan: &Plan, ui: &Ui) -> anyhow::Result<Demo> {
     Ok(Demo { seconds, retrieval, bleu, grounding, report })
 }
 
-fn finished(outcome: sightline_train::Outcome) -> anyhow::Result<()> {
+fn finished(outcome: &sightline_train::Outcome) -> anyhow::Result<()> {
     anyhow::ensure!(!outcome.stopped, "stopped");
     Ok(())
 }

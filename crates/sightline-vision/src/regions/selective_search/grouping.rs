@@ -302,15 +302,20 @@ mod tests {
     fn similarity_by_hand() {
         // Flat stripes of two colours: no colour in common; the size term is 1 - 8/12, the box is filled.
         let regions = stripes([0.0, 200.0, 0.0]);
-        let texture =
-            intersection(&regions.histograms[COLOUR..HISTOGRAM], &regions.histograms[HISTOGRAM + COLOUR..][..TEXTURE]);
-        let expected = texture + (1.0 - 8.0 / 12.0) + 1.0;
-        assert!((regions.similarity(0, 1, Strategy::Tsf) - expected).abs() < 1e-6);
-        assert!((regions.similarity(0, 1, Strategy::Ctsf) - expected).abs() < 1e-6);
+        let texture = |a: usize, b: usize| {
+            let texture = |region: usize| &regions.histograms[region * HISTOGRAM + COLOUR..][..TEXTURE];
+            texture(a).iter().zip(texture(b)).map(|(a, b)| a.min(*b)).sum::<f32>()
+        };
+        let check = |a: usize, b: usize, strategy: Strategy, expected: f32| {
+            let similarity = regions.similarity(a, b, strategy);
+            assert!((similarity - expected).abs() < 1e-5, "{a} {b} {strategy:?}: {similarity}, expected {expected}");
+        };
+        check(0, 1, Strategy::Tsf, texture(0, 1) + 1.0 / 3.0 + 1.0);
+        check(0, 1, Strategy::Ctsf, texture(0, 1) + 1.0 / 3.0 + 1.0);
         // The outer two share their colour; the box around both holds four pixels of neither.
-        let outer = regions.similarity(0, 2, Strategy::Ctsf) - regions.similarity(0, 2, Strategy::Tsf);
-        assert!((outer - 1.0).abs() < 1e-5, "{outer}");
-        assert!((regions.similarity(0, 2, Strategy::Tsf) - (1.0 / 3.0 + (1.0 - 4.0 / 12.0) + 1.0)).abs() < 0.2);
+        check(0, 2, Strategy::Tsf, texture(0, 2) + 1.0 / 3.0 + 2.0 / 3.0);
+        check(0, 2, Strategy::Ctsf, 1.0 + texture(0, 2) + 1.0 / 3.0 + 2.0 / 3.0);
+        assert!(texture(0, 2) < 0.999, "mirrored slopes: {}", texture(0, 2));
     }
 
     #[test]

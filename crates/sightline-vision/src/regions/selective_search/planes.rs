@@ -69,7 +69,8 @@ fn lab([r, g, b]: [f32; 3]) -> [f32; 3] {
     [2.55 * (116.0 * fy - 16.0), 500.0 * (fx - fy) + 128.0, 200.0 * (fy - fz) + 128.0]
 }
 
-/// Samples of a Gaussian of this σ, or of its first derivative, up to four σ from the middle.
+/// Samples of a Gaussian, or of its first derivative, up to two and a half σ from the middle: longer tails would draw
+/// a ring around every object of a flat picture, where the slightest difference is an edge.
 #[derive(Debug, Clone, Copy)]
 enum Kernel {
     Smooth,
@@ -79,7 +80,7 @@ enum Kernel {
 
 impl Kernel {
     fn taps(self, sigma: f32) -> Vec<f32> {
-        let radius = (4.0 * sigma).ceil() as i32;
+        let radius = (2.5 * sigma).ceil() as i32;
         let gauss = |x: i32| (-0.5 * (x as f32 / sigma).powi(2)).exp();
         let raw: Vec<f32> = match self {
             Self::Smooth => (-radius..=radius).map(gauss).collect(),
