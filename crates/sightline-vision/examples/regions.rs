@@ -42,13 +42,13 @@ fn main() {
     for (label, proposer) in &proposers {
         let (mut covered, mut n_objects, mut times, mut small_times) = ([0, 0], 0, Vec::new(), Vec::new());
         for (photo, objects) in &photos {
-            let (proposals, time) = timed(|| proposer.propose(photo, 50).expect("boxes"));
+            let (proposals, time) = timed(|| proposer.propose("", photo, 50).expect("boxes"));
             covered[0] += n_covered(&proposals[..proposals.len().min(19)], objects, 0.5);
             covered[1] += n_covered(&proposals, objects, 0.5);
             n_objects += objects.len();
             times.push(time);
             let small = photo.resize(224, 224, Filter::Bilinear);
-            small_times.push(timed(|| proposer.propose(&small, 19).expect("boxes")).1);
+            small_times.push(timed(|| proposer.propose("", &small, 19).expect("boxes")).1);
         }
         let recall = covered.map(|n| n as f64 / n_objects as f64);
         println!(
@@ -86,7 +86,7 @@ fn draw(photo: &Photo, objects: &[BoxXyxy], proposer: &dyn RegionProposer, path:
     for object in objects {
         outline(&mut picture, object, [255, 255, 255]);
     }
-    for (rank, proposal) in proposer.propose(photo, 19).expect("boxes").iter().enumerate() {
+    for (rank, proposal) in proposer.propose("", photo, 19).expect("boxes").iter().enumerate() {
         // From red, the best, through yellow to green.
         let place = (rank * 255 / 19) as u8;
         outline(&mut picture, &proposal.region, [255 - place, place, 0]);

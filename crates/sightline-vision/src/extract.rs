@@ -226,7 +226,7 @@ fn features_of(
         };
         stages.decode += start.elapsed().as_secs_f64();
         let start = Instant::now();
-        let proposals = proposer.propose(&photo, options.max_regions - 1);
+        let proposals = proposer.propose(key, &photo, options.max_regions - 1);
         stages.regions += start.elapsed().as_secs_f64();
         let proposals = match proposals {
             Ok(proposals) => proposals,
@@ -308,7 +308,7 @@ mod tests {
             String::new()
         }
 
-        fn propose(&self, photo: &Photo, max: usize) -> Result<Vec<Proposal>> {
+        fn propose(&self, _key: &str, photo: &Photo, max: usize) -> Result<Vec<Proposal>> {
             let n = max.min(photo.width as usize % 5);
             let stripe = |i: usize| BoxXyxy { x1: 0.0, y1: i as f32, x2: photo.width as f32, y2: i as f32 + 2.0 };
             Ok((0..n).map(|i| Proposal { region: stripe(i), score: 1.0 / (i + 2) as f32 }).collect())

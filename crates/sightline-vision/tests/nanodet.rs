@@ -20,10 +20,10 @@ fn recall_equals_the_reference() {
         .par_iter()
         .map(|(path, objects)| {
             let photo = Photo::open(path).unwrap();
-            let proposals = detector.propose(&photo, 50).unwrap();
+            let proposals = detector.propose("", &photo, 50).unwrap();
             assert_valid(&proposals, &photo, 50);
             let top = &proposals[..proposals.len().min(19)];
-            assert_eq!(detector.propose(&photo, 19).unwrap(), top, "a shorter list is the start of a longer one");
+            assert_eq!(detector.propose("", &photo, 19).unwrap(), top, "a shorter list is the start of a longer one");
             [n_covered(top, objects, 0.5), n_covered(&proposals, objects, 0.5), objects.len()]
         })
         .collect();
@@ -43,8 +43,8 @@ fn photos_of_any_shape_are_taken() {
     let detector = NanoDet::open(&weights).unwrap();
     for (width, height) in [(1, 1), (1, 700), (2000, 1), (416, 416), (33, 31)] {
         let photo = Photo::uniform(width, height, [90, 120, 60]);
-        assert_valid(&detector.propose(&photo, 19).unwrap(), &photo, 19);
-        assert_eq!(detector.propose(&photo, 0).unwrap(), []);
+        assert_valid(&detector.propose("", &photo, 19).unwrap(), &photo, 19);
+        assert_eq!(detector.propose("", &photo, 0).unwrap(), []);
     }
 }
 

@@ -15,7 +15,7 @@ fn recall_on_real_photos() {
         let covered: Vec<[usize; 3]> = photos
             .par_iter()
             .map(|(path, objects)| {
-                let proposals = search.propose(&Photo::open(path).unwrap(), 50).unwrap();
+                let proposals = search.propose("", &Photo::open(path).unwrap(), 50).unwrap();
                 let top = &proposals[..proposals.len().min(19)];
                 [n_covered(top, objects, 0.5), n_covered(&proposals, objects, 0.5), objects.len()]
             })

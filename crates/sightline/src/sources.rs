@@ -8,9 +8,9 @@ use sightline_data::{StoreSettings, VectorMode};
 use sightline_model::Device;
 use sightline_vision::backbone::{Backbone, Context, OnnxBackbone, OnnxOptions, Pixels, Vit, VitOptions};
 use sightline_vision::extract::ExtractOptions;
-use sightline_vision::regions::{NanoDet, RegionProposer, SelectiveSearch};
+use sightline_vision::regions::{BoxesFile, NanoDet, RegionProposer, SelectiveSearch};
 
-use crate::ui::Usage;
+use crate::ui::{Ui, Usage, count};
 
 /// Where the numbers are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -72,7 +72,7 @@ pub fn backbone(spec: &str, device: &Device) -> anyhow::Result<Box<dyn Backbone>
 }
 
 /// A region proposer by name: `selective_search`, `nanodet=FILE.onnx`, `boxes=FILE.json`, or such a file alone.
-pub fn proposer(spec: &str) -> anyhow::Result<Box<dyn RegionProposer>> {
+pub fn proposer(spec: &str, ui: &Ui) -> anyhow::Result<Box<dyn RegionProposer>> {
     let (kind, file) = match spec.split_once('=') {
         Some((kind, file)) => (kind, file),
         None if spec.ends_with(".onnx") => ("nanodet", spec),
@@ -82,7 +82,14 @@ pub fn proposer(spec: &str) -> anyhow::Result<Box<dyn RegionProposer>> {
     match (kind, file) {
         ("selective_search", "") => Ok(Box::new(SelectiveSearch::default())),
         ("nanodet", file) if !file.is_empty() => Ok(Box::new(NanoDet::open(Path::new(file))?)),
-        //BOXES
+        ("boxes", file) if !file.is_empty() => {
+            let boxes = BoxesFile::open(Path::new(file))?;
+            ui.say(format_args!("{file}: boxes of {}", count(boxes.n_photos(), "photo")));
+            if let Some(first) = boxes.bad().first() {
+                ui.say(format_args!("{} unusable and left out; the first: {first}", boxes.bad().len()));
+            }
+            Ok(Box::new(boxes))
+        }
         _ => Err(Usage(format!(
             "regions {spec}: expected selective_search, nanodet=FILE.onnx or boxes=FILE.json"
         ))
@@ -108,6 +115,7 @@ impl Extraction {
         backbone_spec: Option<&str>,
         regions_spec: Option<&str>,
         device: &Device,
+        ui: &Ui,
     ) -> anyhow::Result<Self> {
         let remembered = |key: &str, given: Option<&str>, option: &str| -> anyhow::Result<String> {
             match (given, settings.sources.get(key)) {
@@ -128,7 +136,7 @@ impl Extraction {
             );
         }
         let backbone = backbone(&remembered("backbone", backbone_spec, "--backbone")?, device)?;
-        let proposer = proposer(&remembered("regions", regions_spec, "--proposals")?)?;
+        let proposer = proposer(&remembered("regions", regions_spec, "--proposals")?, ui)?;
         let context = match settings.extra.get("context").map(String::as_str) {
             Some("class") => Context::Class,
             _ => Context::None,

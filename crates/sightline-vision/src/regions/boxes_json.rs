@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use sightline_data::BoxXyxy;
 
-use super::Proposal;
+use super::{Proposal, RegionProposer};
 use crate::error::{Error, Result};
 use crate::photo::Photo;
 
@@ -126,16 +126,6 @@ impl BoxesFile {
         Ok(Self { path: path.to_owned(), checksum, layout, photos, by_file_name, bad: reader.bad })
     }
 
-    /// The name under which settings and the feature store know it.
-    pub fn name(&self) -> &'static str {
-        "boxes"
-    }
-
-    /// XXH3 of the file, in hexadecimal.
-    pub fn checksum(&self) -> &str {
-        &self.checksum
-    }
-
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -157,7 +147,7 @@ impl BoxesFile {
     }
 
     /// At most `max` boxes of a photo, by its key in the file or, where that is unambiguous, by its bare file name.
-    pub fn propose(&self, key: &str, photo: &Photo, max: usize) -> PhotoBoxes {
+    pub fn boxes_of(&self, key: &str, photo: &Photo, max: usize) -> PhotoBoxes {
         let by_file_name = || self.photos.get(self.by_file_name.get(file_name(key))?.as_ref()?);
         let Some(listed) = self.photos.get(key).or_else(by_file_name) else { return PhotoBoxes::default() };
         let mut result = PhotoBoxes { is_listed: true, ..PhotoBoxes::default() };
@@ -173,6 +163,20 @@ impl BoxesFile {
             }
         }
         result
+    }
+}
+
+impl RegionProposer for BoxesFile {
+    fn name(&self) -> &'static str {
+        "boxes"
+    }
+
+    fn checksum(&self) -> String {
+        self.checksum.clone()
+    }
+
+    fn propose(&self, key: &str, photo: &Photo, max: usize) -> Result<Vec<Proposal>> {
+        Ok(self.boxes_of(key, photo, max).proposals)
     }
 }
 
@@ -351,7 +355,7 @@ mod tests {
     }
 
     fn boxes(file: &BoxesFile, key: &str) -> Vec<[f32; 4]> {
-        let found = file.propose(key, &Photo::uniform(100, 80, [0; 3]), 19);
+        let found = file.boxes_of(key, &Photo::uniform(100, 80, [0; 3]), 19);
         found.proposals.iter().map(|p| p.region.into()).collect()
     }
 
@@ -388,14 +392,14 @@ mod tests {
         assert_eq!(faults, [InsideOut, NotNumbers, NotNumbers, NotNumbers, NotNumbers, NotNumbers]);
         let expected = "1.jpg: box [4,2,3,4] is turned inside out: x2 must exceed x1, and y2 must exceed y1";
         assert_eq!(file.bad()[0].to_string(), expected);
-        let found = file.propose("1.jpg", &Photo::uniform(100, 80, [0; 3]), 19);
+        let found = file.boxes_of("1.jpg", &Photo::uniform(100, 80, [0; 3]), 19);
         assert_eq!(boxes(&file, "1.jpg"), [[1., 2., 3., 4.], [0., 0., 50., 40.]]);
         assert_eq!(found.bad.len(), 1);
         assert_eq!(
             found.bad[0].to_string(),
             "1.jpg: box [900.0, 900.0, 990.0, 990.0] in 100 × 80 is outside the photo"
         );
-        assert!(file.propose("NaN \" Infinity", &Photo::uniform(9, 9, [0; 3]), 19).is_listed);
+        assert!(file.boxes_of("NaN \" Infinity", &Photo::uniform(9, 9, [0; 3]), 19).is_listed);
 
         let text = r#"{"images": [], "annotations": [{"image_id": 3, "bbox": [0, 0, 5, 5]}, {"bbox": null}]}"#;
         let bad: Vec<String> = open(text).unwrap().bad().iter().map(ToString::to_string).collect();
@@ -410,10 +414,10 @@ mod tests {
     fn photos_that_are_not_listed_have_the_whole_picture_only() {
         let file = open(r#"{"a/1.jpg": [[0, 0, 9, 9]], "b/1.jpg": [[1, 1, 9, 9]]}"#).unwrap();
         let photo = Photo::uniform(10, 10, [0; 3]);
-        assert_eq!(file.propose("7.jpg", &photo, 19), PhotoBoxes::default());
-        assert_eq!(file.propose("1.jpg", &photo, 19), PhotoBoxes::default(), "two photos are called so");
-        assert_eq!(file.propose("b/1.jpg", &photo, 19).proposals.len(), 1);
-        assert_eq!(file.propose("b/1.jpg", &photo, 0).proposals.len(), 0);
+        assert_eq!(file.boxes_of("7.jpg", &photo, 19), PhotoBoxes::default());
+        assert_eq!(file.boxes_of("1.jpg", &photo, 19), PhotoBoxes::default(), "two photos are called so");
+        assert_eq!(file.boxes_of("b/1.jpg", &photo, 19).proposals.len(), 1);
+        assert_eq!(file.boxes_of("b/1.jpg", &photo, 0).proposals.len(), 0);
     }
 
     #[test]

@@ -32,7 +32,8 @@ pub trait RegionProposer: Send + Sync {
     fn checksum(&self) -> String;
 
     /// At most `max` boxes, best first, clipped to the photo, none empty; the whole photo is not among them on purpose.
-    fn propose(&self, photo: &Photo, max: usize) -> Result<Vec<Proposal>>;
+    /// `key` is the photo's name in its dataset, for proposers that look boxes up.
+    fn propose(&self, key: &str, photo: &Photo, max: usize) -> Result<Vec<Proposal>>;
 }
 
 /// How many of the true boxes a proposal covers with at least this IoU.

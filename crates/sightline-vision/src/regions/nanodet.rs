@@ -122,7 +122,7 @@ impl RegionProposer for NanoDet {
         format!("{}-{LONGEST_SIDE}-{SUPPRESSION_IOU}", self.network.checksum())
     }
 
-    fn propose(&self, photo: &Photo, max: usize) -> Result<Vec<Proposal>> {
+    fn propose(&self, _key: &str, photo: &Photo, max: usize) -> Result<Vec<Proposal>> {
         let detections = self.detect(photo, max)?;
         Ok(detections.into_iter().map(|d| Proposal { region: d.region, score: d.score }).collect())
     }

@@ -75,7 +75,7 @@ impl RegionProposer for SelectiveSearch {
         format!("{:016x}", xxhash_rust::xxh3::xxh3_64(settings.as_bytes()))
     }
 
-    fn propose(&self, photo: &Photo, max: usize) -> Result<Vec<Proposal>> {
+    fn propose(&self, _key: &str, photo: &Photo, max: usize) -> Result<Vec<Proposal>> {
         let small = self.scale_down(photo);
         let hierarchies = self.hierarchies(&small);
         let ranked = self.rank(&hierarchies, small.width, small.height);
@@ -204,7 +204,7 @@ mod tests {
         let check = |photo: &Photo, object: [u32; 4]| {
             let truth = BoxXyxy::from(object.map(|v| v as f32));
             for ranking in [Ranking::Agreement, Ranking::Paper { seed: 7 }] {
-                let proposals = SelectiveSearch { ranking, ..SelectiveSearch::default() }.propose(photo, 19).unwrap();
+                let proposals = SelectiveSearch { ranking, ..SelectiveSearch::default() }.propose("", photo, 19).unwrap();
                 let best = proposals.iter().map(|p| p.region.iou(&truth)).fold(0.0, f32::max);
                 assert!(best > 0.8, "{ranking:?}: {object:?} in {photo:?}, got {proposals:?}");
             }
@@ -222,14 +222,14 @@ mod tests {
     fn photos_without_anything_in_them() {
         let search = SelectiveSearch::default();
         for (width, height) in [(1, 1), (1, 9), (9, 1), (200, 1), (1, 3000), (64, 48), (3000, 2)] {
-            assert_eq!(search.propose(&Photo::uniform(width, height, [90, 10, 10]), 19).unwrap(), []);
+            assert_eq!(search.propose("", &Photo::uniform(width, height, [90, 10, 10]), 19).unwrap(), []);
         }
     }
 
     #[test]
     fn a_line_of_pixels_has_parts() {
         let photo = scene(400, 1, [0, 0, 180, 1], [250, 250, 250], [0, 0, 0]);
-        let proposals = SelectiveSearch::default().propose(&photo, 19).unwrap();
+        let proposals = SelectiveSearch::default().propose("", &photo, 19).unwrap();
         let truth = BoxXyxy { x1: 0.0, y1: 0.0, x2: 180.0, y2: 1.0 };
         assert!(proposals.iter().any(|p| p.region.iou(&truth) > 0.9), "{proposals:?}");
     }
@@ -271,8 +271,8 @@ mod tests {
             let photo = Photo::from_rgb(width, height, pixels);
             let ranking = if is_paper { Ranking::Paper { seed } } else { Ranking::Agreement };
             let search = SelectiveSearch { longest_side: 48, scales: vec![5, 20], ranking, ..SelectiveSearch::default() };
-            let proposals = search.propose(&photo, max).unwrap();
-            prop_assert_eq!(&proposals, &search.propose(&photo, max).unwrap());
+            let proposals = search.propose("", &photo, max).unwrap();
+            prop_assert_eq!(&proposals, &search.propose("", &photo, max).unwrap());
             prop_assert!(proposals.len() <= max);
             prop_assert!(proposals.is_sorted_by(|a, b| a.score >= b.score));
             for (at, Proposal { region, .. }) in proposals.iter().enumerate() {

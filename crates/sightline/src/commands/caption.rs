@@ -115,7 +115,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         anyhow::ensure!(differences.is_empty(), "the two models read different vectors: {}", differences.join("; "));
     }
     let extraction =
-        Extraction::like(&captioner.features, args.backbone.as_deref(), args.proposals.as_deref(), &device)?;
+        Extraction::like(&captioner.features, args.backbone.as_deref(), args.proposals.as_deref(), &device, ui)?;
 
     let mut failed = 0;
     for path in &photos {
@@ -151,9 +151,10 @@ fn describe(
     most_regions: usize,
 ) -> anyhow::Result<Record> {
     let photo = Photo::open(path)?;
+    let key = path.to_string_lossy();
     let mut boxes = vec![photo.whole()];
     if region_captioner.is_some() {
-        let proposals = extraction.proposer.propose(&photo, extraction.options.max_regions - 1)?;
+        let proposals = extraction.proposer.propose(&key, &photo, extraction.options.max_regions - 1)?;
         boxes.extend(proposals.iter().map(|p| p.region));
     }
     let options = &extraction.options;
