@@ -74,10 +74,7 @@ impl CaptionModel {
             word_vectors: random::uniform(rng, [vocab, word_dim], 3f32.sqrt() * 0.5, device),
             input: random::linear(rng, word_dim, hidden, scale, device),
             recurrence: random::uniform(rng, [hidden, hidden], bound(hidden), device),
-            output: Linear {
-                bias: Some(random::parameter(log_frequencies.to_vec(), [vocab], device)),
-                ..output
-            },
+            output: Linear { bias: Some(random::parameter(log_frequencies.to_vec(), [vocab], device)), ..output },
         }
     }
 

@@ -90,7 +90,8 @@ mod tests {
     fn dropout_keeps_the_mean_and_repeats_by_seed() {
         let device = Device::flex();
         let ones = Tensor::<1>::ones([20_000], &device);
-        let run = |seed| Dropout::new(stream(seed, 0), 0.3).apply(ones.clone()).into_data().try_to_vec::<f32>().unwrap();
+        let run =
+            |seed| Dropout::new(stream(seed, 0), 0.3).apply(ones.clone()).into_data().try_to_vec::<f32>().unwrap();
         let dropped = run(1);
         let mean = dropped.iter().sum::<f32>() / dropped.len() as f32;
         let zeros = dropped.iter().filter(|&&x| x == 0.0).count() as f32 / dropped.len() as f32;

@@ -72,9 +72,8 @@ impl SentenceBatch {
     /// Rows of a `[steps * sentences]` tensor that hold words, sentence by sentence: `[words of all sentences]`.
     pub fn packed_rows(&self, device: &Device) -> Tensor<1, Int> {
         let sentences = self.len();
-        let rows: Vec<i64> = (0..sentences)
-            .flat_map(|s| (0..self.lengths[s]).map(move |t| (t * sentences + s) as i64))
-            .collect();
+        let rows: Vec<i64> =
+            (0..sentences).flat_map(|s| (0..self.lengths[s]).map(move |t| (t * sentences + s) as i64)).collect();
         let n_rows = rows.len();
         Tensor::from_data(TensorData::new(rows, [n_rows]), device)
     }

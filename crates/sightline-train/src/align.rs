@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use sightline_data::store::{FeatureStore, PhotoFeatures, StoreSettings, StoreWriter};
 use sightline_data::{Dataset, Split, Vocabulary};
 use sightline_model::SentenceBatch;
-use sightline_model::alignment::{AlignmentModel, Objective, Score, features_tensor};
+use sightline_model::alignment::{AlignmentModel, Objective, RegionEncoder, Score, features_tensor};
 use sightline_model::random::{self, Dropout};
 use sightline_model::weights;
 use sightline_search::{Reduction, VectorSets};
@@ -37,6 +37,17 @@ pub fn train(
         return Err(Error::Mismatch(format!(
             "no word stands {} times in the training sentences; lower min_count (--set min_count=1)",
             settings.min_count
+        )));
+    }
+    let conv = &settings.model.conv;
+    if settings.model.encoder == RegionEncoder::Conv && store.dim() < conv.pixels() {
+        return Err(Error::Mismatch(format!(
+            "model.encoder = conv reads crops of {0}x{0} pixels, {1} numbers a region, but {2} has {3}; extract them with \
+             `features --backbone pixels`, or leave model.encoder at none",
+            conv.side,
+            conv.pixels(),
+            store.path().display(),
+            store.dim()
         )));
     }
     let corpus = Corpus::new(dataset, Split::Train, store, &vocabulary)?;

@@ -96,8 +96,8 @@ impl Checkpoint {
             .chain(self.optimizer.iter().map(|(name, w)| (format!("optimizer/{name}"), w)))
             .collect();
         let tensors = all.iter().map(|(name, weight)| (name.clone(), weight.shape.clone())).collect();
-        let header = serde_json::to_vec(&FileHeader { header: self.header.clone(), tensors })
-            .expect("a header is plain data");
+        let header =
+            serde_json::to_vec(&FileHeader { header: self.header.clone(), tensors }).expect("a header is plain data");
         sightline_data::write::atomically(path, |file| {
             let mut writer = Hashing { inner: file, hash: Xxh3::new() };
             writer.write_all(MAGIC)?;

@@ -37,12 +37,7 @@ pub struct Corpus<'a> {
 
 impl<'a> Corpus<'a> {
     /// Joins a split with the store; an error if no photo of the split has vectors.
-    pub fn new(
-        dataset: &'a Dataset,
-        split: Split,
-        store: &'a FeatureStore,
-        vocabulary: &Vocabulary,
-    ) -> Result<Self> {
+    pub fn new(dataset: &'a Dataset, split: Split, store: &'a FeatureStore, vocabulary: &Vocabulary) -> Result<Self> {
         let (mut photos, mut missing, mut wordless_sentences) = (Vec::new(), Vec::new(), 0);
         for (image_idx, image) in dataset.images.iter().enumerate().filter(|(_, image)| image.split == split) {
             let Some(position) = store.position(&image.path) else {
@@ -88,7 +83,8 @@ impl<'a> Corpus<'a> {
             .photos
             .iter()
             .map(|photo| {
-                let mut own: Vec<usize> = (0..photo.sentences.len()).filter(|&s| !photo.sentences[s].is_empty()).collect();
+                let mut own: Vec<usize> =
+                    (0..photo.sentences.len()).filter(|&s| !photo.sentences[s].is_empty()).collect();
                 own.shuffle(&mut rng);
                 own
             })

@@ -34,7 +34,9 @@ pub enum Error {
     #[error("{0}")]
     Mismatch(String),
     /// Training left the numbers: the loss is no longer finite.
-    #[error("the loss became {loss} at step {step}; try a smaller learning rate or initial scale (now {learning_rate:e})")]
+    #[error(
+        "the loss became {loss} at step {step}; try a smaller learning rate or initial scale (now {learning_rate:e})"
+    )]
     Diverged {
         /// Step of the optimiser.
         step: u64,

@@ -268,10 +268,8 @@ mod tests {
                 epsilon: 1e-6,
                 ..OptimizerSettings::default()
             };
-            let mut module = Two {
-                matrix: random::constant([1, 2], 1.5, &device),
-                bias: random::constant([3], -0.5, &device),
-            };
+            let mut module =
+                Two { matrix: random::constant([1, 2], 1.5, &device), bias: random::constant([3], -0.5, &device) };
             let mut optimizer = Optimizer::default();
             let factors = [1.0, -3.0, 0.5, 0.25];
             for (step, factor) in factors.iter().enumerate() {

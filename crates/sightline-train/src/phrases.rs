@@ -59,8 +59,10 @@ impl Phrases {
     ) -> Result<Self> {
         aligner.check(store)?;
         let mut photos = BTreeMap::new();
-        let corpora =
-            splits.iter().map(|&split| Corpus::new(dataset, split, store, &aligner.vocabulary)).collect::<Result<Vec<_>>>()?;
+        let corpora = splits
+            .iter()
+            .map(|&split| Corpus::new(dataset, split, store, &aligner.vocabulary))
+            .collect::<Result<Vec<_>>>()?;
         let total = corpora.iter().map(|corpus| corpus.photos.len()).sum();
         let mut done = 0;
         for corpus in &corpora {
@@ -102,8 +104,8 @@ impl Phrases {
     pub fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read(path).map_err(Error::io("read the phrases", path))?;
         let damaged = |message: String| Error::Checkpoint { path: path.to_owned(), message };
-        let phrases: Self = serde_json::from_slice(&text)
-            .map_err(|e| damaged(format!("no phrases of `sightline align` ({e})")))?;
+        let phrases: Self =
+            serde_json::from_slice(&text).map_err(|e| damaged(format!("no phrases of `sightline align` ({e})")))?;
         if phrases.version != VERSION {
             return Err(damaged(format!("version {}; this program reads version {VERSION}", phrases.version)));
         }

@@ -116,9 +116,10 @@ where
             .split_once('=')
             .ok_or_else(|| in_assignment("expected key=value, model.dim=512 for example".into()))?;
         let value = parse_value(value.trim());
-        let nested = key.trim().rsplit('.').fold(value, |value, part| {
-            toml::Value::Table(toml::Table::from_iter([(part.to_owned(), value)]))
-        });
+        let nested = key
+            .trim()
+            .rsplit('.')
+            .fold(value, |value, part| toml::Value::Table(toml::Table::from_iter([(part.to_owned(), value)])));
         overlay(&mut settings, nested, &mut Vec::new()).map_err(in_assignment)?;
         source = format!("--set {assignment}");
     }

@@ -122,8 +122,7 @@ pub(crate) fn train<T: Task>(task: &T, model: T::Model, plan: Plan<'_>, control:
             return Err(damaged(format!("this run was started with other data: {what}")));
         }
         model = weights::import(model, checkpoint.model).map_err(|e| damaged(e.to_string()))?;
-        optimizer =
-            Optimizer::import(checkpoint.optimizer, &device.clone().without_autodiff()).map_err(damaged)?;
+        optimizer = Optimizer::import(checkpoint.optimizer, &device.clone().without_autodiff()).map_err(damaged)?;
         header.progress = checkpoint.header.progress;
     }
     let mut progress = header.progress.clone();

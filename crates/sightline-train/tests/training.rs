@@ -4,7 +4,9 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use sightline_data::{BoxXyxy, Dataset, FeatureStore, Image, PhotoFeatures, Sentence, Split, StoreSettings, StoreWriter};
+use sightline_data::{
+    BoxXyxy, Dataset, FeatureStore, Image, PhotoFeatures, Sentence, Split, StoreSettings, StoreWriter,
+};
 use sightline_data::{VectorMode, tokens::tokenize};
 use sightline_model::Device;
 use sightline_model::alignment::{AlignmentSettings, Objective, Score};
@@ -80,7 +82,7 @@ fn adam() -> OptimizerSettings {
 fn align_settings(objective: Objective) -> AlignSettings {
     let unit_vectors = objective == Objective::Contrastive;
     AlignSettings {
-        epochs: 60,
+        epochs: 120,
         batch: 4,
         min_count: 1,
         model: AlignmentSettings {
@@ -129,7 +131,7 @@ fn both_objectives_overfit_and_decode() {
         let settings = align_settings(objective);
         let run = RunFolder::create(&folder.path().join("run"), &settings).unwrap();
         let outcome = until(u64::MAX, |c| align::train(&dataset, &store, &settings, &run, false, &device, c));
-        assert_eq!((outcome.stopped, outcome.progress.epoch), (false, 60));
+        assert_eq!((outcome.stopped, outcome.progress.epoch), (false, 120));
 
         let aligner = Aligner::new(RunFolder::model(run.path(), &[Kind::Alignment]).unwrap(), &device).unwrap();
         let corpus = Corpus::new(&dataset, Split::Val, &store, &aligner.vocabulary).unwrap();
@@ -172,7 +174,8 @@ fn checkpoints(stops: &[u64], captions: bool) -> (Vec<u8>, Vec<u8>) {
     let path = folder.path().join("run");
     let of_align = AlignSettings { epochs: 5, ..align_settings(Objective::SumHinge) };
     let of_caption = CaptionRunSettings { epochs: 5, ..caption_settings() };
-    let run = if captions { RunFolder::create(&path, &of_caption) } else { RunFolder::create(&path, &of_align) }.unwrap();
+    let run =
+        if captions { RunFolder::create(&path, &of_caption) } else { RunFolder::create(&path, &of_align) }.unwrap();
     let mut resume = false;
     for &steps in stops.iter().chain([&u64::MAX]) {
         let outcome = until(steps, |c| match captions {

@@ -90,10 +90,10 @@ pub fn proposer(spec: &str, ui: &Ui) -> anyhow::Result<Box<dyn RegionProposer>> 
             }
             Ok(Box::new(boxes))
         }
-        _ => Err(Usage(format!(
-            "regions {spec}: expected selective_search, nanodet=FILE.onnx or boxes=FILE.json"
-        ))
-        .into()),
+        _ => {
+            Err(Usage(format!("regions {spec}: expected selective_search, nanodet=FILE.onnx or boxes=FILE.json"))
+                .into())
+        }
     }
 }
 

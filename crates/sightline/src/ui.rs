@@ -57,9 +57,9 @@ pub fn is_usage(error: &anyhow::Error) -> bool {
 
 /// Whether whoever read our output has gone, as `head` does: no error of ours.
 pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
-    })
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe))
 }
 
 /// The whole chain of an error as one line.

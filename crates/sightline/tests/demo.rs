@@ -7,7 +7,7 @@ use sightline::ui::Ui;
 const QUIET: Ui = Ui { json: false, quiet: true };
 
 fn small() -> Plan {
-    Plan { train: 160, val: 20, test: 30, align_epochs: 5, caption_epochs: 3, panels: 3, ..Plan::default() }
+    Plan { train: 320, val: 20, test: 30, align_epochs: 12, caption_epochs: 3, panels: 3, ..Plan::default() }
 }
 
 #[test]

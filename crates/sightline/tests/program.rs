@@ -46,7 +46,8 @@ impl Collection {
         let folder = tempfile::tempdir().unwrap();
         let scenes = scenes::generate(5, 40);
         scenes::write_pictures(&scenes, &folder.path().join("photos")).unwrap();
-        let dataset = scenes::to_dataset(&scenes, folder.path().join("photos"), &[(Split::Train, 30), (Split::Val, 10)]);
+        let dataset =
+            scenes::to_dataset(&scenes, folder.path().join("photos"), &[(Split::Train, 30), (Split::Val, 10)]);
         dataset.save(&folder.path().join("dataset.json")).unwrap();
         Self { folder }
     }
@@ -63,7 +64,15 @@ impl Collection {
 }
 
 const SMALL: [&str; 10] = [
-    "--set", "epochs=1", "--set", "min_count=1", "--set", "batch=10", "--set", "optimizer.kind=adam", "--set",
+    "--set",
+    "epochs=1",
+    "--set",
+    "min_count=1",
+    "--set",
+    "batch=10",
+    "--set",
+    "optimizer.kind=adam",
+    "--set",
     "optimizer.learning_rate=1e-3",
 ];
 
@@ -92,9 +101,8 @@ fn every_command_on_a_small_collection() {
     assert!(bleu["bleu1"].as_f64().unwrap() > 0.0);
 
     let photo = c.path("photos/scene-00039.png");
-    let described = json(&[
-        "caption", &photo, "--model", &caption, "--n-best", "2", "--regions", "--region-model", &regions,
-    ]);
+    let described =
+        json(&["caption", &photo, "--model", &caption, "--n-best", "2", "--regions", "--region-model", &regions]);
     assert_eq!(described["captions"].as_array().unwrap().len(), 2);
     assert_eq!(described["regions"][0]["box"].as_array().unwrap().len(), 4);
 
@@ -121,7 +129,8 @@ fn mistakes_get_one_line() {
     let (dataset, features) = (c.path("dataset.json"), c.features());
     let data = ["--dataset", &dataset, "--features", &features];
     let run = c.path("run");
-    let train = |assignment: &'static str| [&["train", "align", "-o", &run], &data[..], &["--set", assignment]].concat();
+    let train =
+        |assignment: &'static str| [&["train", "align", "-o", &run], &data[..], &["--set", assignment]].concat();
     fails(&train("model.dimm=3"), 2, &["did you mean model.dim?"]);
     fails(&train("model.dim=many"), 2, &["model.dim"]);
     fails(&train("optimizer.kind=sdg"), 2, &["sdg"]);
@@ -154,8 +163,7 @@ fn one_bad_photo_is_named_and_the_others_go_on() {
     let features = c.path("f.features");
     let record = json(&["features", &c.path("dataset.json"), "-o", &features, "--backbone", "pixels"]);
     assert_eq!((&record["photos"], &record["done"]), (&37.into(), &37.into()));
-    let failed: Vec<&str> =
-        record["failed"].as_array().unwrap().iter().map(|f| f["image"].as_str().unwrap()).collect();
+    let failed: Vec<&str> = record["failed"].as_array().unwrap().iter().map(|f| f["image"].as_str().unwrap()).collect();
     assert_eq!(failed, ["scene-00003.png", "scene-00004.png", "scene-00005.png"]);
 
     // A second run reads only what the first could not, and adds what has been mended.
@@ -167,8 +175,17 @@ fn one_bad_photo_is_named_and_the_others_go_on() {
 #[test]
 fn help_has_examples() {
     for command in [
-        &["demo"][..], &["dataset", "import"], &["dataset", "show"], &["features"], &["train", "align"],
-        &["train", "caption"], &["align"], &["eval", "retrieval"], &["eval", "caption"], &["caption"], &["serve"],
+        &["demo"][..],
+        &["dataset", "import"],
+        &["dataset", "show"],
+        &["features"],
+        &["train", "align"],
+        &["train", "caption"],
+        &["align"],
+        &["eval", "retrieval"],
+        &["eval", "caption"],
+        &["caption"],
+        &["serve"],
     ] {
         let output = sightline(&[command, &["--help"]].concat());
         let text = String::from_utf8(output.stdout).unwrap();

@@ -67,8 +67,17 @@ impl StoreSettings {
             }
         };
         // Taken apart so that a new field cannot be forgotten here.
-        let Self { backbone, backbone_checksum, dim, vectors, regions, regions_checksum, max_regions, extra, sources: _ } =
-            self;
+        let Self {
+            backbone,
+            backbone_checksum,
+            dim,
+            vectors,
+            regions,
+            regions_checksum,
+            max_regions,
+            extra,
+            sources: _,
+        } = self;
         let quoted = |text: &str| format!("`{text}`");
         compare("backbone", quoted(backbone), quoted(&other.backbone));
         compare("backbone_checksum", quoted(backbone_checksum), quoted(&other.backbone_checksum));

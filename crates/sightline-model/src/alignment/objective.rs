@@ -1,7 +1,7 @@
 //! What the alignment model minimises over a batch of pairs, given all scores of the batch.
 
-use burn::tensor::activation::{log_softmax, relu};
 use burn::tensor::Tensor;
+use burn::tensor::activation::{log_softmax, relu};
 use serde::{Deserialize, Serialize};
 
 /// The loss over a square matrix of scores whose diagonal holds the true pairs.

@@ -204,7 +204,8 @@ mod tests {
         let check = |photo: &Photo, object: [u32; 4]| {
             let truth = BoxXyxy::from(object.map(|v| v as f32));
             for ranking in [Ranking::Agreement, Ranking::Paper { seed: 7 }] {
-                let proposals = SelectiveSearch { ranking, ..SelectiveSearch::default() }.propose("", photo, 19).unwrap();
+                let proposals =
+                    SelectiveSearch { ranking, ..SelectiveSearch::default() }.propose("", photo, 19).unwrap();
                 let best = proposals.iter().map(|p| p.region.iou(&truth)).fold(0.0, f32::max);
                 assert!(best > 0.8, "{ranking:?}: {object:?} in {photo:?}, got {proposals:?}");
             }

@@ -160,7 +160,8 @@ fn describe(
     let options = &extraction.options;
     let photos = [photo];
     let all_boxes = [boxes];
-    let vectors = region_vectors(&*extraction.backbone, &photos, &all_boxes, options.mode, options.context)?.swap_remove(0);
+    let vectors =
+        region_vectors(&*extraction.backbone, &photos, &all_boxes, options.mode, options.context)?.swap_remove(0);
     // Models are trained on vectors that went through the store's f16.
     let vectors: Vec<f32> = vectors.into_iter().map(|x| half::f16::from_f32(x).to_f32()).collect();
     let (whole, rest) = vectors.split_at(captioner.features.dim);
@@ -170,11 +171,7 @@ fn describe(
             .map(|c| RegionRecord { region_box: c.region_box, text: c.text, log_probability: c.log_probability })
             .collect()
     });
-    Ok(Record {
-        image: path.display().to_string(),
-        captions: captioner.captions(whole, beam).swap_remove(0),
-        regions,
-    })
+    Ok(Record { image: path.display().to_string(), captions: captioner.captions(whole, beam).swap_remove(0), regions })
 }
 
 fn text(record: &Record) -> String {

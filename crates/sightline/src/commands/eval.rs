@@ -202,8 +202,7 @@ pub fn retrieval_table(dataset: &str, report: &RetrievalReport) -> Table {
 /// The retrieval table for a terminal.
 pub fn retrieval_text(report: &RetrievalReport) -> String {
     let mut rows = vec![["", "R@1", "R@5", "R@10", "median rank"].map(str::to_owned).to_vec()];
-    for (name, d) in
-        [("image → sentence", &report.image_to_sentence), ("sentence → image", &report.sentence_to_image)]
+    for (name, d) in [("image → sentence", &report.image_to_sentence), ("sentence → image", &report.sentence_to_image)]
     {
         let mut row = vec![name.to_owned()];
         row.extend([d.r1, d.r5, d.r10].map(|r| format!("{r:.1}")));

@@ -115,7 +115,9 @@ pub fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
     let progress = &outcome.progress;
     if outcome.stopped {
         let run = common.output.display();
-        return Err(Usage(format!("stopped at step {}; `--resume` with -o {run} goes on from here", progress.step)).into());
+        return Err(
+            Usage(format!("stopped at step {}; `--resume` with -o {run} goes on from here", progress.step)).into()
+        );
     }
     let record = json!({
         "run": common.output, "steps": progress.step, "epochs": progress.epoch,

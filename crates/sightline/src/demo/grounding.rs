@@ -61,8 +61,7 @@ pub fn evaluate<'a>(attached: impl Iterator<Item = Attached<'a>>) -> Grounding {
             covered_nouns += 1;
             chance += covering as f64 / boxes.len() as f64;
             hits += usize::from(region.is_some_and(|r| covers(&boxes[r])));
-            let in_object =
-                |b: &BoxXyxy| word.objects.iter().any(|&o| scene.objects[o].region.contains(b.centre()));
+            let in_object = |b: &BoxXyxy| word.objects.iter().any(|&o| scene.objects[o].region.contains(b.centre()));
             points += usize::from(region.is_some_and(|r| in_object(&boxes[r])));
         }
     }

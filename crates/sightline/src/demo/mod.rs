@@ -74,7 +74,10 @@ fn text(demo: &Demo) -> String {
         ("nouns on their object".to_owned(), percent(grounding.accuracy)),
         ("  by chance".to_owned(), percent(grounding.chance)),
         ("nouns whose region has its centre in their object".to_owned(), percent(grounding.pointing)),
-        ("nouns on their object, counting objects that no region covers as misses".to_owned(), percent(grounding.accuracy_of_all)),
+        (
+            "nouns on their object, counting objects that no region covers as misses".to_owned(),
+            percent(grounding.accuracy_of_all),
+        ),
         ("objects that a region covers".to_owned(), percent(grounding.covered)),
         ("BLEU-1 … 4 of captions".to_owned(), demo.bleu.map(|b| format!("{:.1}", 100.0 * b)).join("  ")),
     ];

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use sightline_data::{BoxXyxy, Dataset, FeatureStore, Split, StoreWriter, VectorMode};
+use sightline_data::{BoxXyxy, Dataset, FeatureStore, PhotoFeatures, Split, StoreWriter, VectorMode};
 use sightline_metrics::bleu::BleuCounts;
 use sightline_metrics::retrieval::RetrievalReport;
 use sightline_model::Device;
@@ -165,7 +165,7 @@ fn finished(outcome: &sightline_train::Outcome) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Boxes by Selective Search, the pixels of each as its vector.
+/// Boxes by Selective Search; the pixels of each, its place and its size as its vector.
 fn pixel_store(dataset: &Dataset, path: &Path, ui: &Ui, stop: &AtomicBool) -> anyhow::Result<FeatureStore> {
     let backbone = Pixels::default();
     let proposer = SelectiveSearch::default();
@@ -182,6 +182,29 @@ fn pixel_store(dataset: &Dataset, path: &Path, ui: &Ui, stop: &AtomicBool) -> an
         anyhow::bail!("cannot read the scene {key} back: {reason}");
     }
     let order: Vec<String> = photos.into_iter().map(|(key, _)| key).collect();
+    writer.finish(&order)?;
+    with_geometry(&FeatureStore::open(path)?, &path.with_extension("geometry.features"))
+}
+
+/// The store with each region's box behind its vector: centre, width, height and area as parts of the photo's, around 0.
+/// A crop squashed to a square no longer shows how large a thing is, or where.
+fn with_geometry(store: &FeatureStore, path: &Path) -> anyhow::Result<FeatureStore> {
+    let mut settings = store.settings().clone();
+    settings.dim += 5;
+    settings.extra.insert("geometry".into(), "centre, size, area".into());
+    let writer = StoreWriter::create_or_resume(path, &settings)?;
+    for photo in store.iter() {
+        let (width, height) = (photo.width as f32, photo.height as f32);
+        let mut vectors = Vec::with_capacity(photo.n_regions() * settings.dim);
+        for (region_box, vector) in photo.boxes().zip(photo.vectors().chunks(store.dim())) {
+            let (x, y) = region_box.centre();
+            let (w, h) = (region_box.width() / width, region_box.height() / height);
+            vectors.extend_from_slice(vector);
+            vectors.extend([x / width, y / height, w, h, (w * h).sqrt()].map(|part| 4.0 * (part - 0.5)));
+        }
+        writer.append(&PhotoFeatures { vectors, ..photo.to_features() })?;
+    }
+    let order: Vec<String> = store.keys().map(str::to_owned).collect();
     writer.finish(&order)?;
     Ok(FeatureStore::open(path)?)
 }
