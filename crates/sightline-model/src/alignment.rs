@@ -128,7 +128,7 @@ impl AlignmentModel {
         let word_vectors = random::uniform(rng, [vocab, word_dim], (3.0 / word_dim as f32).sqrt(), device);
         let (encoder, encoded) = match settings.encoder {
             RegionEncoder::None => (None, features),
-            RegionEncoder::Conv => (Some(ConvEncoder::new(&settings.conv, features, rng, device)), settings.conv.dim),
+            RegionEncoder::Conv => (Some(ConvEncoder::new(&settings.conv, rng, device)), settings.conv.dim),
         };
         Self {
             encoder,

@@ -16,8 +16,7 @@ use crate::random;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ConvSettings {
-    /// Width and height of a crop, in pixels; its features are `3 * side * side` numbers, channel by channel, and then
-    /// whatever else is known of the region, its place and size say.
+    /// Width and height of a crop, in pixels; its features are [`ConvSettings::pixels`] numbers, channel by channel.
     pub side: usize,
     /// Output channels of the three 3×3 convolutions, each of stride 2.
     pub channels: [usize; 3],
@@ -26,7 +25,7 @@ pub struct ConvSettings {
 }
 
 impl ConvSettings {
-    /// How many of a region's features are pixels.
+    /// Numbers a crop.
     pub fn pixels(&self) -> usize {
         3 * self.side * self.side
     }
@@ -53,9 +52,8 @@ pub struct ConvEncoder {
 }
 
 impl ConvEncoder {
-    /// An encoder with random weights (He initialisation) for regions of `features` numbers, pixels first.
-    pub fn new(settings: &ConvSettings, features: usize, rng: &mut ChaCha8Rng, device: &Device) -> Self {
-        let others = features.checked_sub(settings.pixels()).expect("the features begin with the pixels of a crop");
+    /// An encoder with random weights (He initialisation).
+    pub fn new(settings: &ConvSettings, rng: &mut ChaCha8Rng, device: &Device) -> Self {
         let [c1, c2, c3] = settings.channels;
         let mut kernel = |inputs: usize, outputs: usize| {
             random::uniform(rng, [outputs, inputs, 3, 3], (6.0 / (9 * inputs) as f32).sqrt(), device)
@@ -69,27 +67,20 @@ impl ConvEncoder {
             bias_2: random::constant([c2], 0.0, device),
             kernel_3,
             bias_3: random::constant([c3], 0.0, device),
-            output: random::linear(rng, c3 * last * last + others, settings.dim, std::f32::consts::SQRT_2, device),
+            output: random::linear(rng, c3 * last * last, settings.dim, std::f32::consts::SQRT_2, device),
             side: settings.side,
         }
     }
 
-    /// `[regions, features] -> [regions, dim]`.
-    pub fn forward(&self, features: Tensor<2>) -> Tensor<2> {
-        let [regions, n_features] = features.dims();
-        let pixels = 3 * self.side * self.side;
-        let others = (n_features > pixels).then(|| features.clone().narrow(1, pixels, n_features - pixels));
-        let mut x = features.narrow(1, 0, pixels).reshape([regions, 3, self.side, self.side]);
+    /// `[regions, 3 * side * side] -> [regions, dim]`.
+    pub fn forward(&self, crops: Tensor<2>) -> Tensor<2> {
+        let [regions, _] = crops.dims();
+        let mut x = crops.reshape([regions, 3, self.side, self.side]);
         let layers = [(&self.kernel_1, &self.bias_1), (&self.kernel_2, &self.bias_2), (&self.kernel_3, &self.bias_3)];
         for (kernel, bias) in layers {
             let options = ConvOptions::new([2, 2], [1, 1], [1, 1], 1);
             x = relu(conv2d(x, kernel.val(), Some(bias.val()), options));
         }
-        let seen = x.flatten(1, 3); // [regions, channels of the last layer * its pixels]
-        let known = match others {
-            Some(others) => Tensor::cat(vec![seen, others], 1),
-            None => seen,
-        };
-        relu(self.output.forward(known))
+        relu(self.output.forward(x.flatten(1, 3)))
     }
 }

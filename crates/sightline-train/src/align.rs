@@ -40,7 +40,7 @@ pub fn train(
         )));
     }
     let conv = &settings.model.conv;
-    if settings.model.encoder == RegionEncoder::Conv && store.dim() < conv.pixels() {
+    if settings.model.encoder == RegionEncoder::Conv && store.dim() != conv.pixels() {
         return Err(Error::Mismatch(format!(
             "model.encoder = conv reads crops of {0}x{0} pixels, {1} numbers a region, but {2} has {3}; extract them with \
              `features --backbone pixels`, or leave model.encoder at none",

@@ -119,7 +119,7 @@ fn gradients_agree_with_differences() {
         (Objective::Contrastive, false, Score::MaxOverRegions, RegionEncoder::Conv),
     ] {
         let conv = ConvSettings { side: 6, channels: [2, 3, 4], dim: 5 };
-        let features = if encoder == RegionEncoder::Conv { conv.pixels() + 2 } else { FEATURES };
+        let features = if encoder == RegionEncoder::Conv { conv.pixels() } else { FEATURES };
         let settings = AlignmentSettings { objective, unit_vectors, score, encoder, conv, ..settings() };
         let (_, counts, sentences) = batch();
         let values: Vec<f32> = (0..8 * features).map(|i| ((i * 37 % 23) as f32 - 11.0) / 11.0).collect();

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use sightline_data::BoxXyxy;
+use sightline_model::decode::viterbi;
 use sightline_search::VectorSets;
 
 use super::scenes::{Scene, WordKind};
@@ -77,13 +78,13 @@ pub fn evaluate<'a>(attached: impl Iterator<Item = Attached<'a>>) -> Grounding {
     }
 }
 
-/// The best region of every word of one sentence.
-pub fn best_regions(regions: &VectorSets, photo: usize, words: &VectorSets, sentence: usize) -> Vec<usize> {
+/// The region of every word of one sentence, neighbours together as `affinity` says (equations 10 to 12).
+pub fn attach(regions: &VectorSets, photo: usize, words: &VectorSets, sentence: usize, affinity: f32) -> Vec<usize> {
     if words.count(sentence) == 0 {
         return Vec::new();
     }
-    let evidence = sightline_search::evidence(regions.get(photo), words.get(sentence), regions.dim());
-    evidence.iter().map(|e| e.region).collect()
+    let products = sightline_search::products(regions.get(photo), words.get(sentence), regions.dim());
+    viterbi(&products, regions.count(photo), affinity)
 }
 
 #[cfg(test)]

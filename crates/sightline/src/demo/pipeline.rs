@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use sightline_data::{BoxXyxy, Dataset, FeatureStore, PhotoFeatures, Split, StoreWriter, VectorMode};
+use sightline_data::{BoxXyxy, Dataset, FeatureStore, Split, StoreWriter, VectorMode};
 use sightline_metrics::bleu::BleuCounts;
 use sightline_metrics::retrieval::RetrievalReport;
 use sightline_model::Device;
@@ -69,6 +69,9 @@ impl Default for Plan {
     }
 }
 
+/// β of equation 12: what two neighbouring words gain on the same region.
+const AFFINITY: f32 = 0.1;
+
 /// What came out.
 #[derive(Debug, Clone)]
 pub struct Demo {
@@ -109,7 +112,7 @@ pub(super) fn run(plan: &Plan, ui: &Ui) -> anyhow::Result<Demo> {
     })?)?;
     let aligner = Aligner::new(RunFolder::model(run.path(), &[Kind::Alignment])?, &device)?;
 
-    let phrases = Phrases::decode(&aligner, &dataset, &store, &[Split::Train, Split::Val], 0.1, |_, _| {})?;
+    let phrases = Phrases::decode(&aligner, &dataset, &store, &[Split::Train, Split::Val], AFFINITY, |_, _| {})?;
     ui.say(format_args!("{} decoded after {:.0} s", count(phrases.len(), "phrase"), started.elapsed().as_secs_f64()));
     let vectors = aligner.encode_store(&store, &work.join("vectors.features"))?;
 
@@ -127,7 +130,11 @@ pub(super) fn run(plan: &Plan, ui: &Ui) -> anyhow::Result<Demo> {
     let corpus = Corpus::new(&dataset, Split::Test, &store, &aligner.vocabulary)?;
     let scores = evaluate::scores(&aligner, &corpus);
     let retrieval = scores.report();
-    let grounding = ground(&aligner, &corpus, &scenes[plan.train + plan.val..]);
+    let grounding = ground(&aligner, &corpus, &scenes[plan.train + plan.val..], AFFINITY);
+    for b in [0.0, 0.02, 0.05, 0.1, 0.2, 0.4] {
+        let g = ground(&aligner, &corpus, &scenes[plan.train + plan.val..], b);
+        ui.say(format_args!("TMP {b} {g:?}"));
+    }
     let caption_corpus = Corpus::new(&dataset, Split::Test, &vectors, &whole.vocabulary)?;
     let bleu = bleu_of(&whole, &caption_corpus);
     let seconds = started.elapsed().as_secs_f64();
@@ -165,7 +172,7 @@ fn finished(outcome: &sightline_train::Outcome) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Boxes by Selective Search; the pixels of each, its place and its size as its vector.
+/// Boxes by Selective Search, the pixels of each as its vector.
 fn pixel_store(dataset: &Dataset, path: &Path, ui: &Ui, stop: &AtomicBool) -> anyhow::Result<FeatureStore> {
     let backbone = Pixels::default();
     let proposer = SelectiveSearch::default();
@@ -182,29 +189,6 @@ fn pixel_store(dataset: &Dataset, path: &Path, ui: &Ui, stop: &AtomicBool) -> an
         anyhow::bail!("cannot read the scene {key} back: {reason}");
     }
     let order: Vec<String> = photos.into_iter().map(|(key, _)| key).collect();
-    writer.finish(&order)?;
-    with_geometry(&FeatureStore::open(path)?, &path.with_extension("geometry.features"))
-}
-
-/// The store with each region's box behind its vector: centre, width, height and area as parts of the photo's, around 0.
-/// A crop squashed to a square no longer shows how large a thing is, or where.
-fn with_geometry(store: &FeatureStore, path: &Path) -> anyhow::Result<FeatureStore> {
-    let mut settings = store.settings().clone();
-    settings.dim += 5;
-    settings.extra.insert("geometry".into(), "centre, size, area".into());
-    let writer = StoreWriter::create_or_resume(path, &settings)?;
-    for photo in store.iter() {
-        let (width, height) = (photo.width as f32, photo.height as f32);
-        let mut vectors = Vec::with_capacity(photo.n_regions() * settings.dim);
-        for (region_box, vector) in photo.boxes().zip(photo.vectors().chunks(store.dim())) {
-            let (x, y) = region_box.centre();
-            let (w, h) = (region_box.width() / width, region_box.height() / height);
-            vectors.extend_from_slice(vector);
-            vectors.extend([x / width, y / height, w, h, (w * h).sqrt()].map(|part| 4.0 * (part - 0.5)));
-        }
-        writer.append(&PhotoFeatures { vectors, ..photo.to_features() })?;
-    }
-    let order: Vec<String> = store.keys().map(str::to_owned).collect();
     writer.finish(&order)?;
     Ok(FeatureStore::open(path)?)
 }
@@ -259,7 +243,7 @@ fn caption_settings(plan: &Plan) -> CaptionRunSettings {
 }
 
 /// Attaches every word of the test scenes' sentences to its best region and compares with the truth.
-fn ground(aligner: &Aligner, corpus: &Corpus<'_>, test: &[Scene]) -> Grounding {
+fn ground(aligner: &Aligner, corpus: &Corpus<'_>, test: &[Scene], affinity: f32) -> Grounding {
     let positions: Vec<usize> = corpus.photos.iter().map(|photo| photo.position).collect();
     let regions = aligner.regions(corpus.store, &positions);
     let boxes: Vec<Vec<BoxXyxy>> = positions.iter().map(|&p| corpus.store.get(p).boxes().collect()).collect();
@@ -269,7 +253,7 @@ fn ground(aligner: &Aligner, corpus: &Corpus<'_>, test: &[Scene]) -> Grounding {
         (0..scene.sentences.len()).map(move |sentence| Attached {
             scene,
             sentence,
-            regions: grounding::best_regions(regions, photo, &words, sentence),
+            regions: grounding::attach(regions, photo, &words, sentence, affinity),
             known: scene.sentences[sentence].words.iter().map(|w| aligner.vocabulary.get(&w.word).is_some()).collect(),
             boxes,
         })

@@ -1,7 +1,7 @@
 //! The report: tables, and photos with a line from every word to the centre of its region (the paper's figure 5) and
 //! with their captions (figure 7), as one HTML page that asks nothing of any network.
 //!
-//! [`Report`] is the record, [`render`] the page, [`write`] and [`read_json`] its files.
+//! [`Report`] is the record, [`render`] the page, [`write()`] and [`read_json`] its files.
 
 mod figure;
 mod page;
