@@ -13,7 +13,7 @@ use sightline_model::weights;
 use sightline_search::{Reduction, VectorSets};
 
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
-use crate::corpus::{Corpus, gather};
+use crate::corpus::{Corpus, gather, training_vocabulary};
 use crate::evaluate;
 use crate::run::RunFolder;
 use crate::settings::AlignSettings;
@@ -32,13 +32,7 @@ pub fn train(
     device: &Device,
     control: &mut Control<'_>,
 ) -> Result<Outcome> {
-    let vocabulary = dataset.vocabulary(settings.min_count);
-    if vocabulary.is_empty() {
-        return Err(Error::Mismatch(format!(
-            "no word stands {} times in the training sentences; lower min_count (--set min_count=1)",
-            settings.min_count
-        )));
-    }
+    let vocabulary = training_vocabulary(dataset, settings.min_count)?;
     let conv = &settings.model.conv;
     if settings.model.encoder == RegionEncoder::Conv && store.dim() != conv.pixels() {
         return Err(Error::Mismatch(format!(

@@ -14,7 +14,7 @@ use sightline_model::weights;
 
 use crate::align::check_features;
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
-use crate::corpus::Corpus;
+use crate::corpus::{Corpus, training_vocabulary};
 use crate::phrases::Phrases;
 use crate::run::RunFolder;
 use crate::settings::CaptionRunSettings;
@@ -35,13 +35,7 @@ pub fn train(
     device: &Device,
     control: &mut Control<'_>,
 ) -> Result<Outcome> {
-    let vocabulary = dataset.vocabulary(settings.min_count);
-    if vocabulary.is_empty() {
-        return Err(Error::Mismatch(format!(
-            "no word stands {} times in the training sentences; lower min_count (--set min_count=1)",
-            settings.min_count
-        )));
-    }
+    let vocabulary = training_vocabulary(dataset, settings.min_count)?;
     let (kind, items, validation) = match phrases {
         None => (
             Kind::Caption,

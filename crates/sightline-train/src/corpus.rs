@@ -107,6 +107,17 @@ impl<'a> Corpus<'a> {
     }
 }
 
+/// The words of the training split seen at least `min_count` times; an error if there is none.
+pub(crate) fn training_vocabulary(dataset: &Dataset, min_count: u64) -> Result<Vocabulary> {
+    let vocabulary = dataset.vocabulary(min_count);
+    if vocabulary.is_empty() {
+        return Err(Error::Mismatch(format!(
+            "no word stands {min_count} times in the training sentences; lower min_count (--set min_count=1)"
+        )));
+    }
+    Ok(vocabulary)
+}
+
 /// Region vectors of photos of a store, end to end, as f32: `[regions of all photos, dim]`.
 pub fn gather(store: &FeatureStore, positions: impl Iterator<Item = usize>) -> (Vec<f32>, RegionCounts) {
     let dim = store.dim();

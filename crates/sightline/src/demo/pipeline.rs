@@ -61,8 +61,8 @@ impl Default for Plan {
             train: 1000,
             val: 100,
             test: 200,
-            align_epochs: 12,
-            caption_epochs: 6,
+            align_epochs: 9,
+            caption_epochs: 4,
             panels: 24,
             assignments: Vec::new(),
         }
@@ -70,7 +70,7 @@ impl Default for Plan {
 }
 
 /// β of equation 12: what two neighbouring words gain on the same region.
-const AFFINITY: f32 = 0.1;
+const AFFINITY: f32 = 0.05;
 
 /// What came out.
 #[derive(Debug, Clone)]
@@ -131,10 +131,6 @@ pub(super) fn run(plan: &Plan, ui: &Ui) -> anyhow::Result<Demo> {
     let scores = evaluate::scores(&aligner, &corpus);
     let retrieval = scores.report();
     let grounding = ground(&aligner, &corpus, &scenes[plan.train + plan.val..], AFFINITY);
-    for b in [0.0, 0.02, 0.05, 0.1, 0.2, 0.4] {
-        let g = ground(&aligner, &corpus, &scenes[plan.train + plan.val..], b);
-        ui.say(format_args!("TMP {b} {g:?}"));
-    }
     let caption_corpus = Corpus::new(&dataset, Split::Test, &vectors, &whole.vocabulary)?;
     let bleu = bleu_of(&whole, &caption_corpus);
     let seconds = started.elapsed().as_secs_f64();
