@@ -110,8 +110,6 @@ pub struct AlignmentModel {
     log_logit_scale: Param<Tensor<1>>,
     #[module(skip)]
     unit_vectors: bool,
-    #[module(skip)]
-    frozen_words: bool,
 }
 
 impl AlignmentModel {
@@ -124,7 +122,7 @@ impl AlignmentModel {
         device: &Device,
     ) -> Self {
         let AlignmentSettings { dim, hidden, word_dim, initial_scale: scale, .. } = *settings;
-        let frozen_words = settings.word_vectors == WordVectors::Frozen;
+        let learned = settings.word_vectors == WordVectors::Learned;
         let word_vectors = random::uniform(rng, [vocab, word_dim], (3.0 / word_dim as f32).sqrt(), device);
         let (encoder, encoded) = match settings.encoder {
             RegionEncoder::None => (None, features),
@@ -133,14 +131,13 @@ impl AlignmentModel {
         Self {
             encoder,
             regions: random::linear(rng, encoded, dim, scale, device),
-            word_vectors: word_vectors.set_require_grad(!frozen_words),
+            word_vectors: word_vectors.set_require_grad(learned),
             input: random::linear(rng, word_dim, hidden, scale, device),
             left_to_right: random::linear(rng, hidden, hidden, scale, device),
             right_to_left: random::linear(rng, hidden, hidden, scale, device),
             output: random::linear(rng, hidden, dim, scale, device),
             log_logit_scale: random::constant([1], settings.logit_scale.ln(), device),
             unit_vectors: settings.unit_vectors,
-            frozen_words,
         }
     }
 
