@@ -4,6 +4,7 @@
 //! Dimensions, everywhere in Sightline by these names: `batch images sentences regions words dim hidden vocab`.
 
 pub mod boxes;
+pub mod categories;
 pub mod checksum;
 pub mod dataset;
 mod error;

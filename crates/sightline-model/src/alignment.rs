@@ -1,21 +1,26 @@
 //! The alignment model: photos and sentences as sets of vectors in one space (paper, section 3.1, equations 1 to 9).
 
+mod attention;
+mod image;
 mod objective;
 mod score;
+mod sentence;
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
-use burn::tensor::activation::relu;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::SentenceBatch;
-use crate::conv::{ConvEncoder, ConvSettings};
+use crate::conv::ConvSettings;
 use crate::random::{self, Dropout, drop_out};
 
-pub use objective::Objective;
+pub use image::{GEOMETRY, ImageSide, geometry};
+pub use objective::{Objective, Pairing};
 pub use score::{RegionCounts, Score};
+pub use sentence::{Encoder, SentenceEncoder};
 
 /// Where word vectors come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,14 +52,28 @@ pub struct AlignmentSettings {
     pub hidden: usize,
     /// Length of the word vectors (paper: 300).
     pub word_dim: usize,
+    /// What makes a word's vector know its neighbours.
+    pub sentence_encoder: SentenceEncoder,
     /// What comes before the projection.
     pub encoder: RegionEncoder,
     /// Sizes of the convolutional encoder, where there is one.
     pub conv: ConvSettings,
     /// Where word vectors come from.
     pub word_vectors: WordVectors,
+    /// Whether each region feature is brought to mean 0 and deviation 1 over the training photos (the paper: no).
+    pub standardize: bool,
+    /// Whether the place and size of its box stand beside a region's features.
+    pub geometry: bool,
+    /// Whether the whole photo's features add to every region's vector.
+    pub context: bool,
+    /// Whether the regions of a photo pass through one layer of self-attention.
+    pub region_attention: bool,
+    /// Whether photo and sentence have a vector of their own beside their parts' vectors; its product adds to the score.
+    pub whole: bool,
     /// Dropout probability of region features, word vectors and summed states; never inside the recurrence.
     pub dropout: f32,
+    /// Probability that a word of a training sentence is left blank.
+    pub word_dropout: f32,
     /// Standard deviation of initial weights, in units of `1 / sqrt(inputs)`.
     pub initial_scale: f32,
     /// Whether region and word vectors are scaled to length 1 (the paper: no).
@@ -75,10 +94,17 @@ impl Default for AlignmentSettings {
             dim: 1000,
             hidden: 300,
             word_dim: 300,
+            sentence_encoder: SentenceEncoder::Brnn,
             encoder: RegionEncoder::None,
             conv: ConvSettings::default(),
             word_vectors: WordVectors::Learned,
+            standardize: false,
+            geometry: false,
+            context: false,
+            region_attention: false,
+            whole: false,
             dropout: 0.2,
+            word_dropout: 0.0,
             initial_scale: 1.0,
             unit_vectors: false,
             score: Score::MaxOverRegions,
@@ -89,56 +115,93 @@ impl Default for AlignmentSettings {
     }
 }
 
-/// Region projection (equation 1) and sentence encoder (equations 2 to 6).
+/// Region projection (equation 1) and sentence encoder (equations 2 to 6), with their variants.
 #[derive(Module, Debug)]
 pub struct AlignmentModel {
-    /// Pixels to vectors, where region features are pixels.
-    encoder: Option<ConvEncoder>,
-    /// `W_m`, `b_m`: `[features] -> [dim]`.
-    regions: Linear,
+    image: ImageSide,
     /// `W_w`: `[vocab, word_dim]`.
     word_vectors: Param<Tensor<2>>,
-    /// `W_e`, `b_e`: `[word_dim] -> [hidden]`.
-    input: Linear,
-    /// `W_f`, `b_f`: `[hidden] -> [hidden]`.
-    left_to_right: Linear,
-    /// `W_b`, `b_b`: `[hidden] -> [hidden]`.
-    right_to_left: Linear,
-    /// `W_d`, `b_d`: `[hidden] -> [dim]`.
-    output: Linear,
-    /// Natural logarithm of the factor on scores; used by the contrastive objective alone.
+    sentence: Encoder,
+    /// Mean word vector to the vector of the whole sentence: `[dim] -> [dim]`.
+    whole_sentence: Option<Linear>,
+    /// One class a training photo: `[dim] -> [photos]`.
+    classifier: Option<Linear>,
+    /// Natural logarithm of the factor on scores; used by the contrastive objectives alone.
     log_logit_scale: Param<Tensor<1>>,
     #[module(skip)]
     unit_vectors: bool,
 }
 
+/// Vectors of the parts of photos or sentences, and of the wholes where the model has such.
+struct Encoded {
+    /// `[parts of all, dim]`.
+    parts: Tensor<2>,
+    /// `[photos or sentences, dim]`.
+    wholes: Option<Tensor<2>>,
+}
+
+impl Encoded {
+    /// One vector a part that holds both: `⟨[v g], [s t]⟩ = ⟨v, s⟩ + ⟨g, t⟩`.
+    fn joined(self, owners: Vec<i64>) -> Tensor<2> {
+        match self.wholes {
+            Some(wholes) => {
+                let wholes = wholes.clone().select(0, attention::indices(owners, &wholes.device()));
+                Tensor::cat(vec![self.parts, wholes], 1)
+            }
+            None => self.parts,
+        }
+    }
+}
+
+/// Regions of several photos as the model reads them.
+#[derive(Debug, Clone)]
+pub struct RegionBatch {
+    /// `[regions of all photos, features]`, photo by photo, the whole photo first.
+    pub features: Tensor<2>,
+    /// `[regions of all photos, GEOMETRY]`, where the settings ask for it.
+    pub geometry: Option<Tensor<2>>,
+    /// Regions of each photo.
+    pub counts: RegionCounts,
+}
+
+/// What the loss of a batch needs to know of its photos and sentences besides their vectors.
+#[derive(Debug, Clone)]
+pub struct BatchTruth {
+    /// Which sentence belongs to which photo.
+    pub pairing: Pairing,
+    /// Each photo's class: its index among the training photos. Read by [`Objective::Instance`] alone.
+    pub classes: Vec<i64>,
+}
+
 impl AlignmentModel {
-    /// A model with random weights for vectors of length `features` and `vocab` words (the end token counted).
+    /// A model with random weights for vectors of length `features`, `vocab` words (the end token counted) and `photos`
+    /// training photos.
     pub fn new(
         settings: &AlignmentSettings,
         features: usize,
         vocab: usize,
+        photos: usize,
         rng: &mut ChaCha8Rng,
         device: &Device,
     ) -> Self {
-        let AlignmentSettings { dim, hidden, word_dim, initial_scale: scale, .. } = *settings;
+        let AlignmentSettings { dim, word_dim, initial_scale: scale, .. } = *settings;
         let learned = settings.word_vectors == WordVectors::Learned;
         let word_vectors = random::uniform(rng, [vocab, word_dim], (3.0 / word_dim as f32).sqrt(), device);
-        let (encoder, encoded) = match settings.encoder {
-            RegionEncoder::None => (None, features),
-            RegionEncoder::Conv => (Some(ConvEncoder::new(&settings.conv, rng, device)), settings.conv.dim),
-        };
+        let classes = settings.objective == Objective::Instance;
         Self {
-            encoder,
-            regions: random::linear(rng, encoded, dim, scale, device),
+            image: ImageSide::new(settings, features, rng, device),
             word_vectors: word_vectors.set_require_grad(learned),
-            input: random::linear(rng, word_dim, hidden, scale, device),
-            left_to_right: random::linear(rng, hidden, hidden, scale, device),
-            right_to_left: random::linear(rng, hidden, hidden, scale, device),
-            output: random::linear(rng, hidden, dim, scale, device),
+            sentence: Encoder::new(settings, rng, device),
+            whole_sentence: settings.whole.then(|| random::linear(rng, dim, dim, scale, device)),
+            classifier: classes.then(|| random::linear(rng, dim, photos, scale, device)),
             log_logit_scale: random::constant([1], settings.logit_scale.ln(), device),
             unit_vectors: settings.unit_vectors,
         }
+    }
+
+    /// Sets mean and deviation of each feature over the training photos; [`AlignmentSettings::standardize`] asks for it.
+    pub fn set_standard(&mut self, mean: &[f32], deviation: &[f32]) {
+        self.image.set_standard(mean, deviation);
     }
 
     /// Where the weights are.
@@ -148,81 +211,97 @@ impl AlignmentModel {
 
     /// What the encoder makes of region features: `[regions, features] -> [regions, encoded]`, as they are without one.
     pub fn encode(&self, features: Tensor<2>) -> Tensor<2> {
-        match &self.encoder {
-            Some(encoder) => encoder.forward(features),
-            None => features,
+        self.image.encode(features)
+    }
+
+    /// Region vectors `v = W_m x + b_m` (equation 1): `[regions of all photos, dim]`; twice `dim` where photos have a
+    /// vector of their own, which stands behind each of their regions'.
+    pub fn regions(&self, batch: RegionBatch) -> Tensor<2> {
+        let owners = batch.counts.owners();
+        self.encode_regions(batch, None).joined(owners)
+    }
+
+    /// Word vectors in context `s_t` (equations 2 to 6), sentence by sentence: `[words of all sentences, dim]`; twice
+    /// `dim` where sentences have a vector of their own, which stands behind each of their words'.
+    pub fn words(&self, sentences: &SentenceBatch) -> Tensor<2> {
+        let owners = sentences.owners();
+        self.encode_words(sentences, None, None).joined(owners)
+    }
+
+    fn encode_regions(&self, batch: RegionBatch, dropout: Option<&mut Dropout>) -> Encoded {
+        let RegionBatch { features, geometry, counts } = batch;
+        let (parts, wholes) = self.image.forward(features, geometry, &counts, dropout);
+        Encoded { parts: self.scaled(parts), wholes: wholes.map(unit) }
+    }
+
+    fn encode_words(
+        &self,
+        sentences: &SentenceBatch,
+        mut dropout: Option<&mut Dropout>,
+        blank: Option<&mut Dropout>,
+    ) -> Encoded {
+        let mut x = self.word_vectors.val().select(0, sentences.packed_indices(&self.device())); // [words, word_dim]
+        if let Some(blank) = blank {
+            let [words, _] = x.dims();
+            // Whole words go, and the others are not scaled up for it.
+            let kept = blank.apply(Tensor::ones([words, 1], &self.device().without_autodiff())).greater_elem(0.0);
+            x = x * kept.float();
         }
-    }
-
-    /// Region vectors `v = W_m x + b_m` (equation 1): `[regions, features] -> [regions, dim]`.
-    pub fn regions(&self, features: Tensor<2>, dropout: Option<&mut Dropout>) -> Tensor<2> {
-        let features = self.encode(features);
-        let v = self.regions.forward(drop_out(dropout, features));
-        if self.unit_vectors { unit(v) } else { v }
-    }
-
-    /// Word vectors in context `s_t` (equations 2 to 6), sentence by sentence: `[words of all sentences, dim]`.
-    pub fn words(&self, sentences: &SentenceBatch, mut dropout: Option<&mut Dropout>) -> Tensor<2> {
-        let device = self.device();
-        let n_sentences = sentences.len();
-        let [_, word_dim] = self.word_vectors.val().dims();
-        let x = self.word_vectors.val().select(0, sentences.indices(&device)); // [steps * sentences, word_dim]
-        debug_assert_eq!(x.dims(), [sentences.steps() * n_sentences, word_dim]);
         let x = drop_out(dropout.as_deref_mut(), x);
-        let e = relu(self.input.forward(x)).split(n_sentences, 0); // steps of [sentences, hidden]
-        let masks = sentences.masks(&device);
-
-        let left_to_right = recur(&self.left_to_right, e.iter().zip(&masks));
-        let mut right_to_left = recur(&self.right_to_left, e.iter().zip(&masks).rev());
-        right_to_left.reverse();
-        let sums = left_to_right.into_iter().zip(right_to_left).map(|(f, b)| f + b).collect();
-        let h = Tensor::cat(sums, 0).select(0, sentences.packed_rows(&device)); // [words of all sentences, hidden]
-        let s = relu(self.output.forward(drop_out(dropout, h)));
-        if self.unit_vectors { unit(s) } else { s }
+        let s = self.sentence.forward(x, sentences, dropout);
+        let wholes =
+            self.whole_sentence.as_ref().map(|whole| unit(whole.forward(score::means(s.clone(), sentences.lengths()))));
+        Encoded { parts: self.scaled(s), wholes }
     }
 
-    /// The loss of one batch of pairs: photo `k` belongs to sentence `k`, all other combinations are negatives.
-    ///
-    /// `features` is `[regions of all photos, features]`, photo by photo, as `counts` says.
+    fn scaled(&self, x: Tensor<2>) -> Tensor<2> {
+        if self.unit_vectors { unit(x) } else { x }
+    }
+
+    /// The loss of one batch of photos and sentences. Dropout is off where there is none; `blank` leaves out words.
     pub fn loss(
         &self,
         settings: &AlignmentSettings,
-        features: Tensor<2>,
-        counts: &RegionCounts,
+        objective: Objective,
+        batch: RegionBatch,
         sentences: &SentenceBatch,
+        truth: &BatchTruth,
         mut dropout: Option<&mut Dropout>,
+        blank: Option<&mut Dropout>,
     ) -> Tensor<1> {
-        let regions = self.regions(features, dropout.as_deref_mut());
-        let words = self.words(sentences, dropout);
-        let scores = settings.score.scores(regions, counts, words, sentences.lengths()); // [images, sentences]
-        settings.objective.loss(scores, settings.margin, self.log_logit_scale.val())
+        let counts = batch.counts.clone();
+        let regions = self.encode_regions(batch, dropout.as_deref_mut());
+        let words = self.encode_words(sentences, dropout, blank);
+        let lengths = sentences.lengths();
+        let instance = self.classifier.as_ref().map(|classifier| {
+            let of_images = classifier.forward(counts.means(regions.parts.clone()));
+            let of_sentences = classifier.forward(score::means(words.parts.clone(), lengths));
+            let classes: Vec<i64> =
+                truth.pairing.image_of_sentence().iter().map(|&image| truth.classes[image]).collect();
+            (cross_entropy(of_images, &truth.classes) + cross_entropy(of_sentences, &classes)) / 2.0
+        });
+        let mut scores = settings.score.scores(regions.parts, &counts, words.parts, lengths); // [images, sentences]
+        if let (Some(images), Some(whole_sentences)) = (regions.wholes, words.wholes) {
+            // Each word's product has the whole's in it.
+            let factors =
+                settings.score.factors(lengths).into_iter().zip(lengths).map(|(factor, &n)| factor * n as f32);
+            let factors: Vec<f32> = factors.collect();
+            let factors = Tensor::<1>::from_floats(factors.as_slice(), &self.device().without_autodiff());
+            scores = scores + images.matmul(whole_sentences.transpose()) * factors.unsqueeze::<2>();
+        }
+        let loss = objective.loss(scores, &truth.pairing, settings.margin, self.log_logit_scale.val());
+        match instance {
+            Some(instance) => loss + instance,
+            None => loss,
+        }
     }
 }
 
-/// Equations 4 and 5: `h_t = f(e_t + W h_{t-1} + b)` along the given steps, in their order.
-///
-/// The state of a sentence is held at zero where it has no word, so the backward pass starts at its own last word.
-fn recur<'a>(
-    recurrence: &Linear,
-    steps: impl Iterator<Item = (&'a Tensor<2>, &'a Option<Tensor<2>>)>,
-) -> Vec<Tensor<2>> {
-    let mut states: Vec<Tensor<2>> = Vec::new();
-    for (e, mask) in steps {
-        let carried = match states.last() {
-            Some(previous) => recurrence.forward(previous.clone()),
-            None => {
-                let bias = recurrence.bias.as_ref().expect("the recurrence has a bias").val();
-                let [_, hidden] = e.dims();
-                bias.reshape([1, hidden]).expand(e.dims())
-            }
-        };
-        let h = relu(e.clone() + carried);
-        states.push(match mask {
-            Some(mask) => h * mask.clone(),
-            None => h,
-        });
-    }
-    states
+/// Mean negative log probability of the right classes; `logits` is `[n, classes]`.
+fn cross_entropy(logits: Tensor<2>, classes: &[i64]) -> Tensor<1> {
+    let n = classes.len();
+    let classes = Tensor::<2, Int>::from_data(TensorData::new(classes.to_vec(), [n, 1]), &logits.device());
+    log_softmax(logits, 1).gather(1, classes).sum().neg() / n as f32
 }
 
 /// Rows scaled to length 1; a zero row stays zero.

@@ -8,6 +8,7 @@ pub mod alignment;
 pub mod caption;
 pub mod conv;
 pub mod decode;
+mod kernel;
 pub mod random;
 pub mod sentences;
 pub mod weights;

@@ -55,6 +55,11 @@ impl Dropout {
         Self { rng, probability }
     }
 
+    /// Dropout of another probability, with a generator drawn from this one.
+    pub fn fork(&mut self, probability: f32) -> Self {
+        Self::new(ChaCha8Rng::seed_from_u64(self.rng.next_u64()), probability)
+    }
+
     /// The tensor with elements dropped; the tensor itself where the probability is zero.
     pub fn apply<const D: usize>(&mut self, x: Tensor<D>) -> Tensor<D> {
         if self.probability == 0.0 {

@@ -51,22 +51,23 @@ impl SentenceBatch {
         self.lengths.iter().sum()
     }
 
+    /// Word indices, sentence by sentence: `[words of all sentences]`.
+    pub fn packed_indices(&self, device: &Device) -> Tensor<1, Int> {
+        let sentences = self.len();
+        let words = (0..sentences).flat_map(|s| (0..self.lengths[s]).map(move |t| self.indices[t * sentences + s]));
+        let words: Vec<i64> = words.collect();
+        let n_words = words.len();
+        Tensor::from_data(TensorData::new(words, [n_words]), device)
+    }
+
+    /// The sentence of each word, sentence by sentence.
+    pub(crate) fn owners(&self) -> Vec<i64> {
+        self.lengths.iter().enumerate().flat_map(|(s, &length)| std::iter::repeat_n(s as i64, length)).collect()
+    }
+
     /// Word indices, `[steps * sentences]`.
     pub fn indices(&self, device: &Device) -> Tensor<1, Int> {
         Tensor::from_data(TensorData::new(self.indices.clone(), [self.indices.len()]), device)
-    }
-
-    /// 1 where sentence `s` has a word at step `t`, else 0: one `[sentences, 1]` tensor a step; `None` where all have.
-    pub fn masks(&self, device: &Device) -> Vec<Option<Tensor<2>>> {
-        (0..self.steps)
-            .map(|t| {
-                if self.lengths.iter().all(|&length| t < length) {
-                    return None;
-                }
-                let mask: Vec<f32> = self.lengths.iter().map(|&length| f32::from(t < length)).collect();
-                Some(Tensor::from_data(TensorData::new(mask, [self.lengths.len(), 1]), device))
-            })
-            .collect()
     }
 
     /// Rows of a `[steps * sentences]` tensor that hold words, sentence by sentence: `[words of all sentences]`.
@@ -111,9 +112,8 @@ mod tests {
         assert_eq!(inputs.indices, [0, 0, 0, 5, 0, 8, 6, 0, 0, 7, 0, 0]);
         assert_eq!(inputs.lengths, [4, 1, 2]);
         assert_eq!(targets, [5, 6, 7, 0, 0, 8, 0]);
-        let masks = batch.masks(&device);
-        let mask = |t: usize| masks[t].clone().map(|m| m.into_data().try_into_vec::<f32>().unwrap());
-        assert_eq!(mask(0), Some(vec![1.0, 0.0, 1.0]));
-        assert_eq!(mask(1), Some(vec![1.0, 0.0, 0.0]));
+        let words = batch.packed_indices(&device).try_into_vec_as::<i64>().unwrap();
+        assert_eq!(words, [5, 6, 7, 8]);
+        assert_eq!(batch.owners(), [0, 0, 0, 2]);
     }
 }

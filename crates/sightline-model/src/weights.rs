@@ -149,6 +149,12 @@ impl ModuleVisitor for GradientExporter<'_> {
     }
 }
 
+/// A tensor's values, row-major; for tests.
+#[cfg(test)]
+pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_into_vec::<f32>().expect("a tensor of f32")
+}
+
 /// Compares gradients with one-sided differences of the loss, a few elements of every weight; for tests.
 ///
 /// At a kink (of a ReLU, a maximum or a hinge) any slope between the two sides is a right answer.

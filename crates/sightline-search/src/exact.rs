@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use crate::VectorSets;
-use crate::matrix::multiply_transposed;
+use crate::matrix::{Layout, multiply};
 
 /// How the best products of a sentence's words become one score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,12 +78,12 @@ fn score_tile(
     rows: &mut [f32],
 ) {
     let dim = images.dim();
-    let (regions, words) = (images.slice(first, last), sentences.slice(from, to));
+    let (regions, words) = (images.vectors(first..last), sentences.vectors(from..to));
     let n_words = words.len() / dim;
     products.clear();
     products.resize(regions.len() / dim * n_words, 0.0);
     if n_words > 0 && !regions.is_empty() {
-        multiply_transposed(regions, words, products, dim);
+        multiply(regions, words, products, dim, Layout::RightTransposed);
     }
     let mut best = vec![0.0f32; n_words];
     let mut row = 0;
@@ -113,7 +113,7 @@ fn score_tile(
 pub fn products(regions: &[f32], words: &[f32], dim: usize) -> Vec<f32> {
     let mut out = vec![0.0; words.len() / dim * (regions.len() / dim)];
     if !out.is_empty() {
-        multiply_transposed(words, regions, &mut out, dim);
+        multiply(words, regions, &mut out, dim, Layout::RightTransposed);
     }
     out
 }

@@ -5,9 +5,12 @@
 //!
 //! Dimensions, everywhere by these names: `images sentences regions words dim`.
 
+mod best;
 mod exact;
-mod matrix;
+pub mod matrix;
 mod sets;
+mod simd;
 
+pub use best::{BestRegions, best_regions, chosen_gradients};
 pub use exact::{Evidence, Reduction, evidence, products, scores};
 pub use sets::VectorSets;

@@ -45,11 +45,11 @@ impl VectorSets {
 
     /// One set: `[n, dim]`, row-major.
     pub fn get(&self, index: usize) -> &[f32] {
-        self.slice(index, index + 1)
+        self.vectors(index..index + 1)
     }
 
-    /// The vectors of sets `start..end`: `[n, dim]`, row-major.
-    pub(crate) fn slice(&self, start: usize, end: usize) -> &[f32] {
-        &self.vectors[self.offsets[start] * self.dim..self.offsets[end] * self.dim]
+    /// The vectors of several sets, end to end: `[n, dim]`, row-major.
+    pub fn vectors(&self, sets: std::ops::Range<usize>) -> &[f32] {
+        &self.vectors[self.offsets[sets.start] * self.dim..self.offsets[sets.end] * self.dim]
     }
 }

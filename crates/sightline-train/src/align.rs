@@ -7,13 +7,16 @@ use burn::tensor::{Device, Tensor};
 use sightline_data::store::{FeatureStore, PhotoFeatures, StoreSettings, StoreWriter};
 use sightline_data::{Dataset, Split, Vocabulary};
 use sightline_model::SentenceBatch;
-use sightline_model::alignment::{AlignmentModel, Objective, RegionEncoder, Score, features_tensor};
+use sightline_model::alignment::{
+    AlignmentModel, AlignmentSettings, BatchTruth, Objective, Pairing, RegionCounts, RegionEncoder, Score,
+    features_tensor,
+};
 use sightline_model::random::{self, Dropout};
 use sightline_model::weights;
 use sightline_search::{Reduction, VectorSets};
 
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
-use crate::corpus::{Corpus, gather, training_vocabulary};
+use crate::corpus::{Corpus, Hand, region_batch, training_vocabulary};
 use crate::evaluate;
 use crate::run::RunFolder;
 use crate::settings::AlignSettings;
@@ -48,7 +51,12 @@ pub fn train(
     let validation = Corpus::new(dataset, Split::Val, store, &vocabulary)?;
     let device = device.clone().autodiff();
     let mut rng = random::stream(settings.seed, WEIGHTS_STREAM);
-    let model = AlignmentModel::new(&settings.model, store.dim(), vocabulary.len(), &mut rng, &device);
+    let photos = corpus.photos.len();
+    let mut model = AlignmentModel::new(&settings.model, store.dim(), vocabulary.len(), photos, &mut rng, &device);
+    if settings.model.standardize {
+        let (mean, deviation) = corpus.feature_statistics();
+        model.set_standard(&mean, &deviation);
+    }
     let header = Header {
         kind: Kind::Alignment,
         settings: serde_json::to_value(settings).expect("settings are plain data"),
@@ -79,28 +87,42 @@ struct AlignTask<'a> {
 
 impl Task for AlignTask<'_> {
     type Model = AlignmentModel;
-    type Batch = Vec<(usize, usize)>;
+    type Batch = AlignBatch;
 
-    fn batches(&self, epoch: u64) -> Vec<Self::Batch> {
-        self.corpus.pair_batches(self.settings.batch, self.settings.seed, epoch)
+    fn batches(&self, epoch: u64) -> Vec<AlignBatch> {
+        let AlignSettings { batch, captions_per_photo, seed, .. } = *self.settings;
+        let objective = match self.settings.model.objective {
+            Objective::HardestNegative if epoch == 0 => Objective::SumHinge,
+            objective => objective,
+        };
+        let batches = self.corpus.pair_batches(batch, captions_per_photo, seed, epoch);
+        batches.into_iter().map(|hands| AlignBatch { hands, objective }).collect()
     }
 
-    fn loss(&self, model: &AlignmentModel, batch: &Self::Batch, dropout: &mut Dropout) -> (Tensor<1>, f64) {
-        let (values, counts) = self.corpus.regions(batch.iter().map(|&(photo, _)| photo));
-        let features = features_tensor(values, self.corpus.store.dim(), &self.device.clone().without_autodiff());
-        let sentences: Vec<&[u32]> =
-            batch.iter().map(|&(photo, s)| self.corpus.photos[photo].sentences[s].as_slice()).collect();
+    fn loss(&self, model: &AlignmentModel, batch: &AlignBatch, dropout: &mut Dropout) -> (Tensor<1>, f64) {
+        let AlignBatch { hands, objective } = batch;
+        let settings = &self.settings.model;
+        let photos = &self.corpus.photos;
+        let positions = hands.iter().map(|hand| photos[hand.photo].position);
+        let regions = region_batch(self.corpus.store, positions, settings, &self.device.clone().without_autodiff());
+        let pairs = || hands.iter().enumerate().flat_map(|(i, hand)| hand.sentences.iter().map(move |&s| (i, hand, s)));
+        let sentences: Vec<&[u32]> = pairs().map(|(_, hand, s)| photos[hand.photo].sentences[s].as_slice()).collect();
         let sentences = SentenceBatch::new(&sentences);
-        let loss = model.loss(&self.settings.model, features, &counts, &sentences, Some(dropout));
-        let divisor = match self.settings.model.objective {
-            Objective::SumHinge => batch.len() as f64,
-            Objective::Contrastive => 1.0,
+        let truth = BatchTruth {
+            pairing: Pairing::new(hands.len(), pairs().map(|(image, ..)| image).collect()),
+            classes: hands.iter().map(|hand| hand.photo as i64).collect(),
+        };
+        let mut blank = (settings.word_dropout > 0.0).then(|| dropout.fork(settings.word_dropout));
+        let loss = model.loss(settings, *objective, regions, &sentences, &truth, Some(dropout), blank.as_mut());
+        let divisor = match objective {
+            Objective::SumHinge | Objective::HardestNegative => sentences.len() as f64,
+            Objective::Contrastive | Objective::Instance => 1.0,
         };
         (loss, divisor)
     }
 
     fn validate(&self, model: &AlignmentModel) -> Result<Validation> {
-        let report = evaluate::retrieval_of(model, self.settings.model.score, self.validation);
+        let report = evaluate::retrieval_of(model, &self.settings.model, self.validation);
         let (i2s, s2i) = (&report.image_to_sentence, &report.sentence_to_image);
         let text = format!(
             "image→sentence R@1 {:.1} R@10 {:.1}, sentence→image R@1 {:.1} R@10 {:.1}, rsum {:.1}",
@@ -112,13 +134,19 @@ impl Task for AlignTask<'_> {
     }
 }
 
+/// One step's photos and sentences, and what the step minimises over them.
+struct AlignBatch {
+    hands: Vec<Hand>,
+    objective: Objective,
+}
+
 /// A trained alignment model, ready for use.
 #[derive(Debug)]
 pub struct Aligner {
     /// Regions and words to vectors.
     pub model: AlignmentModel,
-    /// How its scores are made.
-    pub score: Score,
+    /// How it is built and scored.
+    pub settings: AlignmentSettings,
     /// Its words.
     pub vocabulary: Vocabulary,
     /// Whose region vectors it reads.
@@ -136,10 +164,12 @@ impl Aligner {
         let settings: AlignSettings = serde_json::from_value(settings)
             .map_err(|e| Error::Mismatch(format!("settings of the alignment model: {e}")))?;
         let mut rng = random::stream(settings.seed, WEIGHTS_STREAM);
-        let model = AlignmentModel::new(&settings.model, features.dim, vocabulary.len(), &mut rng, device);
+        let photos = checkpoint.model.get("classifier.weight").map_or(0, |classifier| classifier.shape[1]);
+        let settings = settings.model;
+        let model = AlignmentModel::new(&settings, features.dim, vocabulary.len(), photos, &mut rng, device);
         let model = weights::import(model, checkpoint.model)
             .map_err(|e| Error::Mismatch(format!("weights of the alignment model: {e}")))?;
-        Ok(Self { model: model.valid(), score: settings.model.score, vocabulary, features, device: device.clone() })
+        Ok(Self { model: model.valid(), settings, vocabulary, features, device: device.clone() })
     }
 
     /// An error that names the differences where the store's vectors are not what the model was trained on.
@@ -149,7 +179,7 @@ impl Aligner {
 
     /// Region vectors of photos of a store, one set a photo.
     pub fn regions(&self, store: &FeatureStore, positions: &[usize]) -> VectorSets {
-        encode_regions(&self.model, store, positions, &self.device)
+        encode_regions(&self.model, &self.settings, store, positions, &self.device)
     }
 
     /// A store of what the model's own encoder makes of another store's regions, for models that read vectors.
@@ -191,17 +221,45 @@ impl Aligner {
         encode_words(&self.model, sentences)
     }
 
-    /// How scores of sets are reduced.
-    pub fn reduction(&self) -> Reduction {
-        reduction(self.score)
+    /// Scores of all photos with all sentences, from their sets of vectors: `[images, sentences]`, row-major.
+    pub fn scores(&self, regions: &VectorSets, words: &VectorSets) -> Vec<f32> {
+        scores(self.settings.score, regions, words, &self.device)
     }
 }
 
-pub(crate) fn reduction(score: Score) -> Reduction {
+/// Sets scored at once where tensors do the work: their products stay below a hundred megabytes.
+const SCORED_IMAGES: usize = 64;
+const SCORED_SENTENCES: usize = 128;
+
+pub(crate) fn scores(score: Score, regions: &VectorSets, words: &VectorSets, device: &Device) -> Vec<f32> {
     match score {
-        Score::MaxOverRegions => Reduction::Sum,
-        Score::MeanOfMax => Reduction::Mean,
+        Score::MaxOverRegions => sightline_search::scores(regions, words, Reduction::Sum),
+        Score::MeanOfMax => sightline_search::scores(regions, words, Reduction::Mean),
+        Score::SumOfPositive | Score::SoftAttention => {
+            let mut out = vec![0.0; regions.len() * words.len()];
+            for images in chunks(regions.len(), SCORED_IMAGES) {
+                let counts = RegionCounts::new(images.clone().map(|i| regions.count(i)).collect());
+                let v = features_tensor(regions.vectors(images.clone()).to_vec(), regions.dim(), device);
+                for sentences in chunks(words.len(), SCORED_SENTENCES) {
+                    let lengths: Vec<usize> = sentences.clone().map(|s| words.count(s)).collect();
+                    if lengths.iter().all(|&length| length == 0) {
+                        continue;
+                    }
+                    let s = features_tensor(words.vectors(sentences.clone()).to_vec(), words.dim(), device);
+                    let tile = score.scores(v.clone(), &counts, s, &lengths);
+                    let tile = tile.into_data().try_into_vec::<f32>().expect("scores are f32");
+                    for (image, row) in images.clone().zip(tile.chunks_exact(lengths.len())) {
+                        out[image * words.len() + sentences.start..][..row.len()].copy_from_slice(row);
+                    }
+                }
+            }
+            out
+        }
     }
+}
+
+fn chunks(n: usize, most: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    (0..n).step_by(most).map(move |start| start..n.min(start + most))
 }
 
 /// An error that names the differences between the vectors a model reads and those of a store.
@@ -219,14 +277,14 @@ pub fn check_features(expected: &StoreSettings, store: &FeatureStore) -> Result<
 
 pub(crate) fn encode_regions(
     model: &AlignmentModel,
+    settings: &AlignmentSettings,
     store: &FeatureStore,
     positions: &[usize],
     device: &Device,
 ) -> VectorSets {
     let mut sets: Option<VectorSets> = None;
     for chunk in positions.chunks(CHUNK) {
-        let (values, _) = gather(store, chunk.iter().copied());
-        let vectors = model.regions(features_tensor(values, store.dim(), device), None);
+        let vectors = model.regions(region_batch(store, chunk.iter().copied(), settings, device));
         let [_, dim] = vectors.dims();
         let vectors = vectors.into_data().try_into_vec::<f32>().expect("vectors are f32");
         let sets = sets.get_or_insert_with(|| VectorSets::new(dim));
@@ -252,7 +310,7 @@ pub(crate) fn encode_words<S: AsRef<[u32]>>(model: &AlignmentModel, sentences: &
         if batch.n_words() == 0 {
             continue;
         }
-        let vectors = model.words(&batch, None);
+        let vectors = model.words(&batch);
         let [_, dim] = vectors.dims();
         sets.get_or_insert_with(|| VectorSets::new(dim));
         let vectors = vectors.into_data().try_into_vec::<f32>().expect("vectors are f32");

@@ -3,7 +3,8 @@
 use rand::seq::SliceRandom;
 use sightline_data::store::FeatureStore;
 use sightline_data::{Dataset, Split, Vocabulary};
-use sightline_model::alignment::RegionCounts;
+use sightline_model::Device;
+use sightline_model::alignment::{AlignmentSettings, GEOMETRY, RegionBatch, RegionCounts, features_tensor, geometry};
 use sightline_model::random;
 
 use crate::trainer::BATCHES_STREAM;
@@ -68,17 +69,14 @@ impl<'a> Corpus<'a> {
         &self.dataset.images[photo.image].path
     }
 
-    /// Region vectors of several photos, end to end: `[regions of all photos, features]`.
-    pub fn regions(&self, photos: impl Iterator<Item = usize>) -> (Vec<f32>, RegionCounts) {
-        gather(self.store, photos.map(|photo| self.photos[photo].position))
-    }
-
-    /// One pass over all pairs: batches of `(photo, sentence)`, no photo twice in a batch.
+    /// One pass over all pairs: batches of photos with some of their sentences each, no photo twice in a batch.
     ///
-    /// Every photo's sentences are shuffled; round `r` takes the `r`-th of each photo, the photos shuffled anew. The
-    /// last batch of a round joins the one before if it is too small to rank anything.
-    pub fn pair_batches(&self, batch: usize, seed: u64, epoch: u64) -> Vec<Vec<(usize, usize)>> {
+    /// Every photo's sentences are shuffled and dealt out in hands of `captions_per_photo`; round `r` takes the `r`-th hand
+    /// of each photo, the photos shuffled anew. The last batch of a round joins the one before if it is too small to
+    /// rank anything. A batch has about `batch` sentences.
+    pub fn pair_batches(&self, batch: usize, captions_per_photo: usize, seed: u64, epoch: u64) -> Vec<Vec<Hand>> {
         let mut rng = random::stream(seed, BATCHES_STREAM + epoch);
+        let per_photo = captions_per_photo.max(1);
         let mut queues: Vec<Vec<usize>> = self
             .photos
             .iter()
@@ -89,15 +87,22 @@ impl<'a> Corpus<'a> {
                 own
             })
             .collect();
-        let mut batches: Vec<Vec<(usize, usize)>> = Vec::new();
+        let photos_a_batch = (batch / per_photo).max(2);
+        let mut batches: Vec<Vec<Hand>> = Vec::new();
         loop {
-            let mut round: Vec<(usize, usize)> =
-                queues.iter_mut().enumerate().filter_map(|(photo, queue)| Some((photo, queue.pop()?))).collect();
+            let hands = queues.iter_mut().enumerate().filter(|(_, queue)| !queue.is_empty());
+            let mut round: Vec<Hand> = hands
+                .map(|(photo, queue)| {
+                    let rest = queue.len().saturating_sub(per_photo);
+                    // The last is taken first, as one pop after the other.
+                    Hand { photo, sentences: queue.drain(rest..).rev().collect() }
+                })
+                .collect();
             if round.is_empty() {
                 return batches;
             }
             round.shuffle(&mut rng);
-            let mut chunks: Vec<Vec<(usize, usize)>> = round.chunks(batch.max(2)).map(<[_]>::to_vec).collect();
+            let mut chunks: Vec<Vec<Hand>> = round.chunks(photos_a_batch).map(<[_]>::to_vec).collect();
             if chunks.len() > 1 && chunks[chunks.len() - 1].len() < 2 {
                 let last = chunks.pop().unwrap_or_default();
                 chunks.last_mut().expect("more than one chunk").extend(last);
@@ -105,6 +110,33 @@ impl<'a> Corpus<'a> {
             batches.extend(chunks);
         }
     }
+
+    /// Mean and deviation of each feature over all regions of the photos.
+    pub fn feature_statistics(&self) -> (Vec<f32>, Vec<f32>) {
+        let dim = self.store.dim();
+        let (mut sums, mut squares, mut rows) = (vec![0.0f64; dim], vec![0.0f64; dim], 0.0);
+        for photo in &self.photos {
+            for row in self.store.get(photo.position).vectors().chunks_exact(dim) {
+                rows += 1.0;
+                for ((sum, square), &x) in sums.iter_mut().zip(&mut squares).zip(row) {
+                    *sum += f64::from(x);
+                    *square += f64::from(x) * f64::from(x);
+                }
+            }
+        }
+        let deviation = |(sum, square): (&f64, &f64)| (square / rows - (sum / rows).powi(2)).max(0.0).sqrt() as f32;
+        let deviations = sums.iter().zip(&squares).map(deviation).collect();
+        (sums.iter().map(|sum| (sum / rows) as f32).collect(), deviations)
+    }
+}
+
+/// A photo of a batch and those of its sentences that are in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hand {
+    /// Index in [`Corpus::photos`].
+    pub photo: usize,
+    /// Indices in the photo's sentences.
+    pub sentences: Vec<usize>,
 }
 
 /// The words of the training split seen at least `min_count` times; an error if there is none.
@@ -118,16 +150,29 @@ pub(crate) fn training_vocabulary(dataset: &Dataset, min_count: u64) -> Result<V
     Ok(vocabulary)
 }
 
-/// Region vectors of photos of a store, end to end, as f32: `[regions of all photos, dim]`.
-pub fn gather(store: &FeatureStore, positions: impl Iterator<Item = usize>) -> (Vec<f32>, RegionCounts) {
+/// The regions of photos of a store, end to end, as a model with these settings reads them.
+pub(crate) fn region_batch(
+    store: &FeatureStore,
+    positions: impl Iterator<Item = usize>,
+    settings: &AlignmentSettings,
+    device: &Device,
+) -> RegionBatch {
     let dim = store.dim();
-    let (mut values, mut counts) = (Vec::new(), Vec::new());
+    let (mut values, mut places, mut counts) = (Vec::new(), Vec::new(), Vec::new());
     for position in positions {
         let photo = store.get(position);
         let start = values.len();
         values.resize(start + photo.n_regions() * dim, 0.0);
         photo.write_vectors(&mut values[start..]);
+        if settings.geometry {
+            let size = [photo.width as f32, photo.height as f32];
+            places.extend(photo.boxes().flat_map(|b| geometry([b.x1, b.y1, b.x2, b.y2], size)));
+        }
         counts.push(photo.n_regions());
     }
-    (values, RegionCounts::new(counts))
+    RegionBatch {
+        features: features_tensor(values, dim, device),
+        geometry: settings.geometry.then(|| features_tensor(places, GEOMETRY, device)),
+        counts: RegionCounts::new(counts),
+    }
 }

@@ -1,10 +1,10 @@
 //! Evaluation of trained models on one split.
 
 use sightline_metrics::retrieval::{self, RetrievalReport};
-use sightline_model::alignment::{AlignmentModel, Score};
+use sightline_model::alignment::{AlignmentModel, AlignmentSettings};
 use sightline_model::caption::BeamSettings;
 
-use crate::align::{Aligner, encode_regions, encode_words, reduction};
+use crate::align::{self, Aligner, encode_regions, encode_words};
 use crate::caption::{Caption, Captioner};
 use crate::corpus::Corpus;
 
@@ -25,6 +25,47 @@ impl Scores {
         retrieval::evaluate(&self.scores, self.images, self.image_of_sentence.len(), &self.image_of_sentence)
     }
 
+    /// Several models' scores as one: each model's brought to mean 0 and deviation 1, then added. All of the same split.
+    pub fn ensemble(members: &[Self]) -> Self {
+        let first = &members[0];
+        let mut sum = vec![0.0f64; first.scores.len()];
+        for member in members {
+            assert_eq!(member.image_of_sentence, first.image_of_sentence, "members score the same split");
+            let n = member.scores.len() as f64;
+            let mean = member.scores.iter().map(|&s| f64::from(s)).sum::<f64>() / n;
+            let variance = member.scores.iter().map(|&s| (f64::from(s) - mean).powi(2)).sum::<f64>() / n;
+            let scale = 1.0 / variance.sqrt().max(f64::MIN_POSITIVE);
+            sum.iter_mut().zip(&member.scores).for_each(|(sum, &s)| *sum += (f64::from(s) - mean) * scale);
+        }
+        let scores = sum.into_iter().map(|s| (s / members.len() as f64) as f32).collect();
+        Self { scores, ..first.clone() }
+    }
+
+    /// Re-ranking by reciprocal neighbours: a photo and a sentence are near if each is among the other's nearest.
+    ///
+    /// The new score is `log p(sentence | photo) + log p(photo | sentence)`, both softmaxes of the scores (brought to
+    /// deviation 1) times `sharpness`, over all sentences and all photos of the split: unlike [`Scores::scores`] it needs
+    /// all queries at once.
+    pub fn reciprocal(&self, sharpness: f64) -> Self {
+        let (images, sentences) = (self.images, self.image_of_sentence.len());
+        let standard = Self::ensemble(std::slice::from_ref(self)).scores;
+        let at = |image: usize, sentence: usize| f64::from(standard[image * sentences + sentence]) * sharpness;
+        let log_sum = |scores: &mut dyn Iterator<Item = f64>| {
+            let scores: Vec<f64> = scores.collect();
+            let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            most + scores.iter().map(|s| (s - most).exp()).sum::<f64>().ln()
+        };
+        let of_images: Vec<f64> = (0..images).map(|i| log_sum(&mut (0..sentences).map(|s| at(i, s)))).collect();
+        let of_sentences: Vec<f64> = (0..sentences).map(|s| log_sum(&mut (0..images).map(|i| at(i, s)))).collect();
+        let scores = (0..images * sentences)
+            .map(|k| {
+                let (image, sentence) = (k / sentences, k % sentences);
+                (2.0 * at(image, sentence) - of_images[image] - of_sentences[sentence]) as f32
+            })
+            .collect();
+        Self { scores, ..self.clone() }
+    }
+
     /// Index of the best sentence of each photo; the first among equals.
     pub fn best_sentences(&self) -> Vec<usize> {
         let sentences = self.image_of_sentence.len();
@@ -35,25 +76,30 @@ impl Scores {
 
 /// Scores of all photos with all sentences of a split.
 pub fn scores(aligner: &Aligner, corpus: &Corpus<'_>) -> Scores {
-    scores_of(&aligner.model, aligner.score, corpus)
+    scores_of(&aligner.model, &aligner.settings, corpus)
 }
 
-fn scores_of(model: &AlignmentModel, score: Score, corpus: &Corpus<'_>) -> Scores {
+fn scores_of(model: &AlignmentModel, settings: &AlignmentSettings, corpus: &Corpus<'_>) -> Scores {
     let positions: Vec<usize> = corpus.photos.iter().map(|photo| photo.position).collect();
-    let regions = encode_regions(model, corpus.store, &positions, &model.device());
+    let device = model.device();
+    let regions = encode_regions(model, settings, corpus.store, &positions, &device);
     let sentences: Vec<&[u32]> = corpus.photos.iter().flat_map(|p| p.sentences.iter().map(Vec::as_slice)).collect();
     let words = encode_words(model, &sentences);
     let image_of_sentence =
         corpus.photos.iter().enumerate().flat_map(|(i, photo)| photo.sentences.iter().map(move |_| i)).collect();
     Scores {
-        scores: sightline_search::scores(&regions, &words, reduction(score)),
+        scores: align::scores(settings.score, &regions, &words, &device),
         image_of_sentence,
         images: corpus.photos.len(),
     }
 }
 
-pub(crate) fn retrieval_of(model: &AlignmentModel, score: Score, corpus: &Corpus<'_>) -> RetrievalReport {
-    scores_of(model, score, corpus).report()
+pub(crate) fn retrieval_of(
+    model: &AlignmentModel,
+    settings: &AlignmentSettings,
+    corpus: &Corpus<'_>,
+) -> RetrievalReport {
+    scores_of(model, settings, corpus).report()
 }
 
 /// The best captions of every photo of a split, from its whole image.
@@ -63,4 +109,27 @@ pub fn captions(captioner: &Captioner, corpus: &Corpus<'_>, beam: BeamSettings) 
         vectors.extend(corpus.store.get(photo.position).vector_f16(0).iter().map(|x| x.to_f32()));
     }
     captioner.captions(&vectors, beam)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reciprocal_neighbours_beat_a_hub() {
+        // Sentence 0 is near every photo, but photo 0 is its own nearest; photo 1 has sentence 1 close behind.
+        let scores = Scores { scores: vec![0.95, 0.1, 0.9, 0.85], image_of_sentence: vec![0, 1], images: 2 };
+        assert_eq!(scores.best_sentences(), [0, 0]);
+        assert_eq!(scores.reciprocal(5.0).best_sentences(), [0, 1]);
+    }
+
+    #[test]
+    fn members_of_an_ensemble_count_the_same_whatever_their_scale() {
+        let member = |scores: Vec<f32>| Scores { scores, image_of_sentence: vec![0, 1], images: 2 };
+        let (small, large) = (member(vec![1.0, 0.0, 0.0, 1.0]), member(vec![0.0, 300.0, 300.0, 0.0]));
+        let both = Scores::ensemble(&[small.clone(), large]);
+        assert!(both.scores.iter().all(|s| s.abs() < 1e-6), "{both:?}");
+        let twice = Scores::ensemble(&[small.clone(), small]);
+        assert_eq!(twice.best_sentences(), [0, 1]);
+    }
 }

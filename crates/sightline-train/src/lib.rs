@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod corpus;
 mod error;
 pub mod evaluate;
+pub mod grounding;
 pub mod optimizer;
 pub mod phrases;
 pub mod run;

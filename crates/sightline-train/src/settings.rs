@@ -19,8 +19,10 @@ pub struct AlignSettings {
     pub seed: u64,
     /// Passes over the training pairs.
     pub epochs: u64,
-    /// Pairs a step; no two share a photo (paper: 100).
+    /// Sentences a step (paper: 100).
     pub batch: usize,
+    /// Sentences of each photo in a step; sentences of one photo are no negatives of it (paper: 1).
+    pub captions_per_photo: usize,
     /// Words seen less often in the training split are unknown (paper: 5).
     pub min_count: u64,
     /// The model.
@@ -35,6 +37,7 @@ impl Default for AlignSettings {
             seed: 1,
             epochs: 15,
             batch: 100,
+            captions_per_photo: 1,
             min_count: 5,
             model: AlignmentSettings::default(),
             optimizer: OptimizerSettings {

@@ -1,39 +1,93 @@
-//! What the alignment model minimises over a batch of pairs, given all scores of the batch.
+//! What the alignment model minimises over a batch, given all scores of the batch.
 
-use burn::tensor::Tensor;
 use burn::tensor::activation::{log_softmax, relu};
+use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-/// The loss over a square matrix of scores whose diagonal holds the true pairs.
+use super::score::rows;
+
+/// The loss over the scores of a batch's photos and sentences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Objective {
     /// Equation 9: margin ranking in both directions, summed over all negatives of the batch.
     SumHinge,
+    /// The same with the hardest negative of the batch alone (VSE++, Faghri et al. 2018); the first pass over the data
+    /// takes the sum.
+    HardestNegative,
     /// Softmax cross entropy in both directions, averaged over pairs; the factor on scores is learned.
     Contrastive,
+    /// The contrastive objective, and beside it every training photo is a class that its regions' and its sentences' mean
+    /// vectors are told apart by, with one classifier for both (Dual-Path, Zheng et al. 2017).
+    Instance,
+}
+
+/// Which sentence of a batch belongs to which photo.
+#[derive(Debug, Clone)]
+pub struct Pairing {
+    images: usize,
+    /// Index of its photo, a sentence.
+    image_of_sentence: Vec<usize>,
+}
+
+impl Pairing {
+    /// From the photo of each sentence; every photo has at least one.
+    pub fn new(images: usize, image_of_sentence: Vec<usize>) -> Self {
+        assert!(image_of_sentence.iter().all(|&image| image < images), "photos of the batch");
+        Self { images, image_of_sentence }
+    }
+
+    /// Sentence `k` belongs to photo `k`.
+    pub fn diagonal(n: usize) -> Self {
+        Self::new(n, (0..n).collect())
+    }
+
+    /// `[images, sentences]`: 1 where they belong together, else 0.
+    fn mask(&self) -> Vec<f32> {
+        let sentences = self.image_of_sentence.len();
+        let mut mask = vec![0.0; self.images * sentences];
+        for (sentence, &image) in self.image_of_sentence.iter().enumerate() {
+            mask[image * sentences + sentence] = 1.0;
+        }
+        mask
+    }
+
+    /// Photos, by sentence.
+    pub(super) fn image_of_sentence(&self) -> &[usize] {
+        &self.image_of_sentence
+    }
 }
 
 impl Objective {
-    /// `scores` is `[pairs, pairs]`, rows photos, columns sentences; returns one number.
-    pub fn loss(self, scores: Tensor<2>, margin: f32, log_logit_scale: Tensor<1>) -> Tensor<1> {
+    /// `scores` is `[images, sentences]`; returns one number. `margin` is the hinge's, `log_logit_scale` the contrastive
+    /// objective's. The classifier's part of [`Objective::Instance`] is not in it.
+    pub fn loss(self, scores: Tensor<2>, pairing: &Pairing, margin: f32, log_logit_scale: Tensor<1>) -> Tensor<1> {
         let [images, sentences] = scores.dims();
-        assert_eq!(images, sentences, "pairs lie on the diagonal");
-        let device = scores.device();
-        let eye = Tensor::<2>::eye(images, &device);
+        assert_eq!((images, sentences), (pairing.images, pairing.image_of_sentence.len()), "scores of the batch");
+        let device = scores.device().without_autodiff();
+        let mask = Tensor::<2>::from_data(TensorData::new(pairing.mask(), [images, sentences]), &device);
         match self {
-            Self::SumHinge => {
-                let own = (scores.clone() * eye.clone()).sum_dim(1); // [pairs, 1], S_kk
-                let rank_sentences = relu(scores.clone() - own.clone() + margin);
-                let rank_images = relu(scores - own.transpose() + margin);
-                // The terms l = k are the constant margin and carry no gradient: they are left out.
-                ((rank_sentences + rank_images) * (eye.neg() + 1.0)).sum()
+            Self::SumHinge | Self::HardestNegative => {
+                // Rows are true pairs from here on: a sentence with its own photo.
+                let own = (scores.clone() * mask.clone()).sum_dim(0); // [1, pairs]
+                let of_images = relu(scores.clone() - own.clone() + margin) * (mask.clone().neg() + 1.0);
+                let strangers = rows(mask.neg() + 1.0, &pairing.image_of_sentence); // [pairs, sentences]
+                let of_sentences = rows(scores, &pairing.image_of_sentence) - own.transpose() + margin;
+                let of_sentences = relu(of_sentences) * strangers;
+                // The terms of true pairs are the constant margin and carry no gradient: they are left out.
+                if self == Self::SumHinge {
+                    of_images.sum() + of_sentences.sum()
+                } else {
+                    of_images.max_dim(0).sum() + of_sentences.max_dim(1).sum()
+                }
             }
-            Self::Contrastive => {
+            Self::Contrastive | Self::Instance => {
                 let logits = scores * log_logit_scale.exp().reshape([1, 1]);
-                let of_sentences = log_softmax(logits.clone(), 1);
-                let of_images = log_softmax(logits, 0);
-                ((of_sentences + of_images) * eye).sum().neg() / (2.0 * images as f32)
+                let of_images = (log_softmax(logits.clone(), 0) * mask.clone()).sum() / sentences as f32;
+                // A photo's own sentences share what it has to give.
+                let shares = mask.clone() / mask.sum_dim(1).clamp_min(1.0);
+                let of_sentences = (log_softmax(logits, 1) * shares).sum() / images as f32;
+                (of_images + of_sentences).neg() / 2.0
             }
         }
     }

@@ -1,7 +1,11 @@
 //! From products of word and region vectors to one score a photo and sentence.
 
+use burn::tensor::activation::{relu, softmax};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
+
+use super::attention::{Padding, indices};
+use crate::kernel;
 
 /// How the products of one photo's regions and one sentence's words become their score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,7 +15,15 @@ pub enum Score {
     MaxOverRegions,
     /// The same, divided by the number of words, so that long sentences have no head start.
     MeanOfMax,
+    /// Equation 7 (the fragment embeddings of Karpathy et al. 2014): every positive product counts.
+    SumOfPositive,
+    /// Each word against the mixture of regions that it attends to: the mean over words of the cosine between the word
+    /// and `Σ softmax(λ ⟨v, s⟩) v` (Lee et al. 2018, text to image).
+    SoftAttention,
 }
+
+/// `λ` of [`Score::SoftAttention`].
+const ATTENTION_SHARPNESS: f32 = 9.0;
 
 /// How many regions each photo of a batch has; regions lie photo by photo.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,9 +41,49 @@ impl RegionCounts {
         self.0.len()
     }
 
-    fn most(&self) -> usize {
-        self.0.iter().copied().max().unwrap_or(0)
+    /// Regions of each photo.
+    pub fn counts(&self) -> &[usize] {
+        &self.0
     }
+
+    /// The first row of each photo: the whole photo.
+    pub(super) fn first_rows(&self) -> Vec<i64> {
+        let starts = self.0.iter().scan(0, |next, &count| {
+            *next += count;
+            Some((*next - count) as i64)
+        });
+        starts.collect()
+    }
+
+    /// The photo of each row.
+    pub(super) fn owners(&self) -> Vec<i64> {
+        self.0.iter().enumerate().flat_map(|(image, &count)| std::iter::repeat_n(image as i64, count)).collect()
+    }
+
+    /// Mean vector of each photo: `[regions of all photos, dim] -> [images, dim]`.
+    pub(super) fn means(&self, x: Tensor<2>) -> Tensor<2> {
+        means(x, &self.0)
+    }
+}
+
+/// Mean of each run of rows: `[rows, dim] -> [runs, dim]`; zero for an empty run.
+pub(super) fn means(x: Tensor<2>, counts: &[usize]) -> Tensor<2> {
+    let device = x.device();
+    sums(counts, &counts.iter().map(|&n| 1.0 / n.max(1) as f32).collect::<Vec<_>>(), &device).transpose().matmul(x)
+}
+
+/// `[rows, runs]`: column `l` adds up the rows of run `l`, times its factor.
+fn sums(counts: &[usize], factors: &[f32], device: &Device) -> Tensor<2> {
+    let rows: usize = counts.iter().sum();
+    let mut weights = vec![0.0f32; rows * counts.len()];
+    let mut row = 0;
+    for (run, (&count, &factor)) in counts.iter().zip(factors).enumerate() {
+        for _ in 0..count {
+            weights[row * counts.len() + run] = factor;
+            row += 1;
+        }
+    }
+    Tensor::from_data(TensorData::new(weights, [rows, counts.len()]), &device.clone().without_autodiff())
 }
 
 impl Score {
@@ -39,59 +91,66 @@ impl Score {
     ///
     /// `regions` is `[regions of all photos, dim]`, `words` is `[words of all sentences, dim]`.
     pub fn scores(self, regions: Tensor<2>, counts: &RegionCounts, words: Tensor<2>, lengths: &[usize]) -> Tensor<2> {
-        let device = words.device();
         let [n_regions, _] = regions.dims();
         let [n_words, _] = words.dims();
         assert_eq!(n_regions, counts.0.iter().sum::<usize>(), "regions of all photos");
         assert_eq!(n_words, lengths.iter().sum::<usize>(), "words of all sentences");
-        let (images, most) = (counts.images(), counts.most());
-
-        let products = regions.matmul(words.transpose()); // [regions of all photos, words]
-        let best = if n_regions == images * most {
-            products.reshape([images, most, n_words]).max_dim(1)
+        let by_best = matches!(self, Self::MaxOverRegions | Self::MeanOfMax);
+        if by_best && kernel::available(&words.device()) {
+            kernel::scores(regions, counts.counts(), words, lengths, self.factors(lengths))
         } else {
-            let (rows, mask) = self::padding(counts, &device);
-            let padded = products.select(0, rows) + mask; // [images * most, words]
-            padded.reshape([images, most, n_words]).max_dim(1)
-        };
-        best.reshape([images, n_words]).matmul(self.sums(lengths, &device))
+            self.scores_by_tensors(regions, counts, words, lengths)
+        }
     }
 
-    /// `[words of all sentences, sentences]`: column `l` adds up the words of sentence `l`.
-    fn sums(self, lengths: &[usize], device: &Device) -> Tensor<2> {
-        let n_words: usize = lengths.iter().sum();
-        let mut weights = vec![0.0f32; n_words * lengths.len()];
-        let mut word = 0;
-        for (sentence, &length) in lengths.iter().enumerate() {
-            let weight = match self {
-                Self::MaxOverRegions => 1.0,
-                Self::MeanOfMax => 1.0 / length as f32,
-            };
-            for _ in 0..length {
-                weights[word * lengths.len() + sentence] = weight;
-                word += 1;
+    /// What a sentence's sum over words is multiplied by.
+    pub(super) fn factors(self, lengths: &[usize]) -> Vec<f32> {
+        let factor = |&length: &usize| match self {
+            Self::MaxOverRegions | Self::SumOfPositive => 1.0,
+            Self::MeanOfMax | Self::SoftAttention => 1.0 / length.max(1) as f32,
+        };
+        lengths.iter().map(factor).collect()
+    }
+
+    /// As [`Score::scores`], in tensor operations alone.
+    pub(super) fn scores_by_tensors(
+        self,
+        regions: Tensor<2>,
+        counts: &RegionCounts,
+        words: Tensor<2>,
+        lengths: &[usize],
+    ) -> Tensor<2> {
+        let device = words.device();
+        let [n_words, _] = words.dims();
+        let images = counts.images();
+        let sets = Padding::new(counts.counts());
+        let most = sets.most;
+        let padded = sets.pad(regions, &device); // [images * most, dim]
+        let products = padded.clone().matmul(words.transpose()).reshape([images, most, n_words]);
+        let mask = sets.mask(&device).map(|mask| mask.reshape([images, most, 1]));
+        let masked = |products: Tensor<3>| match &mask {
+            Some(mask) => products + mask.clone(),
+            None => products,
+        };
+        let of_words = match self {
+            Self::MaxOverRegions | Self::MeanOfMax => masked(products).max_dim(1).reshape([images, n_words]),
+            Self::SumOfPositive => relu(masked(products)).sum_dim(1).reshape([images, n_words]),
+            Self::SoftAttention => {
+                let [_, dim] = padded.dims();
+                let v = padded.reshape([images, most, dim]);
+                let attention = softmax(masked(products.clone() * ATTENTION_SHARPNESS), 1); // [images, most, words]
+                let along = (attention.clone() * products).sum_dim(1); // ⟨s, Σ a v⟩
+                let gram = v.clone().matmul(v.swap_dims(1, 2)); // [images, most, most]
+                let square = (attention.clone() * gram.matmul(attention)).sum_dim(1); // |Σ a v|²
+                (along / (square + 1e-8).sqrt()).reshape([images, n_words])
             }
-        }
-        Tensor::from_data(TensorData::new(weights, [n_words, lengths.len()]), &device.clone().without_autodiff())
+        };
+        of_words.matmul(sums(lengths, &self.factors(lengths), &device))
     }
 }
 
-/// Rows that bring every photo to the same number of regions, and a column that takes the padding out of any maximum.
-fn padding(counts: &RegionCounts, device: &Device) -> (Tensor<1, burn::tensor::Int>, Tensor<2>) {
-    let most = counts.most();
-    let (mut rows, mut mask) = (Vec::new(), Vec::new());
-    let mut start = 0;
-    for &count in &counts.0 {
-        for r in 0..most {
-            rows.push((start + r.min(count - 1)) as i64);
-            mask.push(if r < count { 0.0f32 } else { f32::MIN / 2.0 });
-        }
-        start += count;
-    }
-    let n_rows = rows.len();
-    let device = device.clone().without_autodiff();
-    (
-        Tensor::from_data(TensorData::new(rows, [n_rows]), &device),
-        Tensor::from_data(TensorData::new(mask, [n_rows, 1]), &device),
-    )
+/// Rows `owners[k]` of a tensor.
+pub(super) fn rows(x: Tensor<2>, owners: &[usize]) -> Tensor<2> {
+    let device = x.device();
+    x.select(0, indices(owners.iter().map(|&owner| owner as i64).collect(), &device))
 }

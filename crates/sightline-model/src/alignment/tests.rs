@@ -1,5 +1,5 @@
 use super::*;
-use crate::weights;
+use crate::weights::{self, values};
 
 /// Sizes all differ, so that swapped axes show.
 const FEATURES: usize = 7;
@@ -33,11 +33,11 @@ fn slow_scores(model: &AlignmentModel, features: &[f32], counts: &[usize], sente
     };
     let relu = |x: Vec<f64>| -> Vec<f64> { x.into_iter().map(|x| x.max(0.0)).collect() };
     let add = |a: &[f64], b: &[f64]| -> Vec<f64> { a.iter().zip(b).map(|(a, b)| a + b).collect() };
-    let hidden = w["left_to_right.bias"].shape[0];
+    let hidden = w["sentence.Brnn.left_to_right.bias"].shape[0];
 
     let rows: Vec<Vec<f64>> = features
         .chunks(FEATURES)
-        .map(|row| affine("regions", &row.iter().map(|&x| f64::from(x)).collect::<Vec<_>>()))
+        .map(|row| affine("image.projection", &row.iter().map(|&x| f64::from(x)).collect::<Vec<_>>()))
         .collect();
     let words: Vec<Vec<Vec<f64>>> = sentences
         .iter()
@@ -47,7 +47,7 @@ fn slow_scores(model: &AlignmentModel, features: &[f32], counts: &[usize], sente
                 .iter()
                 .map(|&word| {
                     let row = &x.values[word as usize * x.shape[1]..(word as usize + 1) * x.shape[1]];
-                    relu(affine("input", &row.iter().map(|&x| f64::from(x)).collect::<Vec<_>>()))
+                    relu(affine("sentence.Brnn.input", &row.iter().map(|&x| f64::from(x)).collect::<Vec<_>>()))
                 })
                 .collect();
             let pass = |name: &str, order: Vec<usize>| {
@@ -59,9 +59,9 @@ fn slow_scores(model: &AlignmentModel, features: &[f32], counts: &[usize], sente
                 }
                 states
             };
-            let f = pass("left_to_right", (0..e.len()).collect());
-            let b = pass("right_to_left", (0..e.len()).rev().collect());
-            f.iter().zip(&b).map(|(f, b)| relu(affine("output", &add(f, b)))).collect()
+            let f = pass("sentence.Brnn.left_to_right", (0..e.len()).collect());
+            let b = pass("sentence.Brnn.right_to_left", (0..e.len()).rev().collect());
+            f.iter().zip(&b).map(|(f, b)| relu(affine("sentence.Brnn.output", &add(f, b)))).collect()
         })
         .collect();
 
@@ -80,14 +80,20 @@ fn slow_scores(model: &AlignmentModel, features: &[f32], counts: &[usize], sente
 #[test]
 fn scores_agree_with_the_equations() {
     let device = Device::flex();
-    let model = AlignmentModel::new(&settings(), FEATURES, VOCAB, &mut random::stream(1, 0), &device);
+    let model = AlignmentModel::new(&settings(), FEATURES, VOCAB, 0, &mut random::stream(1, 0), &device);
     let (features, counts, sentences) = batch();
-    let v = model.regions(features_tensor(features.clone(), FEATURES, &device), None);
-    let s = model.words(&sentences, None);
-    let scores = Score::MaxOverRegions.scores(v.clone(), &counts, s.clone(), sentences.lengths());
-    let mean = Score::MeanOfMax.scores(v, &counts, s, sentences.lengths()).into_data().try_to_vec::<f32>().unwrap();
+    let regions = features_tensor(features.clone(), FEATURES, &device);
+    let v = model.regions(RegionBatch { features: regions, geometry: None, counts: counts.clone() });
+    let s = model.words(&sentences);
+    let all = |score: Score| {
+        let ours = values(score.scores(v.clone(), &counts, s.clone(), sentences.lengths()));
+        let tensors = values(score.scores_by_tensors(v.clone(), &counts, s.clone(), sentences.lengths()));
+        assert!(ours.iter().zip(&tensors).all(|(a, b)| (a - b).abs() < 1e-5 * (1.0 + b.abs())), "{ours:?} {tensors:?}");
+        ours
+    };
+    let (scores, mean) = (all(Score::MaxOverRegions), all(Score::MeanOfMax));
     let slow = slow_scores(&model, &features, &[3, 1, 4], &[vec![1, 2, 3, 4], vec![5], vec![10, 2, 6]]);
-    for (i, score) in scores.into_data().try_to_vec::<f32>().unwrap().into_iter().enumerate() {
+    for (i, score) in scores.into_iter().enumerate() {
         let expected = slow[i / 3][i % 3];
         assert!((f64::from(score) - expected).abs() < 1e-5 * (1.0 + expected.abs()), "{i}: {score} {expected}");
         let expected = expected / [4.0, 1.0, 3.0][i % 3];
@@ -106,27 +112,111 @@ fn hinge_agrees_with_the_equation() {
             expected += (of_image[l] - own + 1.0).max(0.0) + (of_other[k] - own + 1.0).max(0.0);
         }
     }
-    let loss = Objective::SumHinge.loss(Tensor::from_floats(scores, &device), 1.0, Tensor::zeros([1], &device));
-    assert_eq!(loss.into_scalar::<f32>(), expected);
+    let loss = |objective: Objective, pairing: &Pairing| {
+        let scores = Tensor::from_floats(scores, &device);
+        objective.loss(scores, pairing, 1.0, Tensor::zeros([1], &device)).into_scalar::<f32>()
+    };
+    assert_eq!(loss(Objective::SumHinge, &Pairing::diagonal(3)), expected);
+
+    // Sentences 0 and 2 belong to photo 0: neither is a stranger to it, and photo 2 has none.
+    let hinge = |gap: f32| (gap + 1.0f32).max(0.0);
+    let of_images = [[0.0 - 3.0, 2.9 - 3.0], [1.0 - 0.5, -1.0 - 0.5], [0.25 - 2.5, 4.0 - 2.5]];
+    let of_sentences = [vec![1.0 - 3.0], vec![0.0 - 0.5, 0.25 - 0.5], vec![1.0 - 2.5]];
+    let sum = |gaps: &[f32]| gaps.iter().map(|&gap| hinge(gap)).sum::<f32>();
+    let most = |gaps: &[f32]| gaps.iter().map(|&gap| hinge(gap)).fold(0.0, f32::max);
+    let shared = Pairing::new(3, vec![0, 1, 0]);
+    for (objective, fold) in
+        [(Objective::SumHinge, &sum as &dyn Fn(&[f32]) -> f32), (Objective::HardestNegative, &most)]
+    {
+        let expected: f32 = of_images.iter().map(|g| fold(g)).chain(of_sentences.iter().map(|g| fold(g))).sum();
+        assert!((loss(objective, &shared) - expected).abs() < 1e-5, "{objective:?}");
+    }
+}
+
+#[test]
+fn contrastive_is_cross_entropy_both_ways() {
+    let device = Device::flex();
+    let scores = [[3.0, 1.0, 2.5f32], [0.0, 0.5, 0.25]];
+    let softmax = |own: f32, all: &[f32]| own - all.iter().map(|x| x.exp()).sum::<f32>().ln();
+    // Sentences 0 and 2 belong to photo 0.
+    let of_images = (softmax(3.0, &[3.0, 0.0]) + softmax(0.5, &[1.0, 0.5]) + softmax(2.5, &[2.5, 0.25])) / 3.0;
+    let of_sentences = ((softmax(3.0, &scores[0]) + softmax(2.5, &scores[0])) / 2.0 + softmax(0.5, &scores[1])) / 2.0;
+    let pairing = Pairing::new(2, vec![0, 1, 0]);
+    let loss =
+        Objective::Contrastive.loss(Tensor::from_floats(scores, &device), &pairing, 0.0, Tensor::zeros([1], &device));
+    let expected = -(of_images + of_sentences) / 2.0;
+    assert!((loss.into_scalar::<f32>() - expected).abs() < 1e-6);
 }
 
 #[test]
 fn gradients_agree_with_differences() {
     let device = Device::flex().autodiff();
-    for (objective, unit_vectors, score, encoder) in [
-        (Objective::SumHinge, false, Score::MaxOverRegions, RegionEncoder::None),
-        (Objective::Contrastive, true, Score::MeanOfMax, RegionEncoder::None),
-        (Objective::Contrastive, false, Score::MaxOverRegions, RegionEncoder::Conv),
+    let base = settings();
+    let contrastive = AlignmentSettings {
+        objective: Objective::Contrastive,
+        unit_vectors: true,
+        score: Score::MeanOfMax,
+        logit_scale: 3.0,
+        ..settings()
+    };
+    let encoder = |sentence_encoder| AlignmentSettings { sentence_encoder, ..contrastive.clone() };
+    for settings in [
+        base.clone(),
+        contrastive.clone(),
+        AlignmentSettings { objective: Objective::HardestNegative, ..base.clone() },
+        AlignmentSettings { objective: Objective::Instance, ..contrastive.clone() },
+        AlignmentSettings { score: Score::SumOfPositive, ..base.clone() },
+        AlignmentSettings { score: Score::SoftAttention, ..contrastive.clone() },
+        AlignmentSettings { encoder: RegionEncoder::Conv, unit_vectors: false, ..contrastive.clone() },
+        encoder(SentenceEncoder::Gru),
+        encoder(SentenceEncoder::BagOfWords),
+        encoder(SentenceEncoder::Convolution),
+        encoder(SentenceEncoder::SelfAttention),
+        AlignmentSettings { geometry: true, context: true, standardize: true, ..contrastive.clone() },
+        AlignmentSettings { region_attention: true, whole: true, ..contrastive.clone() },
+        AlignmentSettings { whole: true, ..base },
     ] {
         let conv = ConvSettings { side: 6, channels: [2, 3, 4], dim: 5 };
-        let features = if encoder == RegionEncoder::Conv { conv.pixels() } else { FEATURES };
-        let settings = AlignmentSettings { objective, unit_vectors, score, encoder, conv, ..settings() };
+        let features = if settings.encoder == RegionEncoder::Conv { conv.pixels() } else { FEATURES };
+        let settings = AlignmentSettings { conv, ..settings };
         let (_, counts, sentences) = batch();
         let values: Vec<f32> = (0..8 * features).map(|i| ((i * 37 % 23) as f32 - 11.0) / 11.0).collect();
-        let model = AlignmentModel::new(&settings, features, VOCAB, &mut random::stream(5, 0), &device);
-        weights::check_gradients(&model, |model| {
-            model.loss(&settings, features_tensor(values.clone(), features, &device), &counts, &sentences, None)
+        let mut model = AlignmentModel::new(&settings, features, VOCAB, 3, &mut random::stream(5, 0), &device);
+        if settings.standardize {
+            model.set_standard(&[0.1; FEATURES], &[0.5; FEATURES]);
+        }
+        let geometry = settings.geometry.then(|| {
+            let of_box = |i: usize| geometry([0.0, 1.0, 2.0 + i as f32, 3.0], [10.0, 8.0]);
+            features_tensor((0..8).flat_map(of_box).collect(), GEOMETRY, &device.clone().without_autodiff())
         });
+        // The first and the last sentence belong to photo 2, and photo 0 has none.
+        let truth = BatchTruth { pairing: Pairing::new(3, vec![2, 1, 2]), classes: vec![0, 1, 2] };
+        println!("{settings:?}");
+        weights::check_gradients(&model, |model| {
+            let features = features_tensor(values.clone(), features, &device.clone().without_autodiff());
+            let batch = RegionBatch { features, geometry: geometry.clone(), counts: counts.clone() };
+            model.loss(&settings, settings.objective, batch, &sentences, &truth, None, None)
+        });
+    }
+}
+
+/// What stands behind the parts' vectors in [`AlignmentModel::regions`] and [`AlignmentModel::words`] gives the score that
+/// training sees.
+#[test]
+fn joined_vectors_give_the_score_of_training() {
+    let device = Device::flex();
+    for score in [Score::MeanOfMax, Score::MaxOverRegions] {
+        let settings = AlignmentSettings { whole: true, unit_vectors: true, score, ..settings() };
+        let model = AlignmentModel::new(&settings, FEATURES, VOCAB, 0, &mut random::stream(5, 0), &device);
+        let (values_, counts, sentences) = batch();
+        let regions = RegionBatch { features: features_tensor(values_, FEATURES, &device), geometry: None, counts };
+        let (v, s) = (model.regions(regions.clone()), model.words(&sentences));
+        let joined = score.scores(v, &regions.counts, s, sentences.lengths());
+        let truth = BatchTruth { pairing: Pairing::diagonal(3), classes: vec![] };
+        let expected = Objective::SumHinge.loss(joined, &truth.pairing, 1.0, Tensor::zeros([1], &device));
+        let loss = model.loss(&settings, Objective::SumHinge, regions, &sentences, &truth, None, None);
+        let (loss, expected) = (loss.into_scalar::<f32>(), expected.into_scalar::<f32>());
+        assert!((loss - expected).abs() < 1e-5 * expected, "{loss} {expected}");
     }
 }
 
@@ -134,7 +224,7 @@ fn gradients_agree_with_differences() {
 fn imports_refuse_what_does_not_fit() {
     let device = Device::flex();
     let new = |settings: &AlignmentSettings| {
-        AlignmentModel::new(settings, FEATURES, VOCAB, &mut random::stream(1, 0), &device)
+        AlignmentModel::new(settings, FEATURES, VOCAB, 0, &mut random::stream(1, 0), &device)
     };
     let model = new(&settings());
     let exported = weights::export(&model);
@@ -144,10 +234,10 @@ fn imports_refuse_what_does_not_fit() {
     let error = weights::import(new(&wider), exported.clone()).unwrap_err().to_string();
     assert!(error.contains("expected [7, 6]") || error.contains("shape"), "{error}");
     let mut fewer = exported.clone();
-    fewer.remove("input.bias");
+    fewer.remove("sentence.Brnn.input.bias");
     assert_eq!(
         weights::import(new(&settings()), fewer).unwrap_err(),
-        weights::WeightsError::Missing { name: "input.bias".into() }
+        weights::WeightsError::Missing { name: "sentence.Brnn.input.bias".into() }
     );
     let mut more = exported;
     more.insert("extra".into(), weights::Weight { shape: vec![1], values: vec![0.0] });

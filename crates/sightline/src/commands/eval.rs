@@ -1,4 +1,4 @@
-//! `eval retrieval` and `eval caption`; `eval captions` has a file of its own.
+//! `eval retrieval` and `eval caption`; the other evaluations have files of their own.
 
 use std::path::PathBuf;
 
@@ -14,11 +14,11 @@ use sightline_train::align::Aligner;
 use sightline_train::caption::Captioner;
 use sightline_train::checkpoint::Kind;
 use sightline_train::corpus::Corpus;
-use sightline_train::evaluate;
+use sightline_train::evaluate::{self, Scores};
 use sightline_train::run::RunFolder;
 
 use super::caption::BeamArgs;
-use super::eval_captions;
+use super::{eval_captions, eval_grounding, eval_words};
 use crate::panels::Panels;
 use crate::report::{self, DEFAULT_THRESHOLD, Report, RetrievalRow, RowSource, Table};
 use crate::sources::DeviceKind;
@@ -31,10 +31,13 @@ pub enum Command {
     Retrieval(RetrievalArgs),
     Caption(CaptionArgs),
     Captions(eval_captions::Args),
+    Grounding(eval_grounding::Args),
+    Words(eval_words::Args),
 }
 
+/// What every evaluation on a split reads.
 #[derive(Debug, Args)]
-struct Common {
+pub(super) struct Common {
     /// A dataset of `dataset import`
     #[arg(long)]
     dataset: PathBuf,
@@ -56,11 +59,14 @@ struct Common {
   sightline eval retrieval --model runs/align --dataset d.json --features f.features --html report.html \\
       --caption-model runs/caption --region-model runs/regions")]
 pub struct RetrievalArgs {
-    /// A run of `train align`
-    #[arg(long, value_name = "RUN")]
-    model: PathBuf,
+    /// A run of `train align`; several are an ensemble, whose scores are added
+    #[arg(long, value_name = "RUN", required = true)]
+    model: Vec<PathBuf>,
     #[command(flatten)]
     common: Common,
+    /// Re-rank by reciprocal neighbours, with this sharpness (2 to 4 is usual); it needs all queries at once
+    #[arg(long, value_name = "SHARPNESS")]
+    rerank: Option<f64>,
     /// Write a page with photos, words and their regions, and its record (.json) beside it
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -101,19 +107,21 @@ pub fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
         Command::Retrieval(args) => retrieval(&args, ui),
         Command::Caption(args) => caption(&args, ui),
         Command::Captions(args) => eval_captions::run(&args, ui),
+        Command::Grounding(args) => eval_grounding::run(&args, ui),
+        Command::Words(args) => eval_words::run(&args, ui),
     }
 }
 
 /// Dataset, store and device of an evaluation.
-struct Data {
-    dataset: Dataset,
-    store: FeatureStore,
-    split: Split,
-    device: Device,
+pub(super) struct Data {
+    pub(super) dataset: Dataset,
+    pub(super) store: FeatureStore,
+    pub(super) split: Split,
+    pub(super) device: Device,
 }
 
 impl Common {
-    fn open(&self, ui: &Ui) -> anyhow::Result<Data> {
+    pub(super) fn open(&self, ui: &Ui) -> anyhow::Result<Data> {
         let dataset = Dataset::load(&self.dataset)?;
         let store = FeatureStore::open(&self.features)?;
         let split = self.split.unwrap_or_else(|| {
@@ -126,7 +134,7 @@ impl Common {
 }
 
 /// Says what of the split is not evaluated.
-fn tell_gaps(corpus: &Corpus<'_>, ui: &Ui) {
+pub(super) fn tell_gaps(corpus: &Corpus<'_>, ui: &Ui) {
     if let Some(first) = corpus.missing.first() {
         let photos = count(corpus.missing.len(), "photo");
         ui.say(format_args!("{photos} of the split without vectors left out, {first} for one"));
@@ -138,11 +146,25 @@ fn tell_gaps(corpus: &Corpus<'_>, ui: &Ui) {
 
 fn retrieval(args: &RetrievalArgs, ui: &Ui) -> anyhow::Result<()> {
     let data = args.common.open(ui)?;
-    let aligner = Aligner::new(RunFolder::model(&args.model, &[Kind::Alignment])?, &data.device)?;
-    aligner.check(&data.store)?;
+    let open = |run: &PathBuf| -> anyhow::Result<Aligner> {
+        let aligner = Aligner::new(RunFolder::model(run, &[Kind::Alignment])?, &data.device)?;
+        aligner.check(&data.store)?;
+        Ok(aligner)
+    };
+    let (first, others) = args.model.split_first().expect("clap asks for one run at least");
+    let aligner = open(first)?;
     let corpus = Corpus::new(&data.dataset, data.split, &data.store, &aligner.vocabulary)?;
     tell_gaps(&corpus, ui);
-    let scores = evaluate::scores(&aligner, &corpus);
+    let mut members = vec![evaluate::scores(&aligner, &corpus)];
+    for run in others {
+        let other = open(run)?;
+        members
+            .push(evaluate::scores(&other, &Corpus::new(&data.dataset, data.split, &data.store, &other.vocabulary)?));
+    }
+    let mut scores = if others.is_empty() { members.swap_remove(0) } else { Scores::ensemble(&members) };
+    if let Some(sharpness) = args.rerank {
+        scores = scores.reciprocal(sharpness);
+    }
     let report = scores.report();
     if let Some(html) = &args.html {
         let open = |run: &Option<PathBuf>, kind: Kind| -> anyhow::Result<Option<Captioner>> {

@@ -5,6 +5,8 @@ pub mod caption;
 pub mod dataset;
 pub mod eval;
 pub mod eval_captions;
+mod eval_grounding;
+mod eval_words;
 pub mod features;
 pub mod meteor_data;
 pub mod serve;

@@ -1,0 +1,153 @@
+//! One word's step of a recurrence, forward and backward, as loops that the compiler turns into vector instructions of
+//! the widest kind that the machine has (`pulp` chooses when the program runs).
+
+use pulp::Arch;
+
+/// `out += x`.
+pub(super) fn add(out: &mut [f32], x: &[f32]) {
+    assert_eq!(out.len(), x.len(), "vectors of one length");
+    Arch::new().dispatch(|| out.iter_mut().zip(x).for_each(|(out, &x)| *out += x));
+}
+
+/// `h = max(0, x + sums + bias)`.
+pub(super) fn relu_step(x: &[f32], sums: &[f32], bias: &[f32], h: &mut [f32]) {
+    Arch::new().dispatch(|| {
+        for (((h, &x), &sum), &bias) in h.iter_mut().zip(x).zip(sums).zip(bias) {
+            *h = (x + sum + bias).max(0.0);
+        }
+    });
+}
+
+/// Gradient of what went into the ReLU: the state's, where the state is not zero.
+pub(super) fn relu_back(h: &[f32], of_h: &[f32], of_x: &mut [f32]) {
+    Arch::new().dispatch(|| {
+        for ((of_x, &h), &of_h) in of_x.iter_mut().zip(h).zip(of_h) {
+            *of_x = if h > 0.0 { of_h } else { 0.0 };
+        }
+    });
+}
+
+/// One step of a gated recurrent unit; gates lie r, z, n.
+///
+/// `r = σ(x_r + u_r)`, `z = σ(x_z + u_z)`, `n = tanh(x_n + r u_n)`, `h = (1 - z) n + z h'`, where `u = h' U + b`.
+pub(super) fn gru_step(
+    x: &[f32],
+    sums: &[f32],
+    bias: &[f32],
+    before: Option<&[f32]>,
+    h: &mut [f32],
+    gates: &mut [f32],
+    recurrent: &mut [f32],
+) {
+    let hidden = h.len();
+    let [x_r, x_z, x_n] = thirds(x, hidden);
+    let [s_r, s_z, s_n] = thirds(sums, hidden);
+    let [b_r, b_z, b_n] = thirds(bias, hidden);
+    let (r, rest) = gates.split_at_mut(hidden);
+    let (z, n) = rest.split_at_mut(hidden);
+    let recurrent = &mut recurrent[..hidden];
+    Arch::new().dispatch(|| {
+        for i in 0..hidden {
+            r[i] = sigmoid(x_r[i] + s_r[i] + b_r[i]);
+            z[i] = sigmoid(x_z[i] + s_z[i] + b_z[i]);
+            recurrent[i] = s_n[i] + b_n[i];
+            n[i] = tanh(x_n[i] + r[i] * recurrent[i]);
+        }
+        match before {
+            Some(before) => {
+                for i in 0..hidden {
+                    h[i] = n[i] + z[i] * (before[i] - n[i]);
+                }
+            }
+            None => {
+                for i in 0..hidden {
+                    h[i] = n[i] - z[i] * n[i];
+                }
+            }
+        }
+    });
+}
+
+/// Backward of [`gru_step`]: `of_h` comes in as the gradient of `h` and leaves as what `z` passes on to the state before.
+pub(super) fn gru_back(
+    gates: &[f32],
+    recurrent: &[f32],
+    before: &[f32],
+    of_h: &mut [f32],
+    of_x: &mut [f32],
+    of_product: &mut [f32],
+) {
+    let hidden = of_h.len();
+    let [r, z, n] = thirds(gates, hidden);
+    let (recurrent, before) = (&recurrent[..hidden], &before[..hidden]);
+    let (x_r, rest) = of_x.split_at_mut(hidden);
+    let (x_z, x_n) = rest.split_at_mut(hidden);
+    let (p_r, rest) = of_product.split_at_mut(hidden);
+    let (p_z, p_n) = rest.split_at_mut(hidden);
+    Arch::new().dispatch(|| {
+        for i in 0..hidden {
+            let of_n = of_h[i] * (1.0 - z[i]) * (1.0 - n[i] * n[i]);
+            let of_z = of_h[i] * (before[i] - n[i]) * z[i] * (1.0 - z[i]);
+            let of_r = of_n * recurrent[i] * r[i] * (1.0 - r[i]);
+            (x_r[i], x_z[i], x_n[i]) = (of_r, of_z, of_n);
+            (p_r[i], p_z[i], p_n[i]) = (of_r, of_z, of_n * r[i]);
+            of_h[i] *= z[i];
+        }
+    });
+}
+
+fn thirds(x: &[f32], hidden: usize) -> [&[f32]; 3] {
+    assert_eq!(x.len(), 3 * hidden, "three gates");
+    [&x[..hidden], &x[hidden..2 * hidden], &x[2 * hidden..]]
+}
+
+/// `1 / (1 + e^-x)`.
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+#[inline(always)]
+fn tanh(x: f32) -> f32 {
+    // 2σ(2x) - 1 loses digits near zero, where it does not matter against values of order one.
+    2.0 / (1.0 + exp(-2.0 * x)) - 1.0
+}
+
+/// `e^x` for x in ±87, clamped beyond, within 2e-7 relative: a power of two and a polynomial for the rest, written so that
+/// it can be computed for a whole vector at once.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    let x = x.clamp(-87.0, 87.0);
+    let scaled = x * std::f32::consts::LOG2_E;
+    // Adding and taking away 1.5 · 2^23 rounds to the nearest whole number.
+    const ROUND: f32 = 12_582_912.0;
+    let whole = (scaled + ROUND) - ROUND;
+    // ln 2 in two parts, so that the remainder keeps its digits.
+    let rest = (x - whole * 0.693_359_4) + whole * 2.121_944_4e-4;
+    // Taylor coefficients: |rest| ≤ ln 2 / 2, so the first left out is below 1e-7.
+    let mut sum = 1.0 / 5040.0;
+    sum = sum * rest + 1.0 / 720.0;
+    sum = sum * rest + 1.0 / 120.0;
+    sum = sum * rest + 1.0 / 24.0;
+    sum = sum * rest + 1.0 / 6.0;
+    sum = sum * rest + 0.5;
+    sum = sum * rest + 1.0;
+    sum = sum * rest + 1.0;
+    sum * f32::from_bits(((whole as i32 + 127) as u32) << 23)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exponentials_agree_with_the_library() {
+        for i in -8700..=8700 {
+            let x = i as f32 / 100.0;
+            let exact = f64::from(x).exp();
+            assert!((f64::from(exp(x)) - exact).abs() < 3e-7 * exact, "{x}: {} {exact}", exp(x));
+            assert!((tanh(x) - x.tanh()).abs() < 3e-7, "{x}: {} {}", tanh(x), x.tanh());
+        }
+        assert!(sigmoid(-1e30) >= 0.0 && sigmoid(1e30) == 1.0);
+    }
+}

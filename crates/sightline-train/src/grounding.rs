@@ -1,0 +1,150 @@
+//! Grounding on photos whose objects are boxed: does the region of a noun lie on what the noun names? The boxes are read
+//! here and nowhere else; training sees photos and sentences alone.
+
+use std::collections::BTreeMap;
+
+use rand::RngExt;
+use sightline_data::BoxXyxy;
+use sightline_data::categories::{CategoryWords, NamedBox};
+use sightline_metrics::grounding::{self, Grounding, GroundingReport};
+use sightline_model::decode::viterbi;
+use sightline_model::random;
+use sightline_search::VectorSets;
+
+use crate::align::Aligner;
+use crate::corpus::Corpus;
+use crate::{Error, Result};
+
+/// A noun of a sentence that names a category whose boxes are known.
+struct Noun {
+    category: &'static str,
+    /// Index among the photos of the corpus.
+    photo: usize,
+    /// Index among all sentences of the corpus.
+    sentence: usize,
+    /// Index among the sentence's known words.
+    word: usize,
+}
+
+/// The nouns of a corpus with boxes, their photos and sentences as vectors: what every affinity is measured on.
+pub struct GroundingSet {
+    nouns: Vec<Noun>,
+    /// Regions' boxes, a photo.
+    boxes: Vec<Vec<BoxXyxy>>,
+    /// True boxes by category, a photo.
+    truth: Vec<BTreeMap<String, Vec<grounding::BoxXyxy>>>,
+    regions: VectorSets,
+    words: VectorSets,
+    /// Nouns that name a category without a box in their photo.
+    pub without_box: usize,
+    /// Nouns that the model does not know.
+    pub unknown: usize,
+}
+
+/// Region by region of the noun's photo, best first; `NaN` never comes first.
+fn ranked(scores: &[f32], chosen: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
+    // What decoding chose stands first, whatever its own product is.
+    order.retain(|&region| region != chosen);
+    order.insert(0, chosen);
+    order
+}
+
+impl GroundingSet {
+    /// From a corpus and the named boxes of its photos, by file name or by key; an error if no noun can be judged.
+    pub fn new(aligner: &Aligner, corpus: &Corpus<'_>, named: &BTreeMap<String, Vec<NamedBox>>) -> Result<Self> {
+        let table = CategoryWords::coco();
+        let (mut nouns, mut boxes, mut truth, mut sentences) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut without_box, mut unknown) = (0, 0);
+        for (photo_idx, photo) in corpus.photos.iter().enumerate() {
+            let key = corpus.key(photo);
+            let file = key.rsplit('/').next().unwrap_or(key);
+            let found = named.get(key).or_else(|| named.get(file));
+            let mut own: BTreeMap<String, Vec<grounding::BoxXyxy>> = BTreeMap::new();
+            for NamedBox { category, region: b } in found.into_iter().flatten() {
+                own.entry(category.clone()).or_default().push([b.x1, b.y1, b.x2, b.y2]);
+            }
+            for (sentence, known) in corpus.dataset.images[photo.image].sentences.iter().zip(&photo.sentences) {
+                let in_table: Vec<bool> =
+                    sentence.tokens.iter().map(|token| aligner.vocabulary.get(token).is_some()).collect();
+                for (token, category) in table.find(&sentence.tokens).into_iter().filter(|_| found.is_some()) {
+                    if !own.contains_key(category) {
+                        without_box += 1;
+                    } else if !in_table[token] {
+                        unknown += 1;
+                    } else {
+                        let word = in_table[..token].iter().filter(|&&known| known).count();
+                        nouns.push(Noun { category, photo: photo_idx, sentence: sentences.len(), word });
+                    }
+                }
+                sentences.push(known.as_slice());
+            }
+            boxes.push(corpus.store.get(photo.position).boxes().collect());
+            truth.push(own);
+        }
+        if nouns.is_empty() {
+            return Err(Error::Mismatch(
+                "no noun of the sentences names a category that has a box in its photo; do the file names of the boxes fit \
+                 the dataset's?"
+                    .into(),
+            ));
+        }
+        let positions: Vec<usize> = corpus.photos.iter().map(|photo| photo.position).collect();
+        let regions = aligner.regions(corpus.store, &positions);
+        let words = aligner.words(&sentences);
+        Ok(Self { nouns, boxes, truth, regions, words, without_box, unknown })
+    }
+
+    /// Nouns that can be judged.
+    pub fn nouns(&self) -> usize {
+        self.nouns.len()
+    }
+
+    /// The evaluation with words decoded at an affinity (equations 10 to 12), over the nouns of photos for which `of` says
+    /// yes. `seed` draws the random baseline's regions.
+    pub fn evaluate(&self, affinity: f32, seed: u64, of: impl Fn(usize) -> bool) -> GroundingReport {
+        let mut result = Grounding::default();
+        let mut rng = random::stream(seed, 0);
+        let mut decoded: Option<(usize, Vec<f32>, Vec<usize>)> = None;
+        for noun in &self.nouns {
+            let n_regions = self.regions.count(noun.photo);
+            let drawn = rng.random_range(0..n_regions);
+            if !of(noun.photo) {
+                continue;
+            }
+            // Nouns come sentence by sentence.
+            if decoded.as_ref().is_none_or(|(sentence, ..)| *sentence != noun.sentence) {
+                let (v, s) = (self.regions.get(noun.photo), self.words.get(noun.sentence));
+                let products = sightline_search::products(v, s, self.regions.dim());
+                let assignment = viterbi(&products, n_regions, affinity);
+                decoded = Some((noun.sentence, products, assignment));
+            }
+            let (_, products, assignment) = decoded.as_ref().expect("just decoded");
+            let boxes: Vec<grounding::BoxXyxy> =
+                self.boxes[noun.photo].iter().map(|b| [b.x1, b.y1, b.x2, b.y2]).collect();
+            let truth = &self.truth[noun.photo][noun.category];
+            let order = ranked(&products[noun.word * n_regions..][..n_regions], assignment[noun.word]);
+            let found: Vec<grounding::BoxXyxy> = order.iter().map(|&region| boxes[region]).collect();
+            result.push(noun.category, grounding::centre(&found[0]), &found, truth);
+            let area = |b: &grounding::BoxXyxy| (b[2] - b[0]) * (b[3] - b[1]);
+            // The whole photo comes first; it is a baseline of its own.
+            let largest = boxes.iter().skip(1).max_by(|a, b| area(a).total_cmp(&area(b))).unwrap_or(&boxes[0]);
+            for (name, b) in [("random", &boxes[drawn]), ("largest", largest), ("whole", &boxes[0])] {
+                result.push_baseline(name, &[*b], truth);
+            }
+        }
+        result.report()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_decoded_region_comes_first() {
+        assert_eq!(ranked(&[0.1, 0.9, 0.5, 0.9], 2), [2, 1, 3, 0]);
+        assert_eq!(ranked(&[0.1, 0.9], 1), [1, 0]);
+    }
+}
