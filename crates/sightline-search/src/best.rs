@@ -11,7 +11,8 @@ use crate::simd;
 pub struct BestRegions {
     /// Product of the word with the best region.
     pub products: Vec<f32>,
-    /// Row of the best region among all regions; the first among equals.
+    /// Row of the best region among all regions; the first among equals, and the photo's first where no product is a
+    /// number.
     pub regions: Vec<u32>,
 }
 
@@ -30,8 +31,13 @@ pub fn best_regions(regions: &[f32], counts: &[usize], words: &[f32], dim: usize
     assert!(counts.iter().all(|&count| count > 0), "a photo has at least one region");
     let mut best = BestRegions {
         products: vec![f32::NEG_INFINITY; counts.len() * n_words],
-        regions: vec![0; counts.len() * n_words],
+        regions: Vec::with_capacity(counts.len() * n_words),
     };
+    let mut first = 0;
+    for &count in counts {
+        best.regions.resize(best.regions.len() + n_words, first);
+        first += count as u32;
+    }
     if n_words == 0 || counts.is_empty() {
         return best;
     }
@@ -140,6 +146,13 @@ mod tests {
             ((x >> 16) % 9 - 4) as f32
         };
         (0..n * dim).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn what_is_not_a_number_stays_inside_its_photo() {
+        let best = best_regions(&[1.0, f32::NAN, f32::NAN], &[1, 2], &[1.0], 1);
+        assert_eq!(best.regions, [0, 1]);
+        assert_eq!(best.products, [1.0, f32::NEG_INFINITY]);
     }
 
     proptest! {
