@@ -91,12 +91,6 @@ impl Vocabulary {
         let words: Vec<&str> = indices.iter().take_while(|&&i| i != END).map(|&i| self.word(i)).collect();
         words.join(" ")
     }
-
-    /// Log frequency of each token among all target tokens, natural logarithm: the caption model's output bias.
-    pub fn log_frequencies(&self) -> Vec<f32> {
-        let total: u64 = self.counts.iter().sum();
-        self.counts.iter().map(|&count| (count.max(1) as f64 / total.max(1) as f64).ln() as f32).collect()
-    }
 }
 
 impl TryFrom<Record> for Vocabulary {
@@ -141,11 +135,5 @@ mod tests {
         let json = serde_json::to_string(&v).unwrap();
         assert_eq!(serde_json::from_str::<Vocabulary>(&json).unwrap(), v);
         assert!(serde_json::from_str::<Vocabulary>(r#"{"words":["<end>","a"],"counts":[1]}"#).is_err());
-    }
-
-    #[test]
-    fn frequencies_sum_to_one() {
-        let sum: f32 = vocabulary(1).log_frequencies().iter().map(|l| l.exp()).sum();
-        assert!((sum - 1.0).abs() < 1e-6);
     }
 }

@@ -342,10 +342,12 @@ pub fn pair(hypotheses: &CaptionFile, references: &[CaptionFile], partial: bool)
     for image in references.iter().flat_map(|f| &f.images) {
         let merged = all.of(image.names[0].clone());
         merged.captions.extend(image.captions.iter().cloned());
-        for name in &image.names[1..] {
-            if !merged.names.contains(name) {
-                merged.names.push(name.clone());
-            }
+        // The place of a name is its kind of id, so the names of one file are taken together, equal ones too.
+        if merged.names.len() == 1 {
+            merged.names.clone_from(&image.names);
+        } else {
+            let more: Vec<String> = image.names.iter().filter(|name| !merged.names.contains(name)).cloned().collect();
+            merged.names.extend(more);
         }
     }
     let own = best_names(hypotheses, &all.list);
@@ -483,6 +485,17 @@ mod tests {
         assert_eq!(pair(&file("h", records), &references, false).unwrap().hypotheses, ["best"]);
         let error = parse(Path::new("r"), dataset.as_bytes(), Some("tset")).unwrap_err().to_string();
         assert!(error.contains("\"tset\"") && error.contains("\"train\""), "{error}");
+    }
+
+    #[test]
+    fn equal_ids_of_two_kinds_are_two_kinds_still() {
+        let dataset = r#"{"images": [
+            {"imgid": 0, "cocoid": 1, "filename": "a.jpg", "sentences": [{"raw": "a"}]},
+            {"imgid": 2, "cocoid": 2, "filename": "b.jpg", "sentences": [{"raw": "b"}]}]}"#;
+        let results = r#"[{"image_id": "b.jpg", "caption": "b"}, {"image_id": "a.jpg", "caption": "a"}]"#;
+        let pairs = pair(&file("h", results), &[file("r", dataset)], false).unwrap();
+        assert_eq!(pairs.hypotheses, ["a", "b"]);
+        assert_eq!(pairs.references, [["a"], ["b"]]);
     }
 
     #[test]

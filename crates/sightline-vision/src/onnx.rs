@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::infer::Factoid;
+use tract_onnx::tract_hir::internal::DimLike;
 
 use crate::error::{Error, Result};
 
@@ -41,7 +43,7 @@ impl std::fmt::Debug for OnnxNetwork {
 }
 
 impl OnnxNetwork {
-    /// Reads a graph; plans are made by the first [`Self::run`] of each shape.
+    /// Reads a graph; plans are made when a shape is first asked for.
     ///
     /// Fails where the file is absent, is not ONNX, or has not exactly one input.
     pub fn open(path: &Path) -> Result<Self> {
@@ -55,12 +57,13 @@ impl OnnxNetwork {
         if bytes.is_empty() {
             return Err(unreadable("the file is empty".into()));
         }
-        let model = tract_onnx::onnx().model_for_read(&mut bytes.as_slice()).map_err(|e| unreadable(one_line(&e)))?;
+        // By path, since large networks keep their weights in files beside it.
+        let model = tract_onnx::onnx().model_for_path(path).map_err(|e| unreadable(one_line(&e)))?;
         if model.inputs.len() != 1 || model.outputs.is_empty() {
             let (inputs, outputs) = (model.inputs.len(), model.outputs.len());
             return Err(unreadable(format!("expected one input and some output, got {inputs} and {outputs}")));
         }
-        let checksum = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&bytes));
+        let checksum = sightline_data::checksum::of_bytes(&bytes);
         Ok(Self { path: path.to_owned(), model, checksum, plans: Mutex::default() })
     }
 
@@ -69,9 +72,29 @@ impl OnnxNetwork {
         &self.path
     }
 
-    /// XXH3 of the file, in hexadecimal.
+    /// [`sightline_data::checksum::of_bytes`] of the file.
     pub fn checksum(&self) -> &str {
         &self.checksum
+    }
+
+    /// The input's shape as the file gives it, `None` for every size that it leaves open; empty where even the number
+    /// of axes is open.
+    pub fn input_shape(&self) -> Result<Vec<Option<usize>>> {
+        let fact = self
+            .model
+            .input_fact(0)
+            .map_err(|e| Error::onnx(&self.path, format!("the network has no input: {}", one_line(&e))))?;
+        Ok(fact.shape.dims().map(|dim| dim.concretize()?.to_usize().ok()).collect())
+    }
+
+    /// The first output's shape for an input of `shape`, `None` for every size that the planner cannot tell.
+    pub fn output_shape(&self, shape: &[usize]) -> Result<Vec<Option<usize>>> {
+        let plan = self.plan(shape)?;
+        let fact = plan
+            .model()
+            .output_fact(0)
+            .map_err(|e| Error::onnx(&self.path, format!("the network has no output: {}", one_line(&e))))?;
+        Ok(fact.shape.iter().map(|dim| dim.to_usize().ok()).collect())
     }
 
     /// Every output for one input of `shape`, on the calling thread. Panics where the values do not fill the shape.

@@ -1,14 +1,11 @@
 //! Any other network, as an ONNX file, run by tract: no shared library, nothing to install.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use tract_onnx::prelude::*;
-use tract_onnx::tract_hir::infer::Factoid;
-use tract_onnx::tract_hir::internal::DimLike;
 
 use super::{Backbone, FeatureMap, file_stem};
+use crate::onnx::OnnxNetwork;
 use crate::{Error, Filter, Photo, Result};
 
 /// How pictures are made into the network's input.
@@ -58,14 +55,12 @@ impl Output {
 /// `[1, dim]`, a map `[1, dim, rows, columns]`, or tokens `[1, tokens, dim]`.
 #[derive(Debug)]
 pub struct OnnxBackbone {
-    path: PathBuf,
     name: String,
-    checksum: String,
     options: OnnxOptions,
     height: usize,
     width: usize,
     output: Output,
-    plan: Arc<TypedRunnableModel>,
+    network: OnnxNetwork,
 }
 
 impl OnnxBackbone {
@@ -74,38 +69,17 @@ impl OnnxBackbone {
     /// Fails where the file is absent or not ONNX, an operator is unknown, the input is not `[1, 3, height, width]` of
     /// floats, its size is open and not given, or the output is of none of the shapes above.
     pub fn load(path: &Path, options: &OnnxOptions) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        let fail = |stage: &'static str| move |e: TractError| Error::onnx(path, format!("{stage}: {}", one_line(&e)));
-        if bytes.is_empty() {
-            return Err(Error::onnx(path, "the file is empty"));
-        }
         if options.std.iter().any(|s| !s.is_finite() || *s <= 0.0) {
             return Err(Error::setting(format!("std = {:?} must be three positive numbers", options.std)));
         }
-        // By path, since large networks keep their weights in files beside it.
-        let model = tract_onnx::onnx().model_for_path(path).map_err(fail("not an ONNX network that can be read"))?;
-        let sides = input_sides(path, &model, options)?;
-        let [height, width] = sides;
-        let model = model
-            .with_input_fact(0, f32::fact([1, 3, height, width]).into())
-            .and_then(|model| model.into_optimized())
-            .map_err(fail("cannot prepare the network"))?;
-        let output = output_of(path, &model, options)?;
-        let plan = model.into_runnable().map_err(fail("cannot plan the network"))?;
-        Ok(Self {
-            path: path.to_owned(),
-            name: file_stem(path),
-            checksum: sightline_data::checksum::of_bytes(&bytes),
-            options: options.clone(),
-            height,
-            width,
-            output,
-            plan,
-        })
+        let network = OnnxNetwork::open(path)?;
+        let [height, width] = input_sides(&network, options)?;
+        let output = output_of(&network, [height, width], options)?;
+        Ok(Self { name: file_stem(path), options: options.clone(), height, width, output, network })
     }
 
     /// One photo as the network's input `[1, 3, height, width]`.
-    fn input(&self, photo: &Photo) -> Result<Tensor> {
+    fn input(&self, photo: &Photo) -> Vec<f32> {
         let resized = photo.resize(self.width as u32, self.height as u32, Filter::Bicubic);
         let OnnxOptions { mean, std, .. } = self.options;
         let mut values = Vec::with_capacity(resized.pixels.len());
@@ -113,21 +87,12 @@ impl OnnxBackbone {
             let line = resized.pixels.iter().skip(channel).step_by(3);
             values.extend(line.map(|&level| (f32::from(level) / 255.0 - mean[channel]) / std[channel]));
         }
-        Tensor::from_shape(&[1, 3, self.height, self.width], &values)
-            .map_err(|e| self.error("cannot fill the input", &e))
-    }
-
-    fn error(&self, stage: &str, reason: &TractError) -> Error {
-        Error::onnx(&self.path, format!("{stage}: {}", one_line(reason)))
+        values
     }
 
     fn encode(&self, photo: &Photo) -> Result<FeatureMap> {
-        let outputs =
-            self.plan.run(tvec!(self.input(photo)?.into())).map_err(|e| self.error("the network failed", &e))?;
-        let values = outputs[0]
-            .cast_to::<f32>()
-            .and_then(|tensor| Ok(tensor.to_plain_array_view::<f32>()?.iter().copied().collect::<Vec<f32>>()))
-            .map_err(|e| self.error("cannot read the output", &e))?;
+        let outputs = self.network.run(&self.input(photo), &[1, 3, self.height, self.width])?;
+        let values = outputs.into_iter().next().expect("a network has an output").values;
         let dim = self.output.dim();
         Ok(match self.output {
             Output::Vector { .. } => FeatureMap { grid_h: 1, grid_w: 1, dim, patches: values.clone(), global: values },
@@ -156,7 +121,7 @@ impl Backbone for OnnxBackbone {
     }
 
     fn checksum(&self) -> &str {
-        &self.checksum
+        self.network.checksum()
     }
 
     fn dim(&self) -> usize {
@@ -174,17 +139,12 @@ impl Backbone for OnnxBackbone {
     }
 }
 
-/// Height and width of the first input, from the network or else from the setting.
-fn input_sides(path: &Path, model: &InferenceModel, options: &OnnxOptions) -> Result<[usize; 2]> {
-    let fact = model.input_fact(0).map_err(|e| Error::onnx(path, format!("it has no input: {}", one_line(&e))))?;
-    let shape: Vec<Option<usize>> = fact
-        .shape
-        .dims()
-        .map(|dim| dim.concretize().and_then(|dim| dim.to_i64().ok()).and_then(|dim| usize::try_from(dim).ok()))
-        .collect();
+/// Height and width of the input, from the network or else from the setting.
+fn input_sides(network: &OnnxNetwork, options: &OnnxOptions) -> Result<[usize; 2]> {
+    let path = network.path();
+    let shape = network.input_shape()?;
     let wrong = || {
-        let shown: Vec<String> = shape.iter().map(|dim| dim.map_or("?".to_owned(), |dim| dim.to_string())).collect();
-        let message = format!("its input is [{}], expected [1, 3, height, width]: colours first", shown.join(", "));
+        let message = format!("its input is {}, expected [1, 3, height, width]: colours first", shown(&shape));
         Error::onnx(path, message)
     };
     let [batch, channels, height, width] = shape[..] else {
@@ -212,16 +172,16 @@ fn input_sides(path: &Path, model: &InferenceModel, options: &OnnxOptions) -> Re
     Ok([side(height)?, side(width)?])
 }
 
-fn output_of(path: &Path, model: &TypedModel, options: &OnnxOptions) -> Result<Output> {
-    let fact = model.output_fact(0).map_err(|e| Error::onnx(path, format!("it has no output: {}", one_line(&e))))?;
-    let shape: Vec<usize> = fact.shape.iter().map(|dim| dim.to_usize().unwrap_or(0)).collect();
+fn output_of(network: &OnnxNetwork, [height, width]: [usize; 2], options: &OnnxOptions) -> Result<Output> {
+    let found = network.output_shape(&[1, 3, height, width])?;
     let wrong = |why: &str| {
         let expected = "[1, dim], [1, dim, rows, columns] or [1, tokens, dim]";
-        Error::onnx(path, format!("its first output is {shape:?}, expected {expected}{why}"))
+        Error::onnx(network.path(), format!("its first output is {}, expected {expected}{why}", shown(&found)))
     };
-    if shape.contains(&0) || shape.first() != Some(&1) {
+    let known: Option<Vec<usize>> = found.iter().map(|size| size.filter(|&size| size > 0)).collect();
+    let Some(shape) = known.filter(|shape| shape.first() == Some(&1)) else {
         return Err(wrong(" with a batch of one and all sizes known"));
-    }
+    };
     match shape[1..] {
         [dim] => Ok(Output::Vector { dim }),
         [dim, grid_h, grid_w] => Ok(Output::Map { dim, grid_h, grid_w }),
@@ -251,9 +211,10 @@ fn mean_of(patches: &[f32], dim: usize) -> Vec<f32> {
     mean
 }
 
-/// tract's chain of reasons, on one line.
-fn one_line(reason: &TractError) -> String {
-    format!("{reason:#}").split_whitespace().collect::<Vec<_>>().join(" ")
+/// A shape in words, `?` for what is open.
+fn shown(shape: &[Option<usize>]) -> String {
+    let sizes: Vec<String> = shape.iter().map(|size| size.map_or("?".to_owned(), |size| size.to_string())).collect();
+    format!("[{}]", sizes.join(", "))
 }
 
 #[cfg(test)]

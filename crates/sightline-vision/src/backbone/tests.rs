@@ -151,8 +151,13 @@ const HUGGING_FACE_QKV: [&str; 3] =
 
 /// Writes `tensors` and loads them with two heads.
 fn load_with(tensors: &Tensors, dtype: Dtype, options: &VitOptions) -> Result<Vit> {
+    load_named("tiny.safetensors", tensors, dtype, options)
+}
+
+fn load_named(name: &str, tensors: &Tensors, dtype: Dtype, options: &VitOptions) -> Result<Vit> {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tiny.safetensors");
+    let path = folder.path().join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, file(tensors, dtype)).unwrap();
     Vit::load(&path, &VitOptions { heads: Some(2), ..options.clone() }, &Device::flex())
 }
@@ -317,6 +322,26 @@ fn distilled_deit_has_two_tokens_before_the_patches() {
     let positions = moved.iter_mut().find(|(n, ..)| n == "pos_embed").unwrap();
     positions.2[2 * DIM..].iter_mut().for_each(|v| *v += 1.5);
     assert_ne!(load(&moved).encode_map(&[photo("a", 6, 6)]).unwrap()[0].patches, map.patches);
+}
+
+#[test]
+fn networks_with_the_tensors_of_vit_are_told_by_their_names() {
+    const IMAGENET: [f32; 3] = [0.485, 0.456, 0.406];
+    let plain = timm(Extras::default());
+    let renamed = renamed(&plain, TO_HUGGING_FACE_VIT, Some(HUGGING_FACE_QKV));
+    let mean = |name: &str, tensors: &Tensors| {
+        load_named(name, tensors, Dtype::F32, &VitOptions::default()).unwrap().config().mean
+    };
+    for tensors in [&plain, &renamed] {
+        assert_eq!(mean("vit_tiny_patch16_224.safetensors", tensors), [0.5; 3]);
+        assert_eq!(mean("deit/vit_tiny_patch16_224.safetensors", tensors), [0.5; 3]);
+        assert_eq!(mean("DeiT_tiny_patch16_224.safetensors", tensors), IMAGENET);
+        assert_eq!(mean("dino_vits16.safetensors", tensors), IMAGENET);
+        assert_eq!(mean("vit-mae-base/model.safetensors", tensors), IMAGENET);
+        assert_eq!(mean("vit-base-patch16-224/model.safetensors", tensors), [0.5; 3]);
+    }
+    let given = VitOptions { mean: Some([0.25; 3]), ..VitOptions::default() };
+    assert_eq!(load_named("deit.safetensors", &plain, Dtype::F32, &given).unwrap().config().mean, [0.25; 3]);
 }
 
 #[test]

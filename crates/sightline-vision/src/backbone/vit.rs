@@ -37,16 +37,17 @@ pub enum Activation {
 ///
 /// | recognised by | input | epsilon | activation | mean and deviation |
 /// | --- | --- | --- | --- | --- |
-/// | timm names, nothing else | positions × patch | 1e-6 | GELU | 0.5 |
+/// | timm names, nothing else | positions × patch | 1e-6 | GELU | 0.5, by the file's name ImageNet's |
 /// | distillation token (DeiT) | positions × patch | 1e-6 | GELU | ImageNet's |
 /// | layer scale (DINOv2, DeiT III) | positions × patch | 1e-6 | GELU | ImageNet's |
 /// | timm names and a norm before the blocks (CLIP in timm) | positions × patch | 1e-5 | GELU | CLIP's |
-/// | Hugging Face's ViT | positions × patch | 1e-12 | GELU | 0.5 |
+/// | Hugging Face's ViT | positions × patch | 1e-12 | GELU | 0.5, by the file's name ImageNet's |
 /// | Hugging Face's or OpenAI's CLIP names | positions × patch | 1e-5 | quick GELU | CLIP's |
 ///
 /// An input above 400 pixels (DINOv2's 518) is reduced to 16 patches a side, since the cost grows with its square;
-/// `input: Some(518)` brings it back. DeiT without distillation, and DINO's first version, cannot be told from ViT:
-/// give them ImageNet's statistics. OpenCLIP's later networks use OpenAI's names but GELU.
+/// `input: Some(518)` brings it back. DeiT without distillation, DINO's first version and MAE have exactly ViT's tensors
+/// but were trained with ImageNet's statistics: they are told by `deit`, `dino` or `mae` in the file's name, or in its
+/// folder's where the file is called `model.safetensors`. OpenCLIP's later networks use OpenAI's names but GELU.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VitOptions {
@@ -108,15 +109,12 @@ impl VitConfig {
         let (epsilon, activation, mean, std) = match weights.layout {
             Layout::HuggingFaceClip | Layout::OpenAiClip => (1e-5, Activation::QuickGelu, CLIP_MEAN, CLIP_STD),
             Layout::Timm if weights.pre_norm.is_some() => (1e-5, Activation::Gelu, CLIP_MEAN, CLIP_STD),
-            Layout::Timm | Layout::HuggingFaceDino if scaled => (1e-6, Activation::Gelu, IMAGENET_MEAN, IMAGENET_STD),
-            Layout::Timm | Layout::HuggingFaceDino if weights.has_distillation => {
-                (1e-6, Activation::Gelu, IMAGENET_MEAN, IMAGENET_STD)
+            layout => {
+                let epsilon = if layout == Layout::HuggingFaceVit { 1e-12 } else { 1e-6 };
+                let imagenet = scaled || weights.has_distillation || named_after_imagenet(path);
+                let (mean, std) = if imagenet { (IMAGENET_MEAN, IMAGENET_STD) } else { (HALF, HALF) };
+                (epsilon, Activation::Gelu, mean, std)
             }
-            Layout::Timm | Layout::HuggingFaceDino => (1e-6, Activation::Gelu, HALF, HALF),
-            Layout::HuggingFaceVit if weights.has_distillation => {
-                (1e-12, Activation::Gelu, IMAGENET_MEAN, IMAGENET_STD)
-            }
-            Layout::HuggingFaceVit => (1e-12, Activation::Gelu, HALF, HALF),
         };
         let (dim, patch) = (weights.dim, weights.patch);
         let heads = match options.heads {
@@ -171,6 +169,16 @@ impl VitConfig {
     pub fn grid(&self) -> usize {
         self.input / self.patch
     }
+}
+
+/// Whether the name is one of the networks that have ViT's tensors but ImageNet's statistics.
+fn named_after_imagenet(path: &Path) -> bool {
+    let named = match path.file_stem() {
+        Some(stem) if stem == "model" => path.parent().and_then(Path::file_name),
+        stem => stem,
+    };
+    let name = named.unwrap_or_default().to_string_lossy().to_lowercase();
+    ["deit", "dino", "mae"].iter().any(|family| name.contains(family))
 }
 
 /// One pre-norm transformer block.

@@ -104,7 +104,7 @@ impl BoxesFile {
             Err(reason) => serde_json::from_str(&without_bare_words(&text))
                 .map_err(|_| Error::boxes(path, format!("not JSON: {reason}")))?,
         };
-        let checksum = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()));
+        let checksum = sightline_data::checksum::of_bytes(text.as_bytes());
         let mut reader = Reader::default();
         let layout = reader.read(&root).map_err(|found| {
             Error::boxes(

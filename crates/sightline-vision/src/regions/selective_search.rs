@@ -72,7 +72,7 @@ impl RegionProposer for SelectiveSearch {
     fn checksum(&self) -> String {
         // The number in front goes up whenever the same settings give other boxes.
         let settings = format!("1 {self:?}");
-        format!("{:016x}", xxhash_rust::xxh3::xxh3_64(settings.as_bytes()))
+        sightline_data::checksum::of_bytes(settings.as_bytes())
     }
 
     fn propose(&self, _key: &str, photo: &Photo, max: usize) -> Result<Vec<Proposal>> {

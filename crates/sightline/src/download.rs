@@ -1,0 +1,334 @@
+//! One pinned file from the network, by curl: what has arrived stays beside its place until it is whole, the same
+//! command goes on from there, and nothing of another checksum is kept.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use sha2::{Digest, Sha256};
+
+use crate::ui::Ui;
+
+/// A file known beforehand.
+#[derive(Debug, Clone, Copy)]
+pub struct Pinned<'a> {
+    /// Where it is got.
+    pub url: &'a str,
+    /// Its size.
+    pub bytes: u64,
+    /// Its SHA-256, in hexadecimal.
+    pub sha256: &'a str,
+}
+
+const MB: u64 = 1_000_000;
+/// What curl says when it finds no way to the server: name, connection, time, TLS.
+const UNREACHABLE: [i32; 5] = [5, 6, 7, 28, 35];
+/// What curl says when the server gives no parts of files.
+const NO_RANGES: i32 = 33;
+
+impl Pinned<'_> {
+    /// Downloads to `target`, or goes on where an earlier call was stopped.
+    ///
+    /// Fails where curl is missing, the server cannot be reached or breaks off (what has arrived stays for the next
+    /// call), or what arrived is another file (nothing stays).
+    pub fn fetch(&self, target: &Path, ui: &Ui) -> anyhow::Result<()> {
+        let partial = partial(target);
+        let had = size(&partial);
+        if had < self.bytes {
+            if had > 0 {
+                ui.say(format_args!("{} of {} MB are here from before", had / MB, self.bytes.div_ceil(MB)));
+            }
+            self.download(&partial, ui)?;
+        }
+        let found = sha256(&partial)?;
+        if found != self.sha256 {
+            remove(&partial)?;
+            bail!("{} gave a file with the SHA-256 {found}, expected {}; nothing was kept", self.url, self.sha256);
+        }
+        keep(&partial, target)
+    }
+
+    fn download(&self, partial: &Path, ui: &Ui) -> anyhow::Result<()> {
+        let had = size(partial);
+        let output = self.curl(partial, ui)?;
+        if output.status.success() {
+            return Ok(());
+        }
+        if had > 0 && output.status.code() == Some(NO_RANGES) {
+            remove(partial)?;
+            return self.download(partial, ui);
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let reason = said.lines().last().unwrap_or("curl was stopped").trim().trim_start_matches("curl: ");
+        let online = match output.status.code() {
+            Some(code) if UNREACHABLE.contains(&code) => "; is this machine online?",
+            _ => "",
+        };
+        let kept = match size(partial) {
+            0 => String::new(),
+            n => format!("; {n} of {} bytes are kept, and the same command goes on from there", self.bytes),
+        };
+        bail!("cannot download {}: {reason}{online}{kept}", self.url)
+    }
+
+    fn curl(&self, partial: &Path, ui: &Ui) -> anyhow::Result<Output> {
+        ui.say(format_args!("downloading {}", self.url));
+        let patience = ["--connect-timeout", "20", "--speed-limit", "1", "--speed-time", "60"];
+        let child = Command::new("curl")
+            .args(["--fail", "--location", "--silent", "--show-error", "--continue-at", "-"])
+            .args(patience)
+            .arg("--output")
+            .arg(partial)
+            .arg("--url")
+            .arg(self.url)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn();
+        match child {
+            Ok(child) => self.watch(child, partial, ui),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                bail!("curl is not installed; install it, or get {} by hand", self.url)
+            }
+            Err(error) => Err(error).context("cannot run curl"),
+        }
+    }
+
+    /// Waits for curl, with a bar that follows the file's size.
+    fn watch(&self, mut child: Child, partial: &Path, ui: &Ui) -> anyhow::Result<Output> {
+        let bar = ui.bar(self.bytes.div_ceil(MB), "MB");
+        while child.try_wait().context("cannot wait for curl")?.is_none() {
+            bar.set_position(size(partial) / MB);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        bar.finish_and_clear();
+        child.wait_with_output().context("cannot wait for curl")
+    }
+}
+
+/// Puts a whole file in its place, synced first.
+pub fn keep(whole: &Path, target: &Path) -> anyhow::Result<()> {
+    let placed = File::open(whole).and_then(|file| file.sync_all()).and_then(|()| std::fs::rename(whole, target));
+    placed.with_context(|| format!("cannot write {}", target.display()))
+}
+
+/// The SHA-256 of a file, in hexadecimal.
+pub fn sha256(path: &Path) -> anyhow::Result<String> {
+    let context = || format!("cannot read {}", path.display());
+    let mut file = File::open(path).with_context(context)?;
+    let mut sum = Sha256::default();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).with_context(context)? {
+            0 => return Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            read => sum.update(&buffer[..read]),
+        }
+    }
+}
+
+/// Where a file grows until it is whole.
+fn partial(target: &Path) -> PathBuf {
+    let mut name = target.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    target.with_file_name(name)
+}
+
+fn size(path: &Path) -> u64 {
+    path.metadata().map_or(0, |metadata| metadata.len())
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    const QUIET: Ui = Ui { json: false, quiet: true };
+
+    /// How the server serves.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Manner {
+        /// All that is asked for.
+        Whole,
+        /// Breaks off in the middle, every time.
+        Half,
+        /// The whole file, whatever part is asked for.
+        WithoutRanges,
+        Missing,
+    }
+
+    /// A server on this machine, and the offsets it was asked for.
+    struct Server {
+        url: String,
+        asked: Arc<Mutex<Vec<usize>>>,
+    }
+
+    impl Server {
+        fn new(content: &[u8], manner: Manner) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let url = format!("http://{}/file", listener.local_addr().unwrap());
+            let asked = Arc::new(Mutex::new(Vec::new()));
+            let (content, log) = (content.to_vec(), asked.clone());
+            // Ends with the test's process.
+            std::thread::spawn(move || {
+                for stream in listener.incoming() {
+                    answer(stream.unwrap(), &content, manner, &log);
+                }
+            });
+            Self { url, asked }
+        }
+
+        fn asked(&self) -> Vec<usize> {
+            self.asked.lock().unwrap().clone()
+        }
+    }
+
+    fn answer(mut stream: TcpStream, content: &[u8], manner: Manner, asked: &Mutex<Vec<usize>>) {
+        let mut from = 0;
+        for line in BufReader::new(stream.try_clone().unwrap()).lines() {
+            let line = line.unwrap().to_lowercase();
+            if let Some(range) = line.strip_prefix("range: bytes=") {
+                from = range.trim_end_matches('-').parse().unwrap();
+            }
+            if line.is_empty() {
+                break;
+            }
+        }
+        asked.lock().unwrap().push(from);
+        let from = if manner == Manner::WithoutRanges { 0 } else { from };
+        let n = content.len();
+        let (status, body) = match manner {
+            Manner::Missing => ("404 Not Found".to_owned(), &[][..]),
+            _ if from >= n => ("416 Range Not Satisfiable".to_owned(), &[][..]),
+            _ if from > 0 => {
+                (format!("206 Partial Content\r\nContent-Range: bytes {from}-{}/{n}", n - 1), &content[from..])
+            }
+            _ => ("200 OK".to_owned(), content),
+        };
+        let sent = if manner == Manner::Half { &body[..body.len() / 2] } else { body };
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        // A client that has seen enough may close first.
+        let _ = stream.write_all(&[head.as_bytes(), sent].concat());
+    }
+
+    fn has_curl() -> bool {
+        let found = Command::new("curl").arg("--version").output().is_ok();
+        if !found {
+            eprintln!("SKIPPED: there is no curl");
+        }
+        found
+    }
+
+    /// Content, its checksum, a folder for it.
+    fn content() -> (Vec<u8>, String, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let content: Vec<u8> = (0..300_001u32).flat_map(u32::to_le_bytes).collect();
+        let path = folder.path().join("content");
+        std::fs::write(&path, &content).unwrap();
+        (content, sha256(&path).unwrap(), folder)
+    }
+
+    fn files(folder: &Path) -> Vec<String> {
+        let names = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned());
+        let mut names: Vec<String> = names.filter(|name| name != "content").collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_checksum_of_a_known_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("abc");
+        std::fs::write(&path, "abc").unwrap();
+        // FIPS 180-2, appendix B.1.
+        assert_eq!(sha256(&path).unwrap(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+
+    #[test]
+    fn goes_on_where_it_was_stopped() {
+        if !has_curl() {
+            return;
+        }
+        let (content, sha256, folder) = content();
+        let target = folder.path().join("file");
+        let pinned = |url| Pinned { url, bytes: content.len() as u64, sha256: &sha256 };
+        let half = Server::new(&content, Manner::Half);
+        let error = pinned(&half.url).fetch(&target, &QUIET).unwrap_err().to_string();
+        let (n, kept) = (content.len(), content.len() / 2);
+        assert!(error.contains(&half.url) && error.contains(&format!("{kept} of {n} bytes are kept")), "{error}");
+        assert_eq!(files(folder.path()), ["file.partial"]);
+
+        let whole = Server::new(&content, Manner::Whole);
+        pinned(&whole.url).fetch(&target, &QUIET).unwrap();
+        assert_eq!((half.asked(), whole.asked()), (vec![0], vec![kept]));
+        assert!(std::fs::read(&target).unwrap() == content);
+        assert_eq!(files(folder.path()), ["file"]);
+
+        // What was whole but not yet in its place needs no server.
+        std::fs::rename(&target, folder.path().join("file.partial")).unwrap();
+        pinned("http://127.0.0.1:1/").fetch(&target, &QUIET).unwrap();
+        assert_eq!(files(folder.path()), ["file"]);
+    }
+
+    #[test]
+    fn starts_anew_where_the_server_has_no_parts() {
+        if !has_curl() {
+            return;
+        }
+        let (content, sha256, folder) = content();
+        let target = folder.path().join("file");
+        std::fs::write(partial(&target), &content[..1000]).unwrap();
+        let server = Server::new(&content, Manner::WithoutRanges);
+        Pinned { url: &server.url, bytes: content.len() as u64, sha256: &sha256 }.fetch(&target, &QUIET).unwrap();
+        assert_eq!(server.asked(), [1000, 0]);
+        assert!(std::fs::read(&target).unwrap() == content);
+    }
+
+    #[test]
+    fn another_file_is_not_kept() {
+        if !has_curl() {
+            return;
+        }
+        let (mut content, sha256, folder) = content();
+        let target = folder.path().join("file");
+        content[7] ^= 1;
+        let server = Server::new(&content, Manner::Whole);
+        let pinned = Pinned { url: &server.url, bytes: content.len() as u64, sha256: &sha256 };
+        let error = pinned.fetch(&target, &QUIET).unwrap_err().to_string();
+        assert!(error.contains(&sha256) && error.contains("nothing was kept"), "{error}");
+        assert!(files(folder.path()).is_empty());
+
+        // Nor is what lies here from another file, where the server has less than that.
+        std::fs::write(partial(&target), vec![0; content.len() - 1]).unwrap();
+        let short = Server::new(&content[..1000], Manner::Whole);
+        let error = Pinned { url: &short.url, ..pinned }.fetch(&target, &QUIET).unwrap_err().to_string();
+        assert!(error.contains("nothing was kept"), "{error}");
+        assert!(files(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn no_server_and_no_file_are_one_line() {
+        if !has_curl() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("file");
+        let error = |url: &str| Pinned { url, bytes: 10, sha256: "" }.fetch(&target, &QUIET).unwrap_err().to_string();
+        // A port that was free a moment ago.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let offline = error(&format!("http://127.0.0.1:{port}/file"));
+        assert!(offline.contains("is this machine online?") && !offline.contains('\n'), "{offline}");
+        let missing = error(&Server::new(&[], Manner::Missing).url);
+        assert!(missing.contains("404") && !missing.contains("online") && !missing.contains('\n'), "{missing}");
+        assert!(files(folder.path()).is_empty());
+    }
+}
