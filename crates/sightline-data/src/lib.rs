@@ -16,6 +16,7 @@ pub mod store;
 pub mod summary;
 pub mod tokens;
 pub mod vocabulary;
+pub mod word_vectors;
 pub mod write;
 
 pub use boxes::BoxXyxy;

@@ -204,6 +204,20 @@ impl AlignmentModel {
         self.image.set_standard(mean, deviation);
     }
 
+    /// Puts given vectors in place of those of some words.
+    pub fn set_word_vectors<'a>(&mut self, rows: impl Iterator<Item = (u32, &'a [f32])>) {
+        let old = self.word_vectors.val();
+        let ([vocab, word_dim], device) = (old.dims(), old.device());
+        let mut values = old.into_data().try_into_vec::<f32>().expect("weights are f32");
+        for (word, vector) in rows {
+            values[word as usize * word_dim..][..word_dim].copy_from_slice(vector);
+        }
+        self.word_vectors = self.word_vectors.clone().map(|old| {
+            let new = Tensor::from_data(TensorData::new(values, [vocab, word_dim]), &device);
+            new.set_require_grad(old.is_require_grad())
+        });
+    }
+
     /// Where the weights are.
     pub fn device(&self) -> Device {
         self.word_vectors.val().device()
@@ -280,6 +294,12 @@ impl AlignmentModel {
                 truth.pairing.image_of_sentence().iter().map(|&image| truth.classes[image]).collect();
             (cross_entropy(of_images, &truth.classes) + cross_entropy(of_sentences, &classes)) / 2.0
         });
+        let local = (objective == Objective::Fragments).then(|| {
+            let photos = truth.pairing.image_of_sentence();
+            let image_of_word: Vec<usize> = sentences.owners().into_iter().map(|s| photos[s as usize]).collect();
+            let products = regions.parts.clone().matmul(words.parts.clone().transpose());
+            objective::fragment_alignment(products, counts.counts(), &image_of_word)
+        });
         let mut scores = settings.score.scores(regions.parts, &counts, words.parts, lengths); // [images, sentences]
         if let (Some(images), Some(whole_sentences)) = (regions.wholes, words.wholes) {
             // Each word's product has the whole's in it.
@@ -290,10 +310,7 @@ impl AlignmentModel {
             scores = scores + images.matmul(whole_sentences.transpose()) * factors.unsqueeze::<2>();
         }
         let loss = objective.loss(scores, &truth.pairing, settings.margin, self.log_logit_scale.val());
-        match instance {
-            Some(instance) => loss + instance,
-            None => loss,
-        }
+        [instance, local].into_iter().flatten().fold(loss, |loss, part| loss + part)
     }
 }
 

@@ -57,6 +57,9 @@ pub fn train(
         let (mean, deviation) = corpus.feature_statistics();
         model.set_standard(&mean, &deviation);
     }
+    if !settings.word_vectors_from.is_empty() {
+        start_word_vectors(&mut model, settings, &vocabulary)?;
+    }
     let header = Header {
         kind: Kind::Alignment,
         settings: serde_json::to_value(settings).expect("settings are plain data"),
@@ -76,6 +79,26 @@ pub fn train(
         device: &device,
     };
     trainer::train(&task, model, plan, control)
+}
+
+/// Puts the vectors of a file in place of the random ones.
+fn start_word_vectors(model: &mut AlignmentModel, settings: &AlignSettings, vocabulary: &Vocabulary) -> Result<()> {
+    let path = Path::new(&settings.word_vectors_from);
+    let vectors = sightline_data::word_vectors::read_word_vectors(path, vocabulary)?;
+    if vectors.dim != settings.model.word_dim {
+        return Err(Error::Mismatch(format!(
+            "{}: vectors of {dim} numbers, and model.word_dim is {}; set model.word_dim={dim}",
+            path.display(),
+            settings.model.word_dim,
+            dim = vectors.dim
+        )));
+    }
+    if vectors.by_word.is_empty() {
+        return Err(Error::Mismatch(format!("{}: none of the training sentences' words is in it", path.display())));
+    }
+    let rows = vectors.by_word.iter().filter_map(|(word, vector)| Some((vocabulary.get(word)?, vector.as_slice())));
+    model.set_word_vectors(rows);
+    Ok(())
 }
 
 struct AlignTask<'a> {
@@ -115,7 +138,7 @@ impl Task for AlignTask<'_> {
         let mut blank = (settings.word_dropout > 0.0).then(|| dropout.fork(settings.word_dropout));
         let loss = model.loss(settings, *objective, regions, &sentences, &truth, Some(dropout), blank.as_mut());
         let divisor = match objective {
-            Objective::SumHinge | Objective::HardestNegative => sentences.len() as f64,
+            Objective::SumHinge | Objective::HardestNegative | Objective::Fragments => sentences.len() as f64,
             Objective::Contrastive | Objective::Instance => 1.0,
         };
         (loss, divisor)
@@ -235,7 +258,7 @@ pub(crate) fn scores(score: Score, regions: &VectorSets, words: &VectorSets, dev
     match score {
         Score::MaxOverRegions => sightline_search::scores(regions, words, Reduction::Sum),
         Score::MeanOfMax => sightline_search::scores(regions, words, Reduction::Mean),
-        Score::SumOfPositive | Score::SoftAttention => {
+        Score::SumOfPositive | Score::SmoothedSumOfPositive | Score::SoftAttention => {
             let mut out = vec![0.0; regions.len() * words.len()];
             for images in chunks(regions.len(), SCORED_IMAGES) {
                 let counts = RegionCounts::new(images.clone().map(|i| regions.count(i)).collect());

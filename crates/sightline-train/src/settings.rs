@@ -25,6 +25,9 @@ pub struct AlignSettings {
     pub captions_per_photo: usize,
     /// Words seen less often in the training split are unknown (paper: 5).
     pub min_count: u64,
+    /// A file of word vectors to start from (word2vec text or binary, or GloVe); empty for none. Words that it lacks
+    /// start at random; `model.word_vectors` says whether they are trained.
+    pub word_vectors_from: String,
     /// The model.
     pub model: AlignmentSettings,
     /// The optimiser.
@@ -39,6 +42,7 @@ impl Default for AlignSettings {
             batch: 100,
             captions_per_photo: 1,
             min_count: 5,
+            word_vectors_from: String::new(),
             model: AlignmentSettings::default(),
             optimizer: OptimizerSettings {
                 kind: OptimizerKind::Sgd,

@@ -17,9 +17,51 @@ pub enum Objective {
     HardestNegative,
     /// Softmax cross entropy in both directions, averaged over pairs; the factor on scores is learned.
     Contrastive,
+    /// Fragment embeddings (Karpathy et al. 2014): half the sum hinge, and beside it every region and word is to agree
+    /// (product above 1) or disagree (below -1); which pairs inside a photo agree, the products themselves say.
+    Fragments,
     /// The contrastive objective, and beside it every training photo is a class that its regions' and its sentences' mean
     /// vectors are told apart by, with one classifier for both (Dual-Path, Zheng et al. 2017).
     Instance,
+}
+
+/// Weight of the ranking part of [`Objective::Fragments`], as in its authors' code.
+const GLOBAL_SCALE: f32 = 0.5;
+
+/// The local part of [`Objective::Fragments`]: `Σ κ max(0, 1 - y ⟨v, s⟩)` over all regions and words.
+///
+/// `y` is -1 for a region and a word of different photos; inside a photo it is the sign of their product, and a word
+/// without any positive region has its best one flipped to +1 (multiple-instance learning: mi-SVM). `κ` shares each
+/// word's weight among its positive regions, and once more among its negative ones. `products` is
+/// `[regions of all photos, words of all sentences]`, `image_of_word` the photo that each word is said of.
+pub(super) fn fragment_alignment(products: Tensor<2>, counts: &[usize], image_of_word: &[usize]) -> Tensor<1> {
+    let [n_regions, n_words] = products.dims();
+    let values = products.clone().detach().into_data().try_into_vec::<f32>().expect("products are f32");
+    let mut starts = vec![0];
+    starts.extend(counts.iter().scan(0, |end, &count| {
+        *end += count;
+        Some(*end)
+    }));
+    let (mut signs, mut shares) = (vec![-1.0f32; values.len()], vec![0.0f32; values.len()]);
+    for (word, &image) in image_of_word.iter().enumerate() {
+        let own = starts[image]..starts[image + 1];
+        let product = |region: usize| values[region * n_words + word];
+        let mut positive: Vec<usize> = own.clone().filter(|&region| product(region) > 0.0).collect();
+        if positive.is_empty() {
+            // The first among equals.
+            positive.extend(own.reduce(|best, region| if product(region) > product(best) { region } else { best }));
+        }
+        for region in 0..n_regions {
+            shares[region * n_words + word] = 1.0 / (n_regions - positive.len()).max(1) as f32;
+        }
+        for &region in &positive {
+            signs[region * n_words + word] = 1.0;
+            shares[region * n_words + word] = 1.0 / positive.len() as f32;
+        }
+    }
+    let device = products.device().without_autodiff();
+    let constant = |values: Vec<f32>| Tensor::<2>::from_data(TensorData::new(values, [n_regions, n_words]), &device);
+    (relu((products * constant(signs)).neg() + 1.0) * constant(shares)).sum()
 }
 
 /// Which sentence of a batch belongs to which photo.
@@ -60,14 +102,15 @@ impl Pairing {
 
 impl Objective {
     /// `scores` is `[images, sentences]`; returns one number. `margin` is the hinge's, `log_logit_scale` the contrastive
-    /// objective's. The classifier's part of [`Objective::Instance`] is not in it.
+    /// objective's. The classifier's part of [`Objective::Instance`] and the local part of [`Objective::Fragments`] are not
+    /// in it.
     pub fn loss(self, scores: Tensor<2>, pairing: &Pairing, margin: f32, log_logit_scale: Tensor<1>) -> Tensor<1> {
         let [images, sentences] = scores.dims();
         assert_eq!((images, sentences), (pairing.images, pairing.image_of_sentence.len()), "scores of the batch");
         let device = scores.device().without_autodiff();
         let mask = Tensor::<2>::from_data(TensorData::new(pairing.mask(), [images, sentences]), &device);
         match self {
-            Self::SumHinge | Self::HardestNegative => {
+            Self::SumHinge | Self::HardestNegative | Self::Fragments => {
                 // Rows are true pairs from here on: a sentence with its own photo.
                 let own = (scores.clone() * mask.clone()).sum_dim(0); // [1, pairs]
                 let of_images = relu(scores.clone() - own.clone() + margin) * (mask.clone().neg() + 1.0);
@@ -75,10 +118,10 @@ impl Objective {
                 let of_sentences = rows(scores, &pairing.image_of_sentence) - own.transpose() + margin;
                 let of_sentences = relu(of_sentences) * strangers;
                 // The terms of true pairs are the constant margin and carry no gradient: they are left out.
-                if self == Self::SumHinge {
-                    of_images.sum() + of_sentences.sum()
-                } else {
-                    of_images.max_dim(0).sum() + of_sentences.max_dim(1).sum()
+                match self {
+                    Self::HardestNegative => of_images.max_dim(0).sum() + of_sentences.max_dim(1).sum(),
+                    Self::Fragments => (of_images.sum() + of_sentences.sum()) * GLOBAL_SCALE,
+                    _ => of_images.sum() + of_sentences.sum(),
                 }
             }
             Self::Contrastive | Self::Instance => {

@@ -17,6 +17,8 @@ pub enum Score {
     MeanOfMax,
     /// Equation 7 (the fragment embeddings of Karpathy et al. 2014): every positive product counts.
     SumOfPositive,
+    /// The same, divided by the number of words and ten more, as the fragment embeddings' code does.
+    SmoothedSumOfPositive,
     /// Each word against the mixture of regions that it attends to: the mean over words of the cosine between the word
     /// and `Σ softmax(λ ⟨v, s⟩) v` (Lee et al. 2018, text to image).
     SoftAttention,
@@ -24,6 +26,9 @@ pub enum Score {
 
 /// `λ` of [`Score::SoftAttention`].
 const ATTENTION_SHARPNESS: f32 = 9.0;
+
+/// What [`Score::SmoothedSumOfPositive`] adds to the number of words.
+const SMOOTHING: f32 = 10.0;
 
 /// How many regions each photo of a batch has; regions lie photo by photo.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +112,7 @@ impl Score {
     pub(super) fn factors(self, lengths: &[usize]) -> Vec<f32> {
         let factor = |&length: &usize| match self {
             Self::MaxOverRegions | Self::SumOfPositive => 1.0,
+            Self::SmoothedSumOfPositive => 1.0 / (length as f32 + SMOOTHING),
             Self::MeanOfMax | Self::SoftAttention => 1.0 / length.max(1) as f32,
         };
         lengths.iter().map(factor).collect()
@@ -134,7 +140,7 @@ impl Score {
         };
         let of_words = match self {
             Self::MaxOverRegions | Self::MeanOfMax => masked(products).max_dim(1).reshape([images, n_words]),
-            Self::SumOfPositive => relu(masked(products)).sum_dim(1).reshape([images, n_words]),
+            Self::SumOfPositive | Self::SmoothedSumOfPositive => relu(masked(products)).sum_dim(1).reshape([images, n_words]),
             Self::SoftAttention => {
                 let [_, dim] = padded.dims();
                 let v = padded.reshape([images, most, dim]);

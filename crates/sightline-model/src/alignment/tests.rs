@@ -134,6 +134,18 @@ fn hinge_agrees_with_the_equation() {
 }
 
 #[test]
+fn fragments_agree_inside_their_photo() {
+    let device = Device::flex();
+    // Photos of two regions and of one; the first word is said of photo 0, the second, which no region of its photo
+    // likes, of photo 1.
+    let products = [[0.5, 0.2], [-3.0, -2.0], [0.25, -0.5f32]];
+    let loss = objective::fragment_alignment(Tensor::from_floats(products, &device), &[2, 1], &[0, 1]);
+    let first = (1.0 - 0.5) + ((1.0f32 - 3.0).max(0.0) + (1.0 + 0.25)) / 2.0;
+    let second = (1.0 + 0.5) + ((1.0 + 0.2) + (1.0f32 - 2.0).max(0.0)) / 2.0;
+    assert!((loss.into_scalar::<f32>() - (first + second)).abs() < 1e-6);
+}
+
+#[test]
 fn contrastive_is_cross_entropy_both_ways() {
     let device = Device::flex();
     let scores = [[3.0, 1.0, 2.5f32], [0.0, 0.5, 0.25]];
@@ -166,6 +178,12 @@ fn gradients_agree_with_differences() {
         AlignmentSettings { objective: Objective::HardestNegative, ..base.clone() },
         AlignmentSettings { objective: Objective::Instance, ..contrastive.clone() },
         AlignmentSettings { score: Score::SumOfPositive, ..base.clone() },
+        AlignmentSettings {
+            objective: Objective::Fragments,
+            score: Score::SmoothedSumOfPositive,
+            margin: 2.0,
+            ..base.clone()
+        },
         AlignmentSettings { score: Score::SoftAttention, ..contrastive.clone() },
         AlignmentSettings { encoder: RegionEncoder::Conv, unit_vectors: false, ..contrastive.clone() },
         encoder(SentenceEncoder::Gru),

@@ -18,7 +18,7 @@ use sightline_train::evaluate::{self, Scores};
 use sightline_train::run::RunFolder;
 
 use super::caption::BeamArgs;
-use super::{eval_captions, eval_grounding, eval_words};
+use super::{eval_ablation, eval_captions, eval_grounding, eval_words};
 use crate::panels::Panels;
 use crate::report::{self, DEFAULT_THRESHOLD, Report, RetrievalRow, RowSource, Table};
 use crate::sources::DeviceKind;
@@ -29,6 +29,7 @@ use crate::ui::{Ui, count, table};
 #[expect(missing_docs, reason = "each command's help stands at its arguments")]
 pub enum Command {
     Retrieval(RetrievalArgs),
+    Ablation(eval_ablation::Args),
     Caption(CaptionArgs),
     Captions(eval_captions::Args),
     Grounding(eval_grounding::Args),
@@ -105,6 +106,7 @@ pub struct CaptionArgs {
 pub fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
     match command {
         Command::Retrieval(args) => retrieval(&args, ui),
+        Command::Ablation(args) => eval_ablation::run(&args, ui),
         Command::Caption(args) => caption(&args, ui),
         Command::Captions(args) => eval_captions::run(&args, ui),
         Command::Grounding(args) => eval_grounding::run(&args, ui),

@@ -4,6 +4,7 @@ pub mod align;
 pub mod caption;
 pub mod dataset;
 pub mod eval;
+mod eval_ablation;
 pub mod eval_captions;
 mod eval_grounding;
 mod eval_words;

@@ -199,7 +199,6 @@ fn align_settings(plan: &Plan) -> AlignSettings {
         seed: plan.seed,
         epochs: plan.align_epochs,
         batch: 50,
-        captions_per_photo: 1,
         min_count: 5,
         model: AlignmentSettings {
             dim: 96,
@@ -221,6 +220,7 @@ fn align_settings(plan: &Plan) -> AlignSettings {
             warmup_steps: 50,
             ..OptimizerSettings::default()
         },
+        ..AlignSettings::default()
     }
 }
 

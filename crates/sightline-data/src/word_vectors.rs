@@ -1,0 +1,159 @@
+//! Word vectors made elsewhere: word2vec's text and binary files, and GloVe's. Only the words asked for are kept.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use rustc_hash::FxHashMap;
+
+use crate::{Error, Result, Vocabulary};
+
+/// Vectors of some words.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WordVectors {
+    /// Length of a vector.
+    pub dim: usize,
+    /// By word.
+    pub by_word: FxHashMap<String, Vec<f32>>,
+}
+
+/// The longest word that is believed; beyond it the file is no word vectors.
+const LONGEST_WORD: u64 = 1000;
+
+/// Reads the vectors of a vocabulary's words. The form is told by the content: word2vec's begins with a line of two
+/// numbers (words, dim) and goes on in text or in binary; GloVe's has no such line.
+pub fn read_word_vectors(path: &Path, vocabulary: &Vocabulary) -> Result<WordVectors> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    let mut reader = BufReader::with_capacity(1 << 20, file);
+    let mut line = Vec::new();
+    read_until(&mut reader, b'\n', &mut line, path)?;
+    let first = String::from_utf8_lossy(&line).trim_end().to_owned();
+    let fields: Vec<&str> = first.split(' ').collect();
+    if let [words, dim] = fields[..]
+        && let (Ok(_), Ok(dim)) = (words.parse::<u64>(), dim.parse::<usize>())
+    {
+        if dim == 0 {
+            return Err(Error::format(path, "vectors of length 0"));
+        }
+        // A binary file has bytes that no text has within the first vector.
+        let start = reader.fill_buf().map_err(Error::io("read", path))?;
+        let binary = start[..start.len().min(4 * dim)].iter().any(|&byte| byte < 9 || byte > 126);
+        return if binary { read_binary(reader, dim, vocabulary, path) } else { read_text(reader, dim, vocabulary, path) };
+    }
+    let dim = fields.len().saturating_sub(1);
+    if dim < 2 || fields[1..].iter().any(|x| x.parse::<f32>().is_err()) {
+        return Err(Error::format(
+            path,
+            "not word vectors: expected word2vec (text or binary) or GloVe, a word and its numbers a line",
+        ));
+    }
+    let rest = std::io::Cursor::new(line).chain(reader);
+    read_text(BufReader::new(rest), dim, vocabulary, path)
+}
+
+fn read_until(reader: &mut impl BufRead, end: u8, out: &mut Vec<u8>, path: &Path) -> Result<()> {
+    out.clear();
+    reader.take(1 << 20).read_until(end, out).map_err(Error::io("read", path))?;
+    Ok(())
+}
+
+fn read_text(mut reader: impl BufRead, dim: usize, vocabulary: &Vocabulary, path: &Path) -> Result<WordVectors> {
+    let mut by_word = FxHashMap::default();
+    let mut line = Vec::new();
+    for number in 1.. {
+        read_until(&mut reader, b'\n', &mut line, path)?;
+        if line.is_empty() {
+            break;
+        }
+        let text = String::from_utf8_lossy(&line);
+        // A word may hold spaces in some collections; the numbers are the last fields.
+        let fields: Vec<&str> = text.trim_end().rsplitn(dim + 1, ' ').collect();
+        let Some((&word, numbers)) = fields.split_last().filter(|(_, numbers)| numbers.len() == dim) else {
+            return Err(Error::format(path, format!("vector {number}: expected a word and {dim} numbers")));
+        };
+        if vocabulary.get(word).is_some() {
+            let vector: std::result::Result<Vec<f32>, _> = numbers.iter().rev().map(|x| x.parse::<f32>()).collect();
+            let vector =
+                vector.map_err(|e| Error::format(path, format!("vector {number}, the word {word}: {e}")))?;
+            by_word.insert(word.to_owned(), vector);
+        }
+    }
+    Ok(WordVectors { dim, by_word })
+}
+
+fn read_binary(mut reader: impl BufRead, dim: usize, vocabulary: &Vocabulary, path: &Path) -> Result<WordVectors> {
+    let mut by_word = FxHashMap::default();
+    let (mut word, mut bytes) = (Vec::new(), vec![0u8; 4 * dim]);
+    loop {
+        word.clear();
+        (&mut reader).take(LONGEST_WORD).read_until(b' ', &mut word).map_err(Error::io("read", path))?;
+        if word.is_empty() {
+            return Ok(WordVectors { dim, by_word });
+        }
+        if word.pop() != Some(b' ') {
+            return Err(Error::format(path, "ends inside a word: the file is truncated, or no word2vec binary"));
+        }
+        reader.read_exact(&mut bytes).map_err(|_| {
+            Error::format(path, format!("ends inside the vector of {}: the file is truncated", String::from_utf8_lossy(&word)))
+        })?;
+        // Most writers end a vector with a line break, which stands before the next word here.
+        let word = String::from_utf8_lossy(&word).trim_start_matches('\n').to_owned();
+        if vocabulary.get(&word).is_some() {
+            let vector = bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+            by_word.insert(word, vector);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vocabulary() -> Vocabulary {
+        let sentences = [vec!["dog".to_owned(), "snow".to_owned()]];
+        Vocabulary::from_sentences(sentences.iter().map(Vec::as_slice), 1)
+    }
+
+    fn read(bytes: &[u8]) -> Result<WordVectors> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("v");
+        std::fs::write(&path, bytes).unwrap();
+        read_word_vectors(&path, &vocabulary())
+    }
+
+    #[test]
+    fn all_three_forms_give_the_same() {
+        let binary = |end: &str| {
+            let mut bytes = b"3 3\n".to_vec();
+            for (word, vector) in [("cat", [9.0f32, 9.0, 9.0]), ("dog", [1.0, -0.5, 2.0]), ("snow", [0.25, 0.0, 4.0])] {
+                bytes.extend(word.bytes().chain([b' ']));
+                bytes.extend(vector.iter().flat_map(|x| x.to_le_bytes()));
+                bytes.extend(end.bytes());
+            }
+            bytes
+        };
+        let glove = "cat 9 9 9\ndog 1 -0.5 2\nsnow 0.25 0 4\n";
+        for bytes in [glove.as_bytes().to_vec(), format!("3 3\n{glove}").into_bytes(), binary("\n"), binary("")] {
+            let vectors = read(&bytes).unwrap();
+            assert_eq!(vectors.dim, 3);
+            assert_eq!(vectors.by_word["dog"], [1.0, -0.5, 2.0]);
+            assert_eq!(vectors.by_word["snow"], [0.25, 0.0, 4.0]);
+            assert_eq!(vectors.by_word.len(), 2);
+        }
+    }
+
+    #[test]
+    fn what_is_no_vectors_says_so() {
+        for (bytes, message) in [
+            (&b"hello world\n"[..], "not word vectors"),
+            (b"", "not word vectors"),
+            (b"2 0\n", "length 0"),
+            (b"dog 1 2 3\nsnow 1 2\n", "vector 2: expected a word and 3 numbers"),
+            (b"dog 1 2 3\nsnow 1 x 3\n", "the word snow"),
+            (b"1 3\ndog \x00\x00\x80\x3f\x00", "truncated"),
+        ] {
+            let error = read(bytes).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
+    }
+}
