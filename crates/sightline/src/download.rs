@@ -1,11 +1,10 @@
 //! One pinned file from the network, by curl: what has arrived stays beside its place until it is whole, the same
 //! command goes on from there, and nothing of another checksum is kept.
 
-use std::fs::File;
-use std::io::Read;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
@@ -39,7 +38,7 @@ impl Pinned<'_> {
         let had = size(&partial);
         if had < self.bytes {
             if had > 0 {
-                ui.say(format_args!("{} of {} MB are here from before", had / MB, self.bytes.div_ceil(MB)));
+                ui.say(format_args!("{} of {} MB are here from before", had / MB, self.bytes / MB));
             }
             self.download(&partial, ui)?;
         }
@@ -53,7 +52,7 @@ impl Pinned<'_> {
 
     fn download(&self, partial: &Path, ui: &Ui) -> anyhow::Result<()> {
         let had = size(partial);
-        let output = self.curl(partial, ui)?;
+        let output = self.append(partial, ui)?;
         if output.status.success() {
             return Ok(());
         }
@@ -68,44 +67,50 @@ impl Pinned<'_> {
             _ => "",
         };
         let kept = match size(partial) {
-            0 => String::new(),
+            0 => {
+                remove(partial)?;
+                String::new()
+            }
             n => format!("; {n} of {} bytes are kept, and the same command goes on from there", self.bytes),
         };
         bail!("cannot download {}: {reason}{online}{kept}", self.url)
     }
 
-    fn curl(&self, partial: &Path, ui: &Ui) -> anyhow::Result<Output> {
+    /// Runs curl for what is missing and appends what it prints; should this program end, curl has nobody to print to
+    /// and ends too.
+    fn append(&self, partial: &Path, ui: &Ui) -> anyhow::Result<Output> {
         ui.say(format_args!("downloading {}", self.url));
-        let patience = ["--connect-timeout", "20", "--speed-limit", "1", "--speed-time", "60"];
-        let child = Command::new("curl")
-            .args(["--fail", "--location", "--silent", "--show-error", "--continue-at", "-"])
-            .args(patience)
-            .arg("--output")
-            .arg(partial)
-            .arg("--url")
-            .arg(self.url)
+        let context = || format!("cannot write {}", partial.display());
+        let mut file = OpenOptions::new().create(true).append(true).open(partial).with_context(context)?;
+        let mut had = size(partial);
+        let spawned = Command::new("curl")
+            .args(["--fail", "--location", "--silent", "--show-error", "--continue-at", &had.to_string()])
+            .args(["--connect-timeout", "20", "--speed-limit", "1", "--speed-time", "60"])
+            .args(["--url", self.url])
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn();
-        match child {
-            Ok(child) => self.watch(child, partial, ui),
+        let mut curl = match spawned {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 bail!("curl is not installed; install it, or get {} by hand", self.url)
             }
-            Err(error) => Err(error).context("cannot run curl"),
-        }
-    }
-
-    /// Waits for curl, with a bar that follows the file's size.
-    fn watch(&self, mut child: Child, partial: &Path, ui: &Ui) -> anyhow::Result<Output> {
-        let bar = ui.bar(self.bytes.div_ceil(MB), "MB");
-        while child.try_wait().context("cannot wait for curl")?.is_none() {
-            bar.set_position(size(partial) / MB);
-            std::thread::sleep(Duration::from_millis(50));
+            spawned => spawned.context("cannot run curl")?,
+        };
+        let mut arriving = curl.stdout.take().context("cannot read from curl")?;
+        let bar = ui.bar(self.bytes / MB, "MB");
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            let read = arriving.read(&mut buffer).context("cannot read from curl")?;
+            if read == 0 {
+                break;
+            }
+            file.write_all(&buffer[..read]).with_context(context)?;
+            had += read as u64;
+            bar.set_position(had / MB);
         }
         bar.finish_and_clear();
-        child.wait_with_output().context("cannot wait for curl")
+        curl.wait_with_output().context("cannot wait for curl")
     }
 }
 
@@ -146,7 +151,7 @@ fn remove(path: &Path) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader, Write};
+    use std::io::{BufRead, BufReader};
     use std::net::{TcpListener, TcpStream};
     use std::sync::{Arc, Mutex};
 

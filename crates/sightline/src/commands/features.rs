@@ -12,7 +12,7 @@ use sightline_vision::Photo;
 use sightline_vision::backbone::{Context, Pixels};
 use sightline_vision::extract::{ExtractOptions, ExtractReport, extract};
 
-use super::dataset::{problems_record, problems_text};
+use super::dataset::problems_text;
 use crate::interrupt;
 use crate::sources::{self, DeviceKind};
 use crate::ui::{Ui, Usage, count};
@@ -54,6 +54,9 @@ pub struct Args {
     /// Most regions a photo, the whole photo among them
     #[arg(long, default_value_t = 20)]
     max_regions: usize,
+    /// Photos that a worker encodes in one pass; the vectors do not depend on it
+    #[arg(long, value_name = "N", default_value_t = ExtractOptions::default().batch as u64, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    batch: u64,
     /// Workers; 0 takes one for each core
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -98,7 +101,7 @@ struct ImportArgs {
     #[arg(long)]
     sizes: Option<PathBuf>,
     /// The rows are this split's photos
-    #[arg(long, value_parser = super::dataset::split)]
+    #[arg(long)]
     split: Option<sightline_data::Split>,
 }
 
@@ -139,8 +142,8 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         ContextName::None => Context::None,
         ContextName::Class => Context::Class,
     };
-    let options =
-        ExtractOptions { max_regions: args.max_regions, mode, context, threads: args.threads, ..Default::default() };
+    let (max_regions, batch, threads) = (args.max_regions, args.batch as usize, args.threads);
+    let options = ExtractOptions { max_regions, mode, context, batch, threads };
     let mut settings = options.store_settings(&*backbone, &*proposer);
     settings.sources.insert("backbone".into(), sources::absolute(backbone_spec));
     settings.sources.insert("regions".into(), sources::absolute(&args.regions));
@@ -254,7 +257,7 @@ fn import(args: &ImportArgs, ui: &Ui) -> anyhow::Result<()> {
     bar.finish_and_clear();
     let record = json!({
         "features": args.output, "photos": imported.photos, "explanation": imported.explanation,
-        "problems": problems_record(&imported.problems), "settings": settings,
+        "problems": imported.problems, "settings": settings,
     });
     ui.result(&record, || {
         let mut text = imported.explanation.iter().map(|line| format!("  {line}\n")).collect::<String>();
