@@ -14,7 +14,8 @@ set -euo pipefail
 if [ $# -ne 5 ]; then sed -n '2,12p' "$0"; exit 2; fi
 dataset=$1 vit=$2 nanodet=$3 examples=$4 out=$5
 here="$(cd "$(dirname "$0")" && pwd)"
-sightline() { cargo run --release --quiet --manifest-path "$here/../Cargo.toml" -- "$@"; }
+# SIGHTLINE names the program; without it the checkout's own is built.
+sightline() { ${SIGHTLINE:-cargo run --release --quiet --manifest-path "$here/../Cargo.toml" --} "$@"; }
 mkdir -p "$out"
 
 data="$out/flickr8k.json" features="$out/flickr8k.features"
