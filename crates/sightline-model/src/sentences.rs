@@ -1,4 +1,4 @@
-//! Sentences of different lengths as one batch, time first: what both recurrent models read.
+//! Sentences of different lengths as one batch, time first: what the sentence encoder reads.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -79,38 +79,17 @@ impl SentenceBatch {
     }
 }
 
-impl SentenceBatch {
-    /// What a language model reads and what it should answer: every sentence with START before it, and the packed
-    /// targets, every sentence with END behind it. START and END are both token 0.
-    pub(crate) fn shifted(&self) -> (Self, Vec<i64>) {
-        let sentences = self.len();
-        let mut indices = vec![0; sentences];
-        indices.extend_from_slice(&self.indices);
-        let targets = (0..sentences)
-            .flat_map(|s| (0..self.lengths[s]).map(move |t| self.indices[t * sentences + s]).chain([0]))
-            .collect();
-        let lengths: Vec<usize> = self.lengths.iter().map(|length| length + 1).collect();
-        let steps = lengths.iter().copied().max().unwrap_or(1);
-        indices.truncate(steps * sentences);
-        (Self { lengths, steps, indices }, targets)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn batches_are_time_major_and_shift() {
+    fn batches_are_time_major() {
         let batch = SentenceBatch::new(&[vec![5, 6, 7], vec![], vec![8]]);
         assert_eq!(batch.indices, [5, 0, 8, 6, 0, 0, 7, 0, 0]);
         let device = Device::flex();
         let packed = batch.packed_rows(&device).try_into_vec_as::<i64>().unwrap();
         assert_eq!(packed, [0, 3, 6, 2]);
-        let (inputs, targets) = batch.shifted();
-        assert_eq!(inputs.indices, [0, 0, 0, 5, 0, 8, 6, 0, 0, 7, 0, 0]);
-        assert_eq!(inputs.lengths, [4, 1, 2]);
-        assert_eq!(targets, [5, 6, 7, 0, 0, 8, 0]);
         let masks = batch.masks(&device);
         let mask = |t: usize| masks[t].clone().map(|m| m.into_data().try_into_vec::<f32>().unwrap());
         assert_eq!(mask(0), Some(vec![1.0, 0.0, 1.0]));
