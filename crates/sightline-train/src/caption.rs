@@ -70,13 +70,16 @@ pub fn train(
         check_features(&start.header.features, store)?;
         if start.header.vocabulary != vocabulary {
             return Err(Error::Mismatch(
-                "the model to start from knows other words than this training split has; use its dataset and min_count".into(),
+                "the model to start from knows other words than this training split has; use its dataset and min_count"
+                    .into(),
             ));
         }
-        let same = start.model.iter().map(|(name, w)| (name, &w.shape)).eq(weights.iter().map(|(name, w)| (name, &w.shape)));
+        let same =
+            start.model.iter().map(|(name, w)| (name, &w.shape)).eq(weights.iter().map(|(name, w)| (name, &w.shape)));
         if !same {
             return Err(Error::Mismatch(
-                "the model to start from has other sizes than the settings say; give it the same [model] settings".into(),
+                "the model to start from has other sizes than the settings say; give it the same [model] settings"
+                    .into(),
             ));
         }
         weights = start.model;
@@ -126,7 +129,10 @@ fn check(settings: &CaptionRunSettings, has_start: bool) -> Result<()> {
     if settings.objective == CaptionObjective::SelfCritical {
         let least = if settings.self_critical.baseline == Baseline::OtherSamples { 2 } else { 1 };
         if settings.self_critical.samples < least {
-            return wrong(format!("self_critical.samples = {}: expected {least} or more", settings.self_critical.samples));
+            return wrong(format!(
+                "self_critical.samples = {}: expected {least} or more",
+                settings.self_critical.samples
+            ));
         }
         if !has_start {
             return wrong("objective = self_critical needs a model to start from; train one by likelihood and give it with --start".into());

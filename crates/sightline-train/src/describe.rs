@@ -22,7 +22,8 @@ pub fn perplexity(captioner: &Captioner, corpus: &Corpus<'_>) -> f64 {
     for photos in corpus.photos.chunks(CHUNK) {
         let vectors: Vec<Vec<f32>> = photos.iter().map(|photo| corpus.store.get(photo.position).vectors()).collect();
         let pictures = captioner.pictures(vectors.iter().map(|photo| (photo.as_slice(), 0)));
-        let said = photos.iter().enumerate().flat_map(|(i, photo)| photo.sentences.iter().map(move |s| (s.as_slice(), i)));
+        let said =
+            photos.iter().enumerate().flat_map(|(i, photo)| photo.sentences.iter().map(move |s| (s.as_slice(), i)));
         let (sentences, of): (Vec<&[u32]>, Vec<usize>) = said.filter(|(words, _)| !words.is_empty()).unzip();
         let (own, n) = captioner.log_likelihood(&pictures, &sentences, &of);
         sum += own;

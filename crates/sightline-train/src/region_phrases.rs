@@ -128,7 +128,8 @@ mod tests {
             let message = RegionPhrases::load(&path).unwrap_err().to_string();
             assert!(message.contains(expected) && message.contains("r.json"), "{message}");
         };
-        let image = |regions: &str| format!(r#"{{"version": 1, "images": [{{"image": "a", "regions": [{regions}]}}]}}"#);
+        let image =
+            |regions: &str| format!(r#"{{"version": 1, "images": [{{"image": "a", "regions": [{regions}]}}]}}"#);
         check("[]", "expected {\"version\"");
         check(r#"{"version": 2, "images": []}"#, "version 2");
         check(&image(r#"{"box": [5, 5, 5, 9], "phrases": ["x"]}"#), "has no area");

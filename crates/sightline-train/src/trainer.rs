@@ -184,7 +184,11 @@ const LOG_EVERY: u64 = 20;
 /// Trains a module of the tensor framework.
 pub(crate) fn train<T: Task>(task: &T, model: T::Model, plan: Plan<'_>, control: &mut Control<'_>) -> Result<Outcome> {
     let (settings, device) = (plan.optimizer, plan.device);
-    run(&mut ModuleLearner { task, model: Some(model), optimizer: Optimizer::default(), settings, device }, plan, control)
+    run(
+        &mut ModuleLearner { task, model: Some(model), optimizer: Optimizer::default(), settings, device },
+        plan,
+        control,
+    )
 }
 
 /// The loop.

@@ -264,14 +264,16 @@ mod tests {
     #[test]
     fn ties_go_to_the_smaller_token() {
         let mut table = Table::new(3, &[0.0; 9]);
-        let found = beam_search(&mut table, 1, BeamSettings { beam: 2, max_words: 2, n_best: 2, ..BeamSettings::default() });
+        let found =
+            beam_search(&mut table, 1, BeamSettings { beam: 2, max_words: 2, n_best: 2, ..BeamSettings::default() });
         assert_eq!(found[0][0].words, [1]);
     }
 
     #[test]
     fn groups_begin_with_different_words() {
         let mut table = Table::new(5, &[0.0; 25]);
-        let settings = BeamSettings { beam: 3, groups: 3, n_best: 3, diversity: 5.0, max_words: 1, ..BeamSettings::default() };
+        let settings =
+            BeamSettings { beam: 3, groups: 3, n_best: 3, diversity: 5.0, max_words: 1, ..BeamSettings::default() };
         let found = beam_search(&mut table, 1, settings);
         let mut firsts: Vec<u32> = found[0].iter().map(|h| h.words[0]).collect();
         firsts.sort_unstable();

@@ -8,9 +8,9 @@ use super::tape::{Output, Squash, Tape, Var};
 
 /// The multimodal recurrent network of the paper (equations 13 to 15).
 #[derive(Debug, Clone)]
-pub struct Rnn {
+pub(super) struct Rnn {
     /// Whether the picture enters at every step instead of the first only.
-    pub every_step: bool,
+    pub(super) every_step: bool,
 }
 
 const OUTPUT: Output<'static> = Output { matrix: "output.weight", bias: "output.bias" };
@@ -58,13 +58,13 @@ impl Generator for Rnn {
 
 /// An LSTM that reads the picture as if it were a word before START; what it would say after the picture is not asked.
 #[derive(Debug, Clone)]
-pub struct Lstm {
+pub(super) struct Lstm {
     /// Length of its state.
-    pub hidden: usize,
+    pub(super) hidden: usize,
     /// What it shows of its cell.
-    pub squash: Squash,
+    pub(super) squash: Squash,
     /// Whether the picture goes through a ReLU first.
-    pub rectifies: bool,
+    pub(super) rectifies: bool,
 }
 
 impl Lstm {

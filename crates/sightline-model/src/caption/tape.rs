@@ -374,37 +374,38 @@ impl<'a> Tape<'a> {
         });
         let mean = mean_over_heads(&weights, &seen, heads);
         let (q_size, kv_size) = (q.values.len(), kv.values.len());
-        let back = move |g: Vec<f32>, [queries, keys]: [Var; 2], values: &[Matrix], _: &Weights, gradients: &mut Gradients| {
-            let (q, kv) = (&values[queries.0].values, &values[keys.0].values);
-            let (mut dq, mut dkv) = (vec![0.0; q_size], vec![0.0; kv_size]);
-            let most = seen.iter().map(|range| range.len()).max().unwrap_or(0);
-            let mut dweights = vec![0.0; most];
-            vectorised(|| {
-                let mut rest = weights.as_slice();
-                for (i, range) in seen.iter().enumerate() {
-                    for head in 0..heads {
-                        let (own, others) = rest.split_at(range.len());
-                        rest = others;
-                        let (first, dweights) = (head * width, &mut dweights[..range.len()]);
-                        let g = &g[i * dim + first..][..width];
-                        for (d, key) in dweights.iter_mut().zip(range.clone()) {
-                            *d = dot(g, &kv[key * key_stride + key_column + dim + first..][..width]);
-                        }
-                        let along = dot(dweights, own);
-                        let query = &q[i * q_stride + first..][..width];
-                        for ((&d, &weight), key) in dweights.iter().zip(own).zip(range.clone()) {
-                            let at = key * key_stride + key_column + first;
-                            let d = scale * weight * (d - along);
-                            add_scaled(&mut dq[i * q_stride + first..][..width], d, &kv[at..][..width]);
-                            add_scaled(&mut dkv[at..][..width], d, query);
-                            add_scaled(&mut dkv[at + dim..][..width], weight, g);
+        let back =
+            move |g: Vec<f32>, [queries, keys]: [Var; 2], values: &[Matrix], _: &Weights, gradients: &mut Gradients| {
+                let (q, kv) = (&values[queries.0].values, &values[keys.0].values);
+                let (mut dq, mut dkv) = (vec![0.0; q_size], vec![0.0; kv_size]);
+                let most = seen.iter().map(|range| range.len()).max().unwrap_or(0);
+                let mut dweights = vec![0.0; most];
+                vectorised(|| {
+                    let mut rest = weights.as_slice();
+                    for (i, range) in seen.iter().enumerate() {
+                        for head in 0..heads {
+                            let (own, others) = rest.split_at(range.len());
+                            rest = others;
+                            let (first, dweights) = (head * width, &mut dweights[..range.len()]);
+                            let g = &g[i * dim + first..][..width];
+                            for (d, key) in dweights.iter_mut().zip(range.clone()) {
+                                *d = dot(g, &kv[key * key_stride + key_column + dim + first..][..width]);
+                            }
+                            let along = dot(dweights, own);
+                            let query = &q[i * q_stride + first..][..width];
+                            for ((&d, &weight), key) in dweights.iter().zip(own).zip(range.clone()) {
+                                let at = key * key_stride + key_column + first;
+                                let d = scale * weight * (d - along);
+                                add_scaled(&mut dq[i * q_stride + first..][..width], d, &kv[at..][..width]);
+                                add_scaled(&mut dkv[at..][..width], d, query);
+                                add_scaled(&mut dkv[at + dim..][..width], weight, g);
+                            }
                         }
                     }
-                }
-            });
-            gradients.give(queries, dq);
-            gradients.give(keys, dkv);
-        };
+                });
+                gradients.give(queries, dq);
+                gradients.give(keys, dkv);
+            };
         let out = self.record(Matrix::new(rows, dim, out), [queries, keys], false, back);
         (out, mean)
     }
@@ -496,7 +497,13 @@ impl<'a> Tape<'a> {
     /// Log probabilities of the right tokens after every row of `hidden`; `[rows]`. In training also the loss, the sum
     /// over rows of `weight` times the cross-entropy with labels smoothed over the vocabulary, and its way back: the
     /// last thing on the tape.
-    pub fn cross_entropy(&mut self, hidden: Var, output: Output<'_>, targets: &[u32], loss: &Loss<'_>) -> (Vec<f32>, f64) {
+    pub fn cross_entropy(
+        &mut self,
+        hidden: Var,
+        output: Output<'_>,
+        targets: &[u32],
+        loss: &Loss<'_>,
+    ) -> (Vec<f32>, f64) {
         /// Rows whose logits are in memory at once: few enough for the processor's cache.
         const CHUNK: usize = 128;
         let (matrix, bias) = (self.weight(output.matrix), self.weight(output.bias));
@@ -514,7 +521,13 @@ impl<'a> Tape<'a> {
             let range = first * columns..(first + rows) * columns;
             let mut logits = bias.values.repeat(rows);
             let w = &matrix.values;
-            multiply(Factor::Plain(&h[range.clone()]), Factor::Transposed(w), &mut logits, [rows, columns, vocab], true);
+            multiply(
+                Factor::Plain(&h[range.clone()]),
+                Factor::Transposed(w),
+                &mut logits,
+                [rows, columns, vocab],
+                true,
+            );
             vectorised(|| {
                 for ((row, &target), i) in logits.chunks_exact_mut(vocab).zip(targets).zip(first..) {
                     let target = target as usize;
@@ -579,9 +592,10 @@ fn mean_over_heads(weights: &[f32], seen: &[Range<usize>], heads: usize) -> Vec<
     for range in seen {
         let (own, others) = rest.split_at(heads * range.len());
         rest = others;
-        mean.extend((0..range.len()).map(|key| {
-            (0..heads).map(|head| own[head * range.len() + key]).sum::<f32>() / heads as f32
-        }));
+        mean.extend(
+            (0..range.len())
+                .map(|key| (0..heads).map(|head| own[head * range.len() + key]).sum::<f32>() / heads as f32),
+        );
     }
     mean
 }

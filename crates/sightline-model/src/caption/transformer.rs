@@ -10,15 +10,15 @@ use super::tape::{Attention, Output, Tape, Var};
 
 /// The attention generator.
 #[derive(Debug, Clone)]
-pub struct Transformer {
+pub(super) struct Transformer {
     /// Length of every row.
-    pub dim: usize,
+    pub(super) dim: usize,
     /// Heads of every attention; they divide `dim`.
-    pub heads: usize,
+    pub(super) heads: usize,
     /// Layers over the regions.
-    pub encoder_layers: usize,
+    pub(super) encoder_layers: usize,
     /// Layers over the words.
-    pub decoder_layers: usize,
+    pub(super) decoder_layers: usize,
 }
 
 impl Transformer {
@@ -61,7 +61,14 @@ impl Transformer {
     }
 
     /// Attention of words to regions; also the weights, mean over the heads.
-    fn look(&self, tape: &mut Tape<'_>, x: Var, layer: &str, memory: Var, seen: Arc<[Range<usize>]>) -> (Var, Vec<f32>) {
+    fn look(
+        &self,
+        tape: &mut Tape<'_>,
+        x: Var,
+        layer: &str,
+        memory: Var,
+        seen: Arc<[Range<usize>]>,
+    ) -> (Var, Vec<f32>) {
         let y = tape.layer_norm(x, &format!("{layer}.cross_norm"));
         let y = tape.linear(y, &format!("{layer}.cross_query"));
         let (y, weights) = tape.attend(y, memory, self.attention(0, 2 * self.dim, seen));

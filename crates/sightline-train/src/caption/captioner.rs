@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use sightline_data::Vocabulary;
 use sightline_data::store::{FeatureStore, StoreSettings};
 use sightline_model::caption::{
-    BeamSettings, Generator, Hypothesis, Pictures, Said, SampleSettings, beam_search, in_chunks, log_likelihoods, sample,
+    BeamSettings, Generator, Hypothesis, Pictures, Said, SampleSettings, beam_search, in_chunks, log_likelihoods,
+    sample,
 };
 use sightline_model::random;
 use sightline_model::weights::Weights;
@@ -76,6 +77,11 @@ impl Captioner {
     /// An error that names the differences where the store's vectors are not what the model was trained on.
     pub fn check(&self, store: &FeatureStore) -> Result<()> {
         check_features(&self.features, store)
+    }
+
+    /// Whether a photo's caption needs the vectors of its regions, not only of the whole.
+    pub fn looks_at_regions(&self) -> bool {
+        self.sight == Sight::Regions
     }
 
     /// Regions of photos to describe, each as all vectors of its photo `[regions, dim]` and the region's index; 0 is the

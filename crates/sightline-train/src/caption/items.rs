@@ -130,12 +130,7 @@ pub(super) fn phrase_items(
             }
             let words = vocabulary.encode(&phrase.words);
             if words.len() >= settings.min_phrase_words.max(1) && phrase.score >= settings.min_phrase_score {
-                let empty = || Item {
-                    position,
-                    region: phrase.region,
-                    sentences: Vec::new(),
-                    references: Vec::new(),
-                };
+                let empty = || Item { position, region: phrase.region, sentences: Vec::new(), references: Vec::new() };
                 let item: &mut Item = items.entry((position, phrase.region)).or_insert_with(empty);
                 item.sentences.push(words);
                 item.references.push(phrase.words.join(" "));

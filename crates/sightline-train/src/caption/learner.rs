@@ -100,7 +100,8 @@ impl<'a> CaptionLearner<'a> {
     ) -> (f64, Weights) {
         let settings = &self.settings.self_critical;
         let pictures = self.sight.items(self.store, items.iter().copied());
-        let how = SampleSettings { samples: settings.samples, max_words: settings.max_words, ..SampleSettings::default() };
+        let how =
+            SampleSettings { samples: settings.samples, max_words: settings.max_words, ..SampleSettings::default() };
         let sampled = in_chunks(&*self.generator, &self.weights, &pictures, |source, range| {
             let stream = |picture: usize| SAMPLES_STREAM + step * MOST_PICTURES + picture as u64;
             let mut rngs: Vec<_> = range.map(|p| random::stream(self.settings.seed, stream(p))).collect();

@@ -33,7 +33,9 @@ impl PlainOptimizer {
 
     /// The state as named weights: `first.NAME` and `second.NAME`.
     pub fn export(&self) -> Weights {
-        let named = |prefix: &'static str| move |(name, weight): (&String, &Weight)| (format!("{prefix}.{name}"), weight.clone());
+        let named = |prefix: &'static str| {
+            move |(name, weight): (&String, &Weight)| (format!("{prefix}.{name}"), weight.clone())
+        };
         self.first.iter().map(named("first")).chain(self.second.iter().map(named("second"))).collect()
     }
 
