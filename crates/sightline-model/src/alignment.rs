@@ -254,7 +254,7 @@ impl AlignmentModel {
         mut dropout: Option<&mut Dropout>,
         blank: Option<&mut Dropout>,
     ) -> Encoded {
-        let mut x = self.word_vectors.val().select(0, sentences.packed_indices(&self.device())); // [words, word_dim]
+        let mut x = self.word_vectors.val().select(0, sentences.indices(&self.device())); // [words, word_dim]
         if let Some(blank) = blank {
             let [words, _] = x.dims();
             // Whole words go, and the others are not scaled up for it.

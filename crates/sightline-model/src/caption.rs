@@ -1,33 +1,74 @@
-//! The caption model: a recurrent network that starts from a picture's vector and says words until it says END
-//! (paper, section 3.2, equations 13 to 15). One architecture, trained twice: on whole photos with their sentences,
-//! and on regions with the phrases that the alignment model found for them.
+//! The caption models: networks that start from a picture's vectors and say words until they say END (paper, section
+//! 3.2, equations 13 to 15, and what came after). One architecture, trained twice: on whole photos with their
+//! sentences, and on regions with the phrases that the alignment model found for them.
+//!
+//! A model is a [`Generator`] over named [`Weights`]; both run on the [`tape`], in training and in decoding.
 
 pub mod beam;
+pub mod generator;
+mod matrix;
+mod recurrent;
+pub mod sample;
+pub mod search;
+pub mod tape;
+mod transformer;
 
-use burn::module::{Module, Param};
-use burn::nn::Linear;
-use burn::tensor::activation::{log_softmax, relu};
-use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::SentenceBatch;
-use crate::random::{self, Dropout, drop_out};
+use crate::random::{self, Dropout};
+use crate::weights::{Weight, Weights};
 
-pub use beam::{BeamSettings, Generator, Hypothesis, beam_search};
+pub use beam::{BeamSettings, beam_search};
+pub use generator::{Generator, Pictures, State, Step};
+pub use matrix::Matrix;
+pub use sample::{SampleSettings, sample};
+pub use search::{Decoder, Hypothesis, in_chunks};
+pub use tape::Loss;
+
+use recurrent::{Lstm, Rnn};
+use tape::{Squash, Tape};
+use transformer::Transformer;
 
 /// Index of the token that starts a sentence on input and ends it on output.
 pub const END: u32 = 0;
+
+/// Which network says the words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GeneratorKind {
+    /// The paper's network; the picture enters at the first step only.
+    Rnn,
+    /// The same, the picture at every step.
+    RnnEveryStep,
+    /// NeuralTalk's LSTM: the picture is read as step −1, the cell is shown as it is.
+    NeuraltalkLstm,
+    /// NeuralTalk2's LSTM: the rectified picture is its first input, the cell is shown through a hyperbolic tangent.
+    Neuraltalk2Lstm,
+    /// A small transformer that attends to the regions at every word.
+    Attention,
+}
 
 /// Settings of the caption model; saved beside its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CaptionSettings {
-    /// Length of the recurrent state (paper: 512).
+    /// Which network.
+    pub generator: GeneratorKind,
+    /// Length of the recurrent state, and of every row of the attention generator (paper: 512).
     pub hidden: usize,
-    /// Length of the word vectors.
+    /// Length of the recurrent generators' word vectors.
     pub word_dim: usize,
-    /// Dropout probability of the picture's vector, the word vectors and the states that words are read from.
+    /// Attention: heads; they divide `hidden`.
+    pub heads: usize,
+    /// Attention: layers over the regions.
+    pub encoder_layers: usize,
+    /// Attention: layers over the words.
+    pub decoder_layers: usize,
+    /// Attention: length of the rows inside each layer's feed-forward part.
+    pub feed_forward: usize,
+    /// Dropout probability of the picture's vectors, the word vectors, the rows that words are read from, and in the
+    /// attention generator of every part of a layer.
     pub dropout: f32,
     /// Standard deviation of initial weights, in units of `1 / sqrt(inputs)`.
     pub initial_scale: f32,
@@ -35,137 +76,165 @@ pub struct CaptionSettings {
 
 impl Default for CaptionSettings {
     fn default() -> Self {
-        Self { hidden: 512, word_dim: 512, dropout: 0.5, initial_scale: 1.0 }
-    }
-}
-
-/// The multimodal recurrent network of equations 13 to 15.
-#[derive(Module, Debug)]
-pub struct CaptionModel {
-    /// `W_hi`: `[features] -> [hidden]`, no bias (equation 13).
-    image: Linear,
-    /// Word vectors `x_t`, START's in row 0: `[vocab, word_dim]`.
-    word_vectors: Param<Tensor<2>>,
-    /// `W_hx`, `b_h`: `[word_dim] -> [hidden]`.
-    input: Linear,
-    /// `W_hh`: `[hidden, hidden]`.
-    recurrence: Param<Tensor<2>>,
-    /// `W_oh`, `b_o`: `[hidden] -> [vocab]`.
-    output: Linear,
-}
-
-impl CaptionModel {
-    /// A model with random weights. `log_frequencies` has one number a token and becomes the output bias, so that
-    /// training starts from the words' own frequencies.
-    pub fn new(
-        settings: &CaptionSettings,
-        features: usize,
-        log_frequencies: &[f32],
-        rng: &mut ChaCha8Rng,
-        device: &Device,
-    ) -> Self {
-        let CaptionSettings { hidden, word_dim, initial_scale: scale, .. } = *settings;
-        let vocab = log_frequencies.len();
-        let image = random::linear(rng, features, hidden, scale, device);
-        let bound = |inputs: usize| scale * (3.0 / inputs as f32).sqrt();
-        let output = random::linear(rng, hidden, vocab, scale, device);
         Self {
-            image: Linear { bias: None, ..image },
-            word_vectors: random::uniform(rng, [vocab, word_dim], 3f32.sqrt() * 0.5, device),
-            input: random::linear(rng, word_dim, hidden, scale, device),
-            recurrence: random::uniform(rng, [hidden, hidden], bound(hidden), device),
-            output: Linear { bias: Some(random::parameter(log_frequencies.to_vec(), [vocab], device)), ..output },
+            generator: GeneratorKind::Rnn,
+            hidden: 512,
+            word_dim: 512,
+            heads: 8,
+            encoder_layers: 1,
+            decoder_layers: 2,
+            feed_forward: 1024,
+            dropout: 0.5,
+            initial_scale: 1.0,
         }
-    }
-
-    /// Where the weights are.
-    pub fn device(&self) -> Device {
-        self.word_vectors.val().device()
-    }
-
-    /// Number of tokens, END included.
-    pub fn vocab(&self) -> usize {
-        self.word_vectors.val().dims()[0]
-    }
-
-    /// Log probabilities of the right next tokens, all sentences packed: `[words and ENDs of all sentences]`.
-    ///
-    /// `images` is `[sentences, features]`; sentence `k` is said of picture `k`.
-    pub fn log_likelihoods(
-        &self,
-        images: Tensor<2>,
-        sentences: &SentenceBatch,
-        mut dropout: Option<&mut Dropout>,
-    ) -> Tensor<1> {
-        let device = self.device();
-        let n_sentences = sentences.len();
-        let (inputs, targets) = sentences.shifted();
-        let b_v = self.image.forward(drop_out(dropout.as_deref_mut(), images)); // [sentences, hidden], equation 13
-        let x = self.word_vectors.val().select(0, inputs.indices(&device)); // [steps * sentences, word_dim]
-        let x = self.input.forward(drop_out(dropout.as_deref_mut(), x));
-
-        let mut states: Vec<Tensor<2>> = Vec::with_capacity(inputs.steps());
-        for x_t in x.split(n_sentences, 0) {
-            let h = match states.last() {
-                None => x_t + b_v.clone(), // the picture enters at the first step only
-                Some(previous) => x_t + previous.clone().matmul(self.recurrence.val()),
-            };
-            states.push(relu(h)); // equation 14
-        }
-        let h = Tensor::cat(states, 0).select(0, inputs.packed_rows(&device)); // [tokens of all sentences, hidden]
-        let y = log_softmax(self.output.forward(drop_out(dropout, h)), 1); // equation 15
-        let [n_tokens, _] = y.dims();
-        let targets: Tensor<2, Int> = Tensor::from_data(TensorData::new(targets, [n_tokens, 1]), &device);
-        y.gather(1, targets).reshape([n_tokens])
-    }
-
-    /// The loss of a batch: negative log likelihood of the targets, summed over words, averaged over sentences.
-    pub fn loss(&self, images: Tensor<2>, sentences: &SentenceBatch, dropout: Option<&mut Dropout>) -> Tensor<1> {
-        self.log_likelihoods(images, sentences, dropout).sum().neg() / sentences.len() as f32
-    }
-
-    /// The state before the first word, one row a picture: `[images, features]`.
-    pub fn start(&self, images: Tensor<2>) -> State {
-        State { image: Some(self.image.forward(images)), hidden: None }
     }
 }
 
-/// What the network carries from word to word, one row a sentence.
-#[derive(Debug, Clone)]
-pub struct State {
-    /// `b_v`, `[rows, hidden]`, until the first step has used it.
-    image: Option<Tensor<2>>,
-    /// `h`, `[rows, hidden]`, from the first step on.
-    hidden: Option<Tensor<2>>,
+impl CaptionSettings {
+    /// The network.
+    pub fn generator(&self) -> Box<dyn Generator> {
+        let lstm = |squash, rectifies| Lstm { hidden: self.hidden, squash, rectifies };
+        match self.generator {
+            GeneratorKind::Rnn => Box::new(Rnn { every_step: false }),
+            GeneratorKind::RnnEveryStep => Box::new(Rnn { every_step: true }),
+            GeneratorKind::NeuraltalkLstm => Box::new(lstm(Squash::None, false)),
+            GeneratorKind::Neuraltalk2Lstm => Box::new(lstm(Squash::Tanh, true)),
+            GeneratorKind::Attention => Box::new(Transformer {
+                dim: self.hidden,
+                heads: self.heads,
+                encoder_layers: self.encoder_layers,
+                decoder_layers: self.decoder_layers,
+            }),
+        }
+    }
+
+    /// Random weights. `log_frequencies` has one number a token and becomes the output bias, so that training starts from
+    /// the words' own frequencies.
+    pub fn initial_weights(&self, features: usize, log_frequencies: &[f32], rng: &mut ChaCha8Rng) -> Weights {
+        let vocab = log_frequencies.len();
+        let mut new = Initial { rng, scale: self.initial_scale, weights: Weights::new() };
+        let hidden = self.hidden;
+        match self.generator {
+            GeneratorKind::Attention => {
+                new.norm("image_norm", features);
+                new.linear("image", features, hidden);
+                for layer in 0..self.encoder_layers {
+                    let layer = format!("encoder.{layer}");
+                    new.attention(&layer, hidden);
+                    new.feed_forward(&layer, hidden, self.feed_forward);
+                }
+                new.norm("encoder_norm", hidden);
+                for layer in 0..self.decoder_layers {
+                    let layer = format!("decoder.{layer}");
+                    new.attention(&layer, hidden);
+                    new.norm(&format!("{layer}.cross_norm"), hidden);
+                    new.linear(&format!("{layer}.cross_query"), hidden, hidden);
+                    new.linear(&format!("{layer}.cross_key_value"), hidden, 2 * hidden);
+                    new.linear(&format!("{layer}.cross_out"), hidden, hidden);
+                    new.feed_forward(&layer, hidden, self.feed_forward);
+                }
+                new.norm("decoder_norm", hidden);
+                new.uniform("word_vectors", [vocab, hidden], hidden);
+            }
+            GeneratorKind::Rnn | GeneratorKind::RnnEveryStep => {
+                new.uniform("image.weight", [features, hidden], features);
+                new.uniform("word_vectors", [vocab, self.word_dim], 4);
+                new.linear("input", self.word_dim, hidden);
+                new.uniform("recurrence.weight", [hidden, hidden], hidden);
+                new.uniform("output.weight", [vocab, hidden], hidden);
+            }
+            GeneratorKind::NeuraltalkLstm | GeneratorKind::Neuraltalk2Lstm => {
+                new.linear("image", features, self.word_dim);
+                new.uniform("word_vectors", [vocab, self.word_dim], 4);
+                new.linear("input", self.word_dim, 4 * hidden);
+                new.uniform("recurrence.weight", [hidden, 4 * hidden], hidden);
+                new.uniform("output.weight", [vocab, hidden], hidden);
+            }
+        }
+        new.weights.insert("output.bias".into(), Weight { shape: vec![vocab], values: log_frequencies.to_vec() });
+        new.weights
+    }
 }
 
-impl Generator for CaptionModel {
-    type State = State;
+/// Random weights under way.
+struct Initial<'a> {
+    rng: &'a mut ChaCha8Rng,
+    scale: f32,
+    weights: Weights,
+}
 
-    fn step(&self, state: &State, tokens: &[u32]) -> (State, Vec<f32>) {
-        let device = self.device();
-        let tokens: Vec<i64> = tokens.iter().map(|&t| i64::from(t)).collect();
-        let rows = tokens.len();
-        let x = self.word_vectors.val().select(0, Tensor::from_data(TensorData::new(tokens, [rows]), &device));
-        let mut h = self.input.forward(x);
-        if let Some(previous) = &state.hidden {
-            h = h + previous.clone().matmul(self.recurrence.val());
-        }
-        if let Some(image) = &state.image {
-            h = h + image.clone();
-        }
-        let h = relu(h);
-        let y = log_softmax(self.output.forward(h.clone()), 1);
-        let log_probabilities = y.into_data().try_into_vec::<f32>().expect("log probabilities are f32");
-        (State { image: None, hidden: Some(h) }, log_probabilities)
+impl Initial<'_> {
+    /// Uniform with variance `scale² / inputs`.
+    fn uniform(&mut self, name: &str, [rows, columns]: [usize; 2], inputs: usize) {
+        let values = random::uniform_values(self.rng, rows * columns, self.scale * (3.0 / inputs as f32).sqrt());
+        self.weights.insert(name.into(), Weight { shape: vec![rows, columns], values });
     }
 
-    fn select(&self, state: &State, rows: &[usize]) -> State {
-        let indices: Vec<i64> = rows.iter().map(|&r| r as i64).collect();
-        let indices: Tensor<1, Int> = Tensor::from_data(TensorData::new(indices, [rows.len()]), &self.device());
-        let pick = |x: &Option<Tensor<2>>| x.as_ref().map(|x| x.clone().select(0, indices.clone()));
-        State { image: pick(&state.image), hidden: pick(&state.hidden) }
+    fn constant(&mut self, name: String, n: usize, value: f32) {
+        self.weights.insert(name, Weight { shape: vec![n], values: vec![value; n] });
     }
+
+    fn linear(&mut self, name: &str, inputs: usize, outputs: usize) {
+        self.uniform(&format!("{name}.weight"), [inputs, outputs], inputs);
+        self.constant(format!("{name}.bias"), outputs, 0.0);
+    }
+
+    fn norm(&mut self, name: &str, columns: usize) {
+        self.constant(format!("{name}.weight"), columns, 1.0);
+        self.constant(format!("{name}.bias"), columns, 0.0);
+    }
+
+    fn attention(&mut self, layer: &str, dim: usize) {
+        self.norm(&format!("{layer}.self_norm"), dim);
+        self.linear(&format!("{layer}.self_query_key_value"), dim, 3 * dim);
+        self.linear(&format!("{layer}.self_out"), dim, dim);
+    }
+
+    fn feed_forward(&mut self, layer: &str, dim: usize, inner: usize) {
+        self.norm(&format!("{layer}.feed_norm"), dim);
+        self.linear(&format!("{layer}.feed_in"), dim, inner);
+        self.linear(&format!("{layer}.feed_out"), inner, dim);
+    }
+}
+
+/// Sentences about pictures, to learn from or to be scored.
+#[derive(Debug, Clone, Copy)]
+pub struct Said<'a> {
+    /// The words of each sentence.
+    pub sentences: &'a [&'a [u32]],
+    /// The picture of each sentence.
+    pub pictures: &'a [usize],
+}
+
+impl Said<'_> {
+    /// The tokens to be said, END behind each sentence.
+    fn targets(&self) -> Vec<u32> {
+        self.sentences.iter().flat_map(|s| s.iter().copied().chain([END])).collect()
+    }
+}
+
+/// Log probabilities of the right next tokens, sentence after sentence: `[words and ENDs of all sentences]`.
+pub fn log_likelihoods(generator: &dyn Generator, weights: &Weights, pictures: &Pictures, said: Said<'_>) -> Vec<f32> {
+    let mut tape = Tape::forward_only(weights);
+    let state = generator.start(&mut tape, pictures).select(&mut tape, said.pictures);
+    let hidden = generator.read(&mut tape, &state, said.sentences);
+    tape.cross_entropy(hidden, generator.output(), &said.targets(), &Loss::default()).0
+}
+
+/// The loss of a batch, summed over targets, and its gradients. `loss` has a factor a target.
+pub fn gradients(
+    generator: &dyn Generator,
+    weights: &Weights,
+    pictures: &Pictures,
+    said: Said<'_>,
+    loss: &Loss<'_>,
+    dropout: &mut Dropout,
+) -> (f64, Weights) {
+    let mut tape = Tape::training(weights, dropout);
+    let state = generator.start(&mut tape, pictures).select(&mut tape, said.pictures);
+    let hidden = generator.read(&mut tape, &state, said.sentences);
+    let (_, sum) = tape.cross_entropy(hidden, generator.output(), &said.targets(), loss);
+    (sum, tape.backward())
 }
 
 #[cfg(test)]

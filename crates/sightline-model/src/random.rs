@@ -21,8 +21,12 @@ pub fn uniform<const D: usize>(
     bound: f32,
     device: &Device,
 ) -> Param<Tensor<D>> {
-    let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0f32) * bound).collect();
-    parameter(values, shape, device)
+    parameter(uniform_values(rng, shape.iter().product(), bound), shape, device)
+}
+
+/// `n` numbers, uniform in `-bound..bound`.
+pub fn uniform_values(rng: &mut ChaCha8Rng, n: usize, bound: f32) -> Vec<f32> {
+    (0..n).map(|_| rng.random_range(-1.0..1.0f32) * bound).collect()
 }
 
 /// A parameter of `shape`, every element `value`.
@@ -60,20 +64,28 @@ impl Dropout {
         Self::new(ChaCha8Rng::seed_from_u64(self.rng.next_u64()), probability)
     }
 
-    /// The tensor with elements dropped; the tensor itself where the probability is zero.
-    pub fn apply<const D: usize>(&mut self, x: Tensor<D>) -> Tensor<D> {
+    /// What `n` elements are multiplied by: 0, or what keeps the mean; `None` where the probability is zero.
+    pub fn mask(&mut self, n: usize) -> Option<Vec<f32>> {
         if self.probability == 0.0 {
-            return x;
+            return None;
         }
-        let shape = x.dims();
-        let mut bytes = vec![0u8; 2 * shape.iter().product::<usize>()];
+        let mut bytes = vec![0u8; 2 * n];
         self.rng.fill_bytes(&mut bytes);
         let threshold = (self.probability * 65536.0) as u32;
         let scale = 65536.0 / (65536 - threshold) as f32;
-        let mask: Vec<f32> = bytes
-            .chunks_exact(2)
-            .map(|pair| if u32::from(u16::from_le_bytes([pair[0], pair[1]])) < threshold { 0.0 } else { scale })
-            .collect();
+        let factor = |pair: &[u8]| match u32::from(u16::from_le_bytes([pair[0], pair[1]])) < threshold {
+            true => 0.0,
+            false => scale,
+        };
+        Some(bytes.chunks_exact(2).map(factor).collect())
+    }
+
+    /// The tensor with elements dropped; the tensor itself where the probability is zero.
+    pub fn apply<const D: usize>(&mut self, x: Tensor<D>) -> Tensor<D> {
+        let shape = x.dims();
+        let Some(mask) = self.mask(shape.iter().product()) else {
+            return x;
+        };
         let device = x.device();
         x * Tensor::from_data(TensorData::new(mask, shape), &device.without_autodiff())
     }

@@ -161,13 +161,21 @@ pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 #[cfg(test)]
 pub(crate) fn check_gradients<M: Module>(model: &M, loss_of: impl Fn(&M) -> Tensor<1>) {
     let gradients = export_gradients(model, &loss_of(model).backward());
-    let all = export(model);
+    compare_with_differences(&export(model), &gradients, |weights| {
+        let moved = import(model.clone(), weights.clone()).expect("the model's own weights");
+        f64::from(loss_of(&moved).into_scalar::<f32>())
+    });
+}
+
+/// As [`check_gradients`], of a loss over plain weights.
+#[cfg(test)]
+pub(crate) fn compare_with_differences(weights: &Weights, gradients: &Weights, loss_of: impl Fn(&Weights) -> f64) {
     let value = |name: &str, index: usize, by: f32| {
-        let mut weights = all.clone();
-        weights.get_mut(name).expect("a weight of the model").values[index] += by;
-        f64::from(loss_of(&import(model.clone(), weights).expect("the model's own weights")).into_scalar::<f32>())
+        let mut moved = weights.clone();
+        moved.get_mut(name).expect("a weight of the model").values[index] += by;
+        loss_of(&moved)
     };
-    for (name, gradient) in &gradients {
+    for (name, gradient) in gradients {
         let n = gradient.values.len();
         for index in [0, n / 3, n / 2, n - 1] {
             let step = 1e-3;

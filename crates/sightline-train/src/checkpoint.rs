@@ -152,11 +152,6 @@ impl Checkpoint {
         }
         Ok(Self { header: file.header, model, optimizer })
     }
-
-    /// The same without the optimiser's state: what `best` keeps.
-    pub fn for_use(&self) -> Self {
-        Self { optimizer: Weights::new(), ..self.clone() }
-    }
 }
 
 /// Passes bytes on and hashes them.

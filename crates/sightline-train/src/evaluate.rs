@@ -2,10 +2,8 @@
 
 use sightline_metrics::retrieval::{self, RetrievalReport};
 use sightline_model::alignment::{AlignmentModel, AlignmentSettings};
-use sightline_model::caption::BeamSettings;
 
 use crate::align::{self, Aligner, encode_regions, encode_words};
-use crate::caption::{Caption, Captioner};
 use crate::corpus::Corpus;
 
 /// All scores of a split, and which photo each sentence belongs to.
@@ -100,15 +98,6 @@ pub(crate) fn retrieval_of(
     corpus: &Corpus<'_>,
 ) -> RetrievalReport {
     scores_of(model, settings, corpus).report()
-}
-
-/// The best captions of every photo of a split, from its whole image.
-pub fn captions(captioner: &Captioner, corpus: &Corpus<'_>, beam: BeamSettings) -> Vec<Vec<Caption>> {
-    let mut vectors = Vec::new();
-    for photo in &corpus.photos {
-        vectors.extend(corpus.store.get(photo.position).vector_f16(0).iter().map(|x| x.to_f32()));
-    }
-    captioner.captions(&vectors, beam)
 }
 
 #[cfg(test)]

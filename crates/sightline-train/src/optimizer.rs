@@ -1,12 +1,16 @@
 //! Optimisers over a module's named weights. Ours, so that the state is keyed by name and a checkpoint has the same
 //! bytes for the same seed, and so that clipping, decay and epsilon sit where the paper and NeuralTalk have them.
 
+mod plain;
+
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Gradients, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use sightline_model::weights::{Weight, Weights};
+
+pub use plain::PlainOptimizer;
 
 /// Which rule turns gradients into steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -218,7 +222,7 @@ impl Stepper<'_> {
 mod tests {
     use super::*;
     use burn::tensor::Device;
-    use sightline_model::random;
+    use sightline_model::{random, weights};
 
     #[derive(Module, Debug)]
     struct Two {
@@ -271,12 +275,23 @@ mod tests {
             let mut module =
                 Two { matrix: random::constant([1, 2], 1.5, &device), bias: random::constant([3], -0.5, &device) };
             let mut optimizer = Optimizer::default();
+            let (mut plain, mut plain_optimizer) = (weights::export(&module), PlainOptimizer::default());
             let factors = [1.0, -3.0, 0.5, 0.25];
             for (step, factor) in factors.iter().enumerate() {
                 let loss = (module.matrix.val() * *factor).sum() + (module.bias.val() * (*factor * 0.5)).sum();
                 module = optimizer.step(module, &loss.backward(), &settings, 0.1, step as u64);
                 // Through plain data and back, as a checkpoint does.
                 optimizer = Optimizer::import(optimizer.export(), &device.clone().without_autodiff()).unwrap();
+                let mut gradients = plain.clone();
+                gradients.get_mut("matrix").unwrap().values.fill(*factor as f32);
+                gradients.get_mut("bias").unwrap().values.fill((*factor * 0.5) as f32);
+                plain_optimizer.step(&mut plain, &gradients, &settings, 0.1, step as u64);
+                plain_optimizer = PlainOptimizer::import(plain_optimizer.export()).unwrap();
+            }
+            for (name, weight) in weights::export(&module) {
+                for (a, b) in weight.values.iter().zip(&plain[&name].values) {
+                    assert!((a - b).abs() < 1e-5, "{kind:?} {name}: {a} by tensors, {b} in plain memory");
+                }
             }
             let matrix = module.matrix.val().into_data().try_into_vec::<f32>().unwrap();
             let bias = module.bias.val().into_data().try_into_vec::<f32>().unwrap();

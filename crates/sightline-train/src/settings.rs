@@ -53,6 +53,64 @@ impl Default for AlignSettings {
     }
 }
 
+/// What a region-level caption model sees besides the region's vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RegionContext {
+    /// Nothing.
+    None,
+    /// The whole photo's vector, behind the region's (the paper's supplement: it helps).
+    WholeImage,
+}
+
+/// What training of a caption model maximises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CaptionObjective {
+    /// The likelihood of people's sentences, word by word (teacher forcing).
+    Likelihood,
+    /// The CIDEr-D of the model's own sentences (Rennie et al. 2017), from a model that was trained by likelihood.
+    SelfCritical,
+}
+
+/// Which pass of a caption model is kept, by the validation split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeepBestBy {
+    /// The lowest perplexity.
+    Perplexity,
+    /// The highest CIDEr-D of greedy captions.
+    Cider,
+}
+
+/// What a sampled sentence's reward is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Baseline {
+    /// The mean reward of the picture's other samples.
+    OtherSamples,
+    /// The reward of the greedy sentence.
+    Greedy,
+}
+
+/// Settings of self-critical training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SelfCriticalSettings {
+    /// Sentences drawn a picture and step; at least 2 with other samples as the baseline.
+    pub samples: usize,
+    /// What their rewards are compared with.
+    pub baseline: Baseline,
+    /// A sampled sentence has at most this many words.
+    pub max_words: usize,
+}
+
+impl Default for SelfCriticalSettings {
+    fn default() -> Self {
+        Self { samples: 5, baseline: Baseline::OtherSamples, max_words: 20 }
+    }
+}
+
 /// Everything that decides a run of `train caption`, besides its data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -61,7 +119,7 @@ pub struct CaptionRunSettings {
     pub seed: u64,
     /// Passes over the training sentences or phrases.
     pub epochs: u64,
-    /// Sentences a step.
+    /// Sentences a step, about: a picture's sentences stay together and share its encoding.
     pub batch: usize,
     /// Words seen less often in the training split are unknown (paper: 5).
     pub min_count: u64,
@@ -69,6 +127,18 @@ pub struct CaptionRunSettings {
     pub min_phrase_words: usize,
     /// Region level: phrases whose mean word score is lower are left out.
     pub min_phrase_score: f32,
+    /// Region level: what the model sees besides the region.
+    pub region_context: RegionContext,
+    /// What is maximised.
+    pub objective: CaptionObjective,
+    /// Probability that is taken from the right token and spread over the vocabulary.
+    pub label_smoothing: f32,
+    /// Weights are averaged over steps with this decay, and the average is what is validated and kept; 0 turns it off.
+    pub average: f32,
+    /// Which pass is kept.
+    pub keep_best_by: KeepBestBy,
+    /// Settings of [`CaptionObjective::SelfCritical`].
+    pub self_critical: SelfCriticalSettings,
     /// The model.
     pub model: CaptionSettings,
     /// The optimiser.
@@ -84,6 +154,12 @@ impl Default for CaptionRunSettings {
             min_count: 5,
             min_phrase_words: 1,
             min_phrase_score: 0.0,
+            region_context: RegionContext::None,
+            objective: CaptionObjective::Likelihood,
+            label_smoothing: 0.0,
+            average: 0.0,
+            keep_best_by: KeepBestBy::Perplexity,
+            self_critical: SelfCriticalSettings::default(),
             model: CaptionSettings::default(),
             optimizer: OptimizerSettings {
                 kind: OptimizerKind::Rmsprop,

@@ -1,4 +1,4 @@
-//! The loop over batches that both models share: schedule, optimiser, validation, checkpoints, log, stopping.
+//! The loop over batches that all models share: schedule, optimiser, validation, checkpoints, log, stopping.
 //!
 //! Every random number of step `n` comes from the seed and `n`, and the order of batches from the seed and the pass;
 //! so a resumed run goes on exactly as if it had never stopped.
@@ -10,7 +10,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde_json::json;
 use sightline_model::random::{self, Dropout};
-use sightline_model::weights;
+use sightline_model::weights::{self, Weights};
 
 use crate::checkpoint::{Checkpoint, Header, Progress};
 use crate::optimizer::{Optimizer, OptimizerSettings};
@@ -86,6 +86,78 @@ pub(crate) trait Task {
     fn validate(&self, model: &Self::Model) -> Result<Validation>;
 }
 
+/// What the loop below trains: it owns the model and what its optimiser remembers.
+pub(crate) trait Learner {
+    /// One step's data.
+    type Batch;
+
+    /// The batches of one pass, in order; the same for the same pass.
+    fn batches(&self, epoch: u64) -> Vec<Self::Batch>;
+    /// One step: the loss of the batch before it, and what to divide it by for a figure a pair or sentence. Where the
+    /// loss is not finite, nothing needs to be learnt from it.
+    fn step(&mut self, batch: &Self::Batch, dropout: &mut Dropout, rate: f64, step: u64) -> (f64, f64);
+    /// Quality on the validation split.
+    fn validate(&self) -> Result<Validation>;
+    /// Weights and what the optimiser remembers, to go on from.
+    fn export(&self) -> (Weights, Weights);
+    /// Goes on from what [`Learner::export`] gave, or says what does not fit.
+    fn import(&mut self, model: Weights, optimizer: Weights) -> Result<(), String>;
+    /// The weights that were validated, to use.
+    fn export_for_use(&self) -> Weights {
+        self.export().0
+    }
+}
+
+/// A module of the tensor framework with its task.
+struct ModuleLearner<'a, T: Task> {
+    task: &'a T,
+    /// None only while a step replaces it.
+    model: Option<T::Model>,
+    optimizer: Optimizer,
+    settings: &'a OptimizerSettings,
+    device: &'a Device,
+}
+
+impl<T: Task> ModuleLearner<'_, T> {
+    fn model(&self) -> &T::Model {
+        self.model.as_ref().expect("a model between steps")
+    }
+}
+
+impl<T: Task> Learner for ModuleLearner<'_, T> {
+    type Batch = T::Batch;
+
+    fn batches(&self, epoch: u64) -> Vec<T::Batch> {
+        self.task.batches(epoch)
+    }
+
+    fn step(&mut self, batch: &T::Batch, dropout: &mut Dropout, rate: f64, step: u64) -> (f64, f64) {
+        let (loss, divisor) = self.task.loss(self.model(), batch, dropout);
+        let gradients = loss.backward();
+        let loss = f64::from(loss.into_scalar::<f32>());
+        if loss.is_finite() {
+            let model = self.model.take().expect("a model between steps");
+            self.model = Some(self.optimizer.step(model, &gradients, self.settings, rate, step));
+        }
+        (loss, divisor)
+    }
+
+    fn validate(&self) -> Result<Validation> {
+        self.task.validate(&self.model().valid())
+    }
+
+    fn export(&self) -> (Weights, Weights) {
+        (weights::export(self.model()), self.optimizer.export())
+    }
+
+    fn import(&mut self, model: Weights, optimizer: Weights) -> Result<(), String> {
+        let old = self.model.take().expect("a model between steps");
+        self.model = Some(weights::import(old, model).map_err(|e| e.to_string())?);
+        self.optimizer = Optimizer::import(optimizer, &self.device.clone().without_autodiff())?;
+        Ok(())
+    }
+}
+
 /// What stays the same over a run.
 pub(crate) struct Plan<'a> {
     pub(crate) seed: u64,
@@ -97,6 +169,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) header: Header,
     /// Continue from `last.ckpt`.
     pub(crate) resume: bool,
+    /// Where a module of the tensor framework lives.
     pub(crate) device: &'a Device,
 }
 
@@ -108,10 +181,19 @@ const DROPOUT_STREAM: u64 = 1 << 33;
 /// Records of steps are this far apart in the log.
 const LOG_EVERY: u64 = 20;
 
+/// Trains a module of the tensor framework.
 pub(crate) fn train<T: Task>(task: &T, model: T::Model, plan: Plan<'_>, control: &mut Control<'_>) -> Result<Outcome> {
-    let Plan { seed, epochs, dropout, optimizer: settings, run, mut header, resume, device } = plan;
-    let mut model = model;
-    let mut optimizer = Optimizer::default();
+    let (settings, device) = (plan.optimizer, plan.device);
+    run(
+        &mut ModuleLearner { task, model: Some(model), optimizer: Optimizer::default(), settings, device },
+        plan,
+        control,
+    )
+}
+
+/// The loop.
+pub(crate) fn run<L: Learner>(learner: &mut L, plan: Plan<'_>, control: &mut Control<'_>) -> Result<Outcome> {
+    let Plan { seed, epochs, dropout, optimizer: settings, run, mut header, resume, .. } = plan;
     if resume && run.last().exists() {
         let checkpoint = Checkpoint::load(&run.last())?;
         let damaged = |message: String| Error::Checkpoint { path: run.last(), message };
@@ -121,41 +203,38 @@ pub(crate) fn train<T: Task>(task: &T, model: T::Model, plan: Plan<'_>, control:
             let what = if same_words { differences.join("; ") } else { "other words in the training split".into() };
             return Err(damaged(format!("this run was started with other data: {what}")));
         }
-        model = weights::import(model, checkpoint.model).map_err(|e| damaged(e.to_string()))?;
-        optimizer = Optimizer::import(checkpoint.optimizer, &device.clone().without_autodiff()).map_err(damaged)?;
+        learner.import(checkpoint.model, checkpoint.optimizer).map_err(damaged)?;
         header.progress = checkpoint.header.progress;
     }
     let mut progress = header.progress.clone();
     let mut log = run.log(progress.step)?;
-    let save = |model: &T::Model, optimizer: &Optimizer, progress: &Progress, best: bool| {
+    let save = |learner: &L, progress: &Progress, best: bool| {
         let header = Header { progress: progress.clone(), ..header.clone() };
-        let checkpoint = Checkpoint { header, model: weights::export(model), optimizer: optimizer.export() };
         if best {
-            checkpoint.for_use().save(&run.best())?;
+            let (header, model) = (header.clone(), learner.export_for_use());
+            Checkpoint { header, model, optimizer: Weights::new() }.save(&run.best())?;
         }
-        checkpoint.save(&run.last())
+        let (model, optimizer) = learner.export();
+        Checkpoint { header, model, optimizer }.save(&run.last())
     };
 
     let mut stopped = false;
     'passes: while progress.epoch < epochs {
-        let batches = task.batches(progress.epoch);
+        let batches = learner.batches(progress.epoch);
         let steps = batches.len() as u64 * epochs;
         let (mut sum, mut n_batches, started) = (0.0, 0.0, Instant::now());
         for batch in batches.iter().skip(progress.batch as usize) {
             if control.stop.load(Ordering::Relaxed) {
                 stopped = true;
-                save(&model, &optimizer, &progress, false)?;
+                save(learner, &progress, false)?;
                 break 'passes;
             }
             let rate = settings.rate(progress.step, steps);
             let mut dropout = Dropout::new(random::stream(seed, DROPOUT_STREAM + progress.step), dropout);
-            let (loss, divisor) = task.loss(&model, batch, &mut dropout);
-            let gradients = loss.backward();
-            let loss = f64::from(loss.into_scalar::<f32>());
+            let (loss, divisor) = learner.step(batch, &mut dropout, rate, progress.step);
             if !loss.is_finite() {
                 return Err(Error::Diverged { step: progress.step, loss, learning_rate: rate });
             }
-            model = optimizer.step(model, &gradients, settings, rate, progress.step);
             progress.step += 1;
             progress.batch += 1;
             let loss = loss / divisor;
@@ -168,7 +247,7 @@ pub(crate) fn train<T: Task>(task: &T, model: T::Model, plan: Plan<'_>, control:
             }
         }
         let seconds = started.elapsed().as_secs_f64();
-        let validation = task.validate(&model.valid())?;
+        let validation = learner.validate()?;
         progress.epoch += 1;
         progress.batch = 0;
         let best = progress.best.is_none_or(|best| validation.score > best);
@@ -176,7 +255,7 @@ pub(crate) fn train<T: Task>(task: &T, model: T::Model, plan: Plan<'_>, control:
             progress.best = Some(validation.score);
             progress.best_epoch = progress.epoch;
         }
-        save(&model, &optimizer, &progress, best)?;
+        save(learner, &progress, best)?;
         let loss = sum / f64::max(n_batches, 1.0);
         log.write(&json!({
             "step": progress.step, "epoch": progress.epoch, "loss": loss, "seconds": seconds,

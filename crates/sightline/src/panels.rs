@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use sightline_data::{BoxXyxy, FeatureStore};
 use sightline_model::caption::BeamSettings;
 use sightline_train::align::Aligner;
-use sightline_train::caption::Captioner;
+use sightline_train::caption::{Captioner, Decoding};
 use sightline_train::corpus::Corpus;
 use sightline_train::evaluate::Scores;
 use sightline_vision::Photo;
@@ -61,15 +61,18 @@ impl Panels<'_> {
         let captions = match self.captioner {
             Some((captioner, store)) => {
                 let stored = store.find(&image.path).with_context(missing)?;
-                captioner.captions(&stored.vectors()[..stored.dim()], self.beam).swap_remove(0)
+                let vectors = stored.vectors();
+                let pictures = captioner.pictures([(vectors.as_slice(), 0)].into_iter());
+                captioner.captions(&pictures, Decoding::Beam(self.beam)).swap_remove(0)
             }
             None => Vec::new(),
         };
         let regions = match self.region_captioner {
             Some((captioner, store)) => {
                 let stored = store.find(&image.path).with_context(missing)?;
-                let boxes: Vec<BoxXyxy> = stored.boxes().skip(1).collect();
-                region_captions(captioner, &stored.vectors()[stored.dim()..], &boxes, self.beam, self.regions)
+                let boxes: Vec<BoxXyxy> = stored.boxes().collect();
+                let most = MostRegions { captions: self.regions, ..MostRegions::default() };
+                region_captions(captioner, &stored.vectors(), &boxes, self.beam, most)
             }
             None => Vec::new(),
         };
@@ -107,43 +110,96 @@ impl Panels<'_> {
     }
 }
 
-fn caption(c: sightline_train::caption::Caption) -> Caption {
+/// A caption as the report shows it.
+pub fn caption(c: sightline_train::caption::Caption) -> Caption {
     Caption { text: c.text, log_probability: c.log_probability as f32 }
 }
 
-/// Captions of regions, the likeliest per word first, at most `most`. Near-duplicates are left out: boxes of an IoU over
-/// 0.7 with a kept one, and over 0.3 where the words are the same.
+/// Which captions of regions are kept.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MostRegions {
+    /// Captions a photo, at most.
+    pub captions: usize,
+    /// A box that overlaps a kept one with a larger IoU is left out.
+    pub box_iou: f32,
+    /// Likewise where the two captions say the same.
+    pub same_text_iou: f32,
+}
+
+impl Default for MostRegions {
+    fn default() -> Self {
+        Self { captions: 8, box_iou: 0.7, same_text_iou: 0.3 }
+    }
+}
+
+/// Captions of a photo's regions, the likeliest a token first, near-duplicates left out. `vectors` is `[regions, dim]`,
+/// and the first box and vector are those of the whole photo, which is not described.
 pub fn region_captions(
     captioner: &Captioner,
     vectors: &[f32],
     boxes: &[BoxXyxy],
     beam: BeamSettings,
-    most: usize,
+    most: MostRegions,
 ) -> Vec<RegionCaption> {
-    if boxes.is_empty() {
+    if boxes.len() < 2 {
         return Vec::new();
     }
-    let best = captioner.captions(vectors, BeamSettings { n_best: 1, ..beam });
-    let mut all: Vec<RegionCaption> = best
-        .into_iter()
-        .zip(boxes)
-        .filter_map(|(captions, &region_box)| {
-            let best = captions.into_iter().next()?;
-            let log_probability = best.log_probability as f32;
-            Some(RegionCaption { region_box, text: best.text, log_probability, score: None })
-        })
-        .collect();
-    let per_token = |c: &RegionCaption| c.log_probability / (c.text.split(' ').count() + 1) as f32;
+    let pictures = captioner.pictures((1..boxes.len()).map(|region| (vectors, region)));
+    let best = captioner.captions(&pictures, Decoding::Beam(BeamSettings { n_best: 1, ..beam }));
+    let all = best.into_iter().zip(&boxes[1..]).filter_map(|(captions, &region_box)| {
+        let best = captions.into_iter().next()?;
+        let log_probability = best.log_probability as f32;
+        Some(RegionCaption { region_box, text: best.text, log_probability, score: None })
+    });
+    without_repeats(all.collect(), most)
+}
+
+/// Log probability a token, END included.
+pub fn per_token(caption: &RegionCaption) -> f32 {
+    caption.log_probability / (caption.text.split(' ').count() + 1) as f32
+}
+
+/// Non-maximum suppression over boxes and words.
+fn without_repeats(mut all: Vec<RegionCaption>, most: MostRegions) -> Vec<RegionCaption> {
     all.sort_by(|a, b| per_token(b).total_cmp(&per_token(a)));
     let mut kept: Vec<RegionCaption> = Vec::new();
     for candidate in all {
         let repeats = kept.iter().any(|k| {
             let iou = k.region_box.iou(&candidate.region_box);
-            iou > 0.7 || (k.text == candidate.text && iou > 0.3)
+            iou > most.box_iou || (k.text == candidate.text && iou > most.same_text_iou)
         });
-        if !repeats && kept.len() < most {
+        if !repeats && kept.len() < most.captions {
             kept.push(candidate);
         }
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_duplicates_are_left_out_and_the_best_come_first() {
+        let caption = |x: f32, text: &str, log_probability: f32| RegionCaption {
+            region_box: BoxXyxy::from([x, 0.0, x + 10.0, 10.0]),
+            text: text.to_owned(),
+            log_probability,
+            score: None,
+        };
+        let all = vec![
+            caption(0.0, "a dog", -6.0),
+            caption(1.0, "a cat", -3.0),  // covers most of the dog's box and is likelier
+            caption(5.0, "a cat", -4.5),  // says the same, IoU with the better one 3/7
+            caption(50.0, "a cat", -9.0), // says the same elsewhere
+            caption(80.0, "a long red boat", -5.0),
+        ];
+        let texts = |most: MostRegions| -> Vec<(f32, String)> {
+            without_repeats(all.clone(), most).into_iter().map(|c| (c.region_box.x1, c.text)).collect()
+        };
+        let expected = [(1.0, "a cat"), (80.0, "a long red boat"), (50.0, "a cat")].map(|(x, t)| (x, t.to_owned()));
+        assert_eq!(texts(MostRegions::default()), expected);
+        assert_eq!(texts(MostRegions { captions: 1, ..MostRegions::default() }), expected[..1]);
+        assert_eq!(texts(MostRegions { box_iou: 1.0, same_text_iou: 1.0, ..MostRegions::default() }).len(), 5);
+    }
 }

@@ -1,21 +1,13 @@
-//! Beam search over any generator, many pictures at once.
+//! Beam search, and diverse beam search (Vijayakumar et al. 2016), many pictures at once.
 
-use crate::caption::END;
+use serde::{Deserialize, Serialize};
 
-/// Something that says one token after another: the caption models, and in tests a plain table.
-pub trait Generator {
-    /// What is carried from token to token, one row a sentence.
-    type State;
-
-    /// The state after `tokens` (one a row) and the log probabilities of all next tokens, `[rows, vocab]`, row-major.
-    fn step(&self, state: &Self::State, tokens: &[u32]) -> (Self::State, Vec<f32>);
-
-    /// The state with the given rows, in that order; a row may come several times.
-    fn select(&self, state: &Self::State, rows: &[usize]) -> Self::State;
-}
+use super::END;
+use super::search::{Hypothesis, NextWords, Words};
 
 /// Settings of the search.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct BeamSettings {
     /// Hypotheses kept at every step, at least 1 (paper: 7); 1 is greedy search.
     pub beam: usize,
@@ -23,28 +15,51 @@ pub struct BeamSettings {
     pub max_words: usize,
     /// Sentences returned a picture, at most `beam`.
     pub n_best: usize,
+    /// Hypotheses compete by `log probability / tokens ^ length_penalty`; 0 is the plain sum, as in NeuralTalk.
+    pub length_penalty: f32,
+    /// Whether three words in a row may stand in a sentence twice.
+    pub repeats_trigrams: bool,
+    /// The beam is cut into this many groups, which divide it; later groups avoid the words of earlier ones.
+    pub groups: usize,
+    /// What a word costs a group for every hypothesis of an earlier group that took it at the same step.
+    pub diversity: f32,
 }
 
 impl Default for BeamSettings {
     fn default() -> Self {
-        Self { beam: 7, max_words: 20, n_best: 1 }
+        Self {
+            beam: 7,
+            max_words: 20,
+            n_best: 1,
+            length_penalty: 0.0,
+            repeats_trigrams: true,
+            groups: 1,
+            diversity: 0.5,
+        }
     }
 }
 
-/// A finished sentence.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Hypothesis {
-    /// Its words, without START and END.
-    pub words: Vec<u32>,
-    /// Natural logarithm of its probability, END's included.
-    pub log_probability: f64,
+impl BeamSettings {
+    /// What a hypothesis of `tokens` tokens competes with.
+    fn score(&self, log_probability: f64, tokens: usize) -> f64 {
+        match self.length_penalty {
+            0.0 => log_probability,
+            penalty => log_probability / (tokens as f64).powf(f64::from(penalty)),
+        }
+    }
 }
 
-/// A sentence under way: the row of the state that has read all but its last word.
+/// A sentence under way: the row that has read all but its last word.
 struct Live {
     row: usize,
-    words: Vec<u32>,
-    log_probability: f64,
+    sentence: Hypothesis,
+}
+
+/// The hypotheses of one group of one picture.
+struct Group {
+    live: Vec<Live>,
+    /// Best first, with what they compete with.
+    finished: Vec<(f64, Hypothesis)>,
 }
 
 /// One way to go on.
@@ -52,204 +67,216 @@ struct Candidate {
     parent: usize,
     token: u32,
     log_probability: f64,
+    score: f64,
 }
 
-/// The best sentences for every row of `start`, best first.
+/// The best sentences for every picture, best first.
 ///
-/// Finished sentences stay in the beam and compete by their summed log probability, as in NeuralTalk; a picture is done
-/// when nothing unfinished is left in its beam. START is never said, END only after a word, and after `max_words`
-/// nothing but END. Equal sums: the older hypothesis, then the smaller token.
-pub fn beam_search<G: Generator>(
-    generator: &G,
-    start: G::State,
-    images: usize,
-    settings: BeamSettings,
-) -> Vec<Vec<Hypothesis>> {
-    let BeamSettings { beam, max_words, n_best } = settings;
+/// Finished sentences stay in the beam and compete there; a picture is done when nothing unfinished is left in its
+/// beams. START is never said, END only after a word, and after `max_words` nothing but END. Equal scores: the finished
+/// sentence, then the older hypothesis, then the smaller token.
+pub fn beam_search(source: &mut impl NextWords, pictures: usize, settings: BeamSettings) -> Vec<Vec<Hypothesis>> {
+    let BeamSettings { beam, max_words, n_best, groups, .. } = settings;
     assert!(beam > 0 && max_words > 0, "beam {beam} and max_words {max_words} are at least 1");
-    let mut finished: Vec<Vec<Hypothesis>> = (0..images).map(|_| Vec::new()).collect();
-    let mut live: Vec<Vec<Live>> =
-        (0..images).map(|row| vec![Live { row, words: Vec::new(), log_probability: 0.0 }]).collect();
-    let mut state = start;
+    assert!(groups > 0 && beam.is_multiple_of(groups), "{groups} groups do not divide a beam of {beam}");
+    let first = |row: usize| Group { live: vec![Live { row, sentence: Hypothesis::empty() }], finished: Vec::new() };
+    let mut all: Vec<Vec<Group>> = (0..pictures).map(|row| (0..groups).map(|_| first(row)).collect()).collect();
     loop {
-        let rows: Vec<usize> = live.iter().flatten().map(|l| l.row).collect();
+        let live = || all.iter().flatten().flat_map(|group| &group.live);
+        let rows: Vec<usize> = live().map(|l| l.row).collect();
         if rows.is_empty() {
             break;
         }
-        let tokens: Vec<u32> = live.iter().flatten().map(|l| l.words.last().copied().unwrap_or(END)).collect();
-        let (next, log_probabilities) = generator.step(&generator.select(&state, &rows), &tokens);
-        state = next;
-        let vocab = log_probabilities.len() / rows.len();
+        let tokens: Vec<u32> = live().map(|l| l.sentence.words.last().copied().unwrap_or(END)).collect();
+        let words = source.read(&rows, &tokens);
         let mut first_row = 0;
-        for (live, finished) in live.iter_mut().zip(&mut finished) {
-            let own = &log_probabilities[first_row * vocab..(first_row + live.len()) * vocab];
-            let n_live = live.len();
-            advance(live, finished, own, first_row, settings);
-            first_row += n_live;
+        for groups in &mut all {
+            let mut taken = Vec::new();
+            for group in groups {
+                let n_live = group.live.len();
+                advance(group, &words, first_row..first_row + n_live, rows.len(), &mut taken, &settings);
+                first_row += n_live;
+            }
         }
     }
-    for hypotheses in &mut finished {
-        hypotheses.truncate(n_best);
-    }
-    finished
+    let best_of = |groups: Vec<Group>| {
+        let mut finished: Vec<(f64, Hypothesis)> = groups.into_iter().flat_map(|group| group.finished).collect();
+        finished.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let mut best: Vec<Hypothesis> = Vec::new();
+        for (_, hypothesis) in finished {
+            if best.len() < n_best && best.iter().all(|b| b.words != hypothesis.words) {
+                best.push(hypothesis);
+            }
+        }
+        best
+    };
+    all.into_iter().map(best_of).collect()
 }
 
-/// One step of one picture: every live hypothesis proposes its best tokens, the best of all stay.
+/// One step of one group: every live hypothesis proposes its best tokens, the best of all stay.
 fn advance(
-    live: &mut Vec<Live>,
-    finished: &mut Vec<Hypothesis>,
-    log_probabilities: &[f32],
-    first_row: usize,
-    settings: BeamSettings,
+    group: &mut Group,
+    words: &Words,
+    rows: std::ops::Range<usize>,
+    n_rows: usize,
+    taken: &mut Vec<u32>,
+    settings: &BeamSettings,
 ) {
-    if live.is_empty() {
-        return;
-    }
-    let BeamSettings { beam, max_words, .. } = settings;
-    let vocab = log_probabilities.len() / live.len();
-    let mut order: Vec<u32> = Vec::with_capacity(vocab);
+    let width = settings.beam / settings.groups;
+    let vocab = words.log_probabilities.len() / n_rows;
     let mut candidates = Vec::new();
-    for (parent, hypothesis) in live.iter().enumerate() {
-        let own = &log_probabilities[parent * vocab..(parent + 1) * vocab];
-        order.clear();
-        match hypothesis.words.len() {
-            0 => order.extend(1..vocab as u32),
-            n if n >= max_words => order.push(END),
-            _ => order.extend(0..vocab as u32),
+    for (parent, (live, row)) in group.live.iter().zip(rows.clone()).enumerate() {
+        let own = &words.log_probabilities[row * vocab..(row + 1) * vocab];
+        let tokens = match live.sentence.words.len() {
+            0 => 1..vocab as u32,
+            n if n >= settings.max_words => END..END + 1,
+            _ => END..vocab as u32,
+        };
+        let price = |token: u32| match taken.is_empty() {
+            true => 0.0,
+            false => settings.diversity * taken.iter().filter(|&&t| t == token).count() as f32,
+        };
+        let allowed = |token: u32| settings.repeats_trigrams || !live.sentence.repeats_trigram(token);
+        for token in best_tokens(own, tokens, width, price, allowed) {
+            let log_probability = live.sentence.log_probability + f64::from(own[token as usize]);
+            let score = settings.score(log_probability - f64::from(price(token)), live.sentence.words.len() + 1);
+            candidates.push(Candidate { parent, token, log_probability, score });
         }
-        let by_score = |a: &u32, b: &u32| own[*b as usize].total_cmp(&own[*a as usize]).then(a.cmp(b));
-        if order.len() > beam {
-            order.select_nth_unstable_by(beam - 1, by_score);
-            order.truncate(beam);
-        }
-        candidates.extend(order.iter().map(|&token| Candidate {
-            parent,
-            token,
-            log_probability: hypothesis.log_probability + f64::from(own[token as usize]),
-        }));
     }
-    candidates.sort_by(|a, b| {
-        b.log_probability.total_cmp(&a.log_probability).then(a.parent.cmp(&b.parent)).then(a.token.cmp(&b.token))
-    });
+    let order = |a: &Candidate, b: &Candidate| {
+        b.score.total_cmp(&a.score).then(a.parent.cmp(&b.parent)).then(a.token.cmp(&b.token))
+    };
+    candidates.sort_by(order);
 
-    // Merge with the finished ones, which come first among equals, and keep the best `beam`.
-    let mut old = std::mem::take(finished).into_iter().peekable();
+    // Merge with the finished ones, which come first among equals, and keep the best.
+    let mut old = std::mem::take(&mut group.finished).into_iter().peekable();
     let mut new = candidates.into_iter().peekable();
     let mut next_live = Vec::new();
-    for _ in 0..beam {
+    for _ in 0..width {
         let takes_old = match (old.peek(), new.peek()) {
-            (Some(o), Some(n)) => o.log_probability >= n.log_probability,
+            (Some((score, _)), Some(candidate)) => *score >= candidate.score,
             (Some(_), None) => true,
             (None, Some(_)) => false,
             (None, None) => break,
         };
         if takes_old {
-            finished.extend(old.next());
-        } else if let Some(Candidate { parent, token, log_probability }) = new.next() {
-            let mut words = live[parent].words.clone();
+            group.finished.extend(old.next());
+        } else if let Some(Candidate { parent, token, log_probability, score }) = new.next() {
+            let Live { sentence, .. } = &group.live[parent];
+            let row = rows.start + parent;
             if token == END {
-                finished.push(Hypothesis { words, log_probability });
+                group.finished.push((score, Hypothesis { log_probability, ..sentence.clone() }));
             } else {
-                words.push(token);
-                next_live.push(Live { row: first_row + parent, words, log_probability });
+                taken.push(token);
+                let region = words.regions.get(row).copied();
+                next_live.push(Live { row, sentence: sentence.and(token, region, log_probability) });
             }
         }
     }
-    *live = next_live;
+    group.live = next_live;
+}
+
+/// The `most` best of the allowed tokens by log probability less their price, best first; the smaller among equals.
+fn best_tokens(
+    log_probabilities: &[f32],
+    tokens: std::ops::Range<u32>,
+    most: usize,
+    price: impl Fn(u32) -> f32,
+    allowed: impl Fn(u32) -> bool,
+) -> Vec<u32> {
+    let mut best: Vec<(f32, u32)> = Vec::with_capacity(most + 1);
+    let mut threshold = f32::NEG_INFINITY;
+    for token in tokens {
+        let value = log_probabilities[token as usize];
+        // Prices only lower a value.
+        if best.len() == most && value <= threshold || !allowed(token) {
+            continue;
+        }
+        let value = value - price(token);
+        if best.len() == most && value <= threshold {
+            continue;
+        }
+        let place = best.partition_point(|&(other, _)| other >= value);
+        best.insert(place, (value, token));
+        best.truncate(most);
+        if best.len() == most {
+            threshold = best[most - 1].0;
+        }
+    }
+    best.into_iter().map(|(_, token)| token).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::caption::search::tests::Table;
     use proptest::prelude::*;
-
-    /// A bigram table: log probabilities of the next token given the last, `[vocab, vocab]`; row 0 is after START.
-    struct Table {
-        vocab: usize,
-        log_probabilities: Vec<f32>,
-    }
-
-    impl Generator for Table {
-        type State = usize;
-
-        fn step(&self, _rows: &usize, tokens: &[u32]) -> (usize, Vec<f32>) {
-            let row = |&t: &u32| &self.log_probabilities[t as usize * self.vocab..(t as usize + 1) * self.vocab];
-            (tokens.len(), tokens.iter().flat_map(row).copied().collect())
-        }
-
-        fn select(&self, _rows: &usize, rows: &[usize]) -> usize {
-            rows.len()
-        }
-    }
-
-    impl Table {
-        fn new(vocab: usize, raw: &[f32]) -> Self {
-            let mut log_probabilities = Vec::new();
-            for row in raw[..vocab * vocab].chunks(vocab) {
-                let sum: f32 = row.iter().map(|x| x.exp()).sum();
-                log_probabilities.extend(row.iter().map(|x| x - sum.ln()));
-            }
-            Self { vocab, log_probabilities }
-        }
-
-        /// Every sentence of 1 to `max_words` words with its log probability, best first.
-        fn all(&self, max_words: usize) -> Vec<Hypothesis> {
-            let p = |from: u32, to: u32| f64::from(self.log_probabilities[from as usize * self.vocab + to as usize]);
-            let mut open = vec![Hypothesis { words: vec![], log_probability: 0.0 }];
-            let mut done = Vec::new();
-            for _ in 0..max_words {
-                let mut longer = Vec::new();
-                for h in &open {
-                    let last = h.words.last().copied().unwrap_or(END);
-                    for token in 1..self.vocab as u32 {
-                        let words: Vec<u32> = h.words.iter().copied().chain([token]).collect();
-                        longer.push(Hypothesis { words, log_probability: h.log_probability + p(last, token) });
-                    }
-                }
-                done.extend(longer.iter().map(|h| Hypothesis {
-                    words: h.words.clone(),
-                    log_probability: h.log_probability + p(*h.words.last().unwrap(), END),
-                }));
-                open = longer;
-            }
-            done.sort_by(|a, b| b.log_probability.total_cmp(&a.log_probability));
-            done
-        }
-    }
 
     proptest! {
         #[test]
-        fn a_beam_as_wide_as_the_language_finds_the_best(raw in prop::collection::vec(-3.0f32..3.0, 16)) {
-            let table = Table::new(4, &raw);
-            let all = table.all(3);
-            let found = beam_search(&table, 2, 2, BeamSettings { beam: 60, max_words: 3, n_best: 5 });
+        fn a_beam_as_wide_as_the_language_finds_the_best(
+            raw in prop::collection::vec(-3.0f32..3.0, 16),
+            length_penalty in prop::sample::select(vec![0.0f32, 0.7, 1.0]),
+        ) {
+            let mut table = Table::new(4, &raw);
+            let settings = BeamSettings { beam: 60, max_words: 3, n_best: 5, length_penalty, ..BeamSettings::default() };
+            let score = |h: &Hypothesis| settings.score(h.log_probability, h.words.len() + 1);
+            let mut all = table.all(3);
+            all.sort_by(|a, b| score(b).total_cmp(&score(a)));
+            let found = beam_search(&mut table, 2, settings);
             for hypotheses in &found {
                 prop_assert_eq!(hypotheses.len(), 5);
                 for (h, expected) in hypotheses.iter().zip(&all) {
-                    prop_assert!((h.log_probability - expected.log_probability).abs() < 1e-5);
+                    prop_assert!((score(h) - score(expected)).abs() < 1e-5);
                 }
             }
         }
 
         #[test]
-        fn a_wider_beam_keeps_its_promises(raw in prop::collection::vec(-3.0f32..3.0, 36), beam in 1usize..8) {
-            let table = Table::new(6, &raw);
-            let found = beam_search(&table, 1, 1, BeamSettings { beam, max_words: 4, n_best: beam });
+        fn a_wider_beam_keeps_its_promises(
+            raw in prop::collection::vec(-3.0f32..3.0, 36),
+            beam in 1usize..8,
+            repeats_trigrams: bool,
+        ) {
+            let mut table = Table::new(6, &raw);
+            let settings = BeamSettings { beam, max_words: 7, n_best: beam, repeats_trigrams, ..BeamSettings::default() };
+            let found = beam_search(&mut table, 1, settings);
             prop_assert!(!found[0].is_empty());
             for h in &found[0] {
-                prop_assert!((1..=4).contains(&h.words.len()) && !h.words.contains(&END));
-                let all = table.all(4);
-                let same = all.iter().find(|a| a.words == h.words).unwrap();
-                prop_assert!((h.log_probability - same.log_probability).abs() < 1e-5);
+                prop_assert!((1..=7).contains(&h.words.len()) && !h.words.contains(&END));
+                prop_assert!((h.log_probability - table.log_probability(&h.words)).abs() < 1e-5);
+                let trigrams: Vec<&[u32]> = h.words.windows(3).collect();
+                let distinct: std::collections::BTreeSet<&[u32]> = trigrams.iter().copied().collect();
+                prop_assert!(repeats_trigrams || distinct.len() == trigrams.len(), "{:?}", h.words);
             }
             prop_assert!(found[0].windows(2).all(|w| w[0].log_probability >= w[1].log_probability));
+        }
+
+        #[test]
+        fn groups_that_cost_nothing_are_narrower_beams(raw in prop::collection::vec(-3.0f32..3.0, 36)) {
+            let mut table = Table::new(6, &raw);
+            let alone = BeamSettings { beam: 2, max_words: 4, n_best: 2, ..BeamSettings::default() };
+            let grouped = BeamSettings { beam: 6, groups: 3, diversity: 0.0, ..alone };
+            prop_assert_eq!(beam_search(&mut table, 1, alone), beam_search(&mut table, 1, grouped));
         }
     }
 
     #[test]
     fn ties_go_to_the_smaller_token() {
-        let table = Table::new(3, &[0.0; 9]);
-        let found = beam_search(&table, 1, 1, BeamSettings { beam: 2, max_words: 2, n_best: 2 });
+        let mut table = Table::new(3, &[0.0; 9]);
+        let found =
+            beam_search(&mut table, 1, BeamSettings { beam: 2, max_words: 2, n_best: 2, ..BeamSettings::default() });
         assert_eq!(found[0][0].words, [1]);
+    }
+
+    #[test]
+    fn groups_begin_with_different_words() {
+        let mut table = Table::new(5, &[0.0; 25]);
+        let settings =
+            BeamSettings { beam: 3, groups: 3, n_best: 3, diversity: 5.0, max_words: 1, ..BeamSettings::default() };
+        let found = beam_search(&mut table, 1, settings);
+        let mut firsts: Vec<u32> = found[0].iter().map(|h| h.words[0]).collect();
+        firsts.sort_unstable();
+        assert_eq!(firsts, [1, 2, 3]);
     }
 }

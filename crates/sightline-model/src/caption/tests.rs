@@ -2,74 +2,130 @@ use super::*;
 use crate::weights;
 
 const FEATURES: usize = 5;
-const VOCAB: usize = 10;
+const VOCAB: usize = 11;
 
-fn model(device: &Device) -> CaptionModel {
-    let settings = CaptionSettings { hidden: 8, word_dim: 7, dropout: 0.0, ..CaptionSettings::default() };
-    let frequencies = vec![(1.0 / VOCAB as f32).ln(); VOCAB];
-    CaptionModel::new(&settings, FEATURES, &frequencies, &mut random::stream(1, 0), device)
+const KINDS: [GeneratorKind; 5] = [
+    GeneratorKind::Rnn,
+    GeneratorKind::RnnEveryStep,
+    GeneratorKind::NeuraltalkLstm,
+    GeneratorKind::Neuraltalk2Lstm,
+    GeneratorKind::Attention,
+];
+
+/// Sizes all differ, so that swapped axes show.
+fn settings(generator: GeneratorKind) -> CaptionSettings {
+    CaptionSettings {
+        generator,
+        hidden: 8,
+        word_dim: 7,
+        heads: 2,
+        encoder_layers: 1,
+        decoder_layers: 2,
+        feed_forward: 9,
+        dropout: 0.0,
+        initial_scale: 1.0,
+    }
 }
 
-fn batch() -> (Vec<f32>, SentenceBatch) {
-    let images = (0..3 * FEATURES).map(|i| ((i * 7 % 11) as f32 - 5.0) / 5.0).collect();
-    (images, SentenceBatch::new(&[vec![1, 2, 3], vec![4], vec![9, 2]]))
+fn initial(settings: &CaptionSettings) -> Weights {
+    let frequencies: Vec<f32> = (0..VOCAB).map(|i| ((i + 1) as f32 / 66.0).ln()).collect();
+    settings.initial_weights(FEATURES, &frequencies, &mut random::stream(1, 0))
 }
 
-fn images(values: Vec<f32>, device: &Device) -> Tensor<2> {
-    crate::alignment::features_tensor(values, FEATURES, device)
+const SENTENCES: [&[u32]; 4] = [&[1, 2, 3], &[4], &[9, 2], &[]];
+const SENTENCE_PICTURES: [usize; 4] = [0, 2, 0, 1];
+
+fn pictures() -> Pictures {
+    let counts = vec![2, 1, 3];
+    let vectors = (0..6 * FEATURES).map(|i| ((i * 7 % 11) as f32 - 5.0) / 5.0).collect();
+    Pictures::new(vectors, FEATURES, counts)
+}
+
+fn said() -> Said<'static> {
+    Said { sentences: &SENTENCES, pictures: &SENTENCE_PICTURES }
 }
 
 #[test]
 fn training_and_decoding_see_the_same_probabilities() {
-    let device = Device::flex();
-    let model = model(&device);
-    let (values, sentences) = batch();
-    let trained = model.log_likelihoods(images(values.clone(), &device), &sentences, None);
-    let trained = trained.into_data().try_into_vec::<f32>().unwrap();
-    let mut at = 0;
-    for (k, words) in [vec![1, 2, 3], vec![4], vec![9, 2]].iter().enumerate() {
-        let own = values[k * FEATURES..(k + 1) * FEATURES].to_vec();
-        let mut state = model.start(images(own, &device));
-        let mut token = END;
-        for &target in words.iter().chain([&END]) {
-            let (next, log_probabilities) = model.step(&state, &[token]);
-            assert!((log_probabilities[target as usize] - trained[at]).abs() < 1e-5);
-            (state, token, at) = (next, target, at + 1);
+    for kind in KINDS {
+        let settings = settings(kind);
+        let (weights, generator) = (initial(&settings), settings.generator());
+        let trained = log_likelihoods(&*generator, &weights, &pictures(), said());
+        let mut at = 0;
+        for (words, picture) in SENTENCES.iter().zip(SENTENCE_PICTURES) {
+            let mut tape = Tape::forward_only(&weights);
+            let start = generator.start(&mut tape, &pictures());
+            let mut state = start.select(&mut tape, &[picture]);
+            let mut token = END;
+            for &target in words.iter().chain([&END]) {
+                let (next, step) = generator.step(&mut tape, &state, &[token]);
+                let log_probabilities = tape.log_probabilities(step.hidden, generator.output());
+                let sum: f32 = log_probabilities.values.iter().map(|p| p.exp()).sum();
+                assert!((sum - 1.0).abs() < 1e-5, "{kind:?}: {sum}");
+                let got = log_probabilities.values[target as usize];
+                assert!((got - trained[at]).abs() < 1e-5, "{kind:?}: {got} {}", trained[at]);
+                state = next;
+                state.keep_alone(&mut tape);
+                (token, at) = (target, at + 1);
+            }
         }
+        assert_eq!(at, trained.len());
     }
-    assert_eq!(at, trained.len());
-}
-
-#[test]
-fn the_picture_enters_at_the_first_step() {
-    let device = Device::flex();
-    let model = model(&device);
-    let (values, _) = batch();
-    let first = model.start(images(values[..FEATURES].to_vec(), &device));
-    let other = model.start(images(values[FEATURES..2 * FEATURES].to_vec(), &device));
-    let (state, a) = model.step(&first, &[END]);
-    let (_, b) = model.step(&other, &[END]);
-    assert_ne!(a, b);
-    assert!(state.image.is_none());
 }
 
 #[test]
 fn gradients_agree_with_differences() {
-    let device = Device::flex().autodiff();
-    let model = model(&device);
-    let (values, sentences) = batch();
-    weights::check_gradients(&model, |model| model.loss(images(values.clone(), &device), &sentences, None));
+    let factors: Vec<f32> = (0..10).map(|i| 1.0 + (i % 3) as f32 * 0.5 - (i % 4) as f32).collect();
+    for kind in KINDS {
+        let settings = settings(kind);
+        let (weights, generator) = (initial(&settings), settings.generator());
+        for loss in [Loss::default(), Loss { weights: Some(&factors), smoothing: 0.1 }] {
+            let value = |weights: &Weights| {
+                let mut dropout = Dropout::new(random::stream(1, 1), 0.0);
+                gradients(&*generator, weights, &pictures(), said(), &loss, &mut dropout)
+            };
+            let (_, found) = value(&weights);
+            let names: Vec<&String> = weights.keys().collect();
+            assert_eq!(found.keys().collect::<Vec<_>>(), names, "{kind:?}");
+            weights::compare_with_differences(&weights, &found, |moved| value(moved).0);
+        }
+    }
 }
 
 #[test]
-fn it_starts_from_word_frequencies() {
-    let device = Device::flex();
-    let frequencies: Vec<f32> = (0..VOCAB).map(|i| ((i + 1) as f32 / 55.0).ln()).collect();
-    let settings = CaptionSettings { hidden: 8, word_dim: 7, initial_scale: 0.0, ..CaptionSettings::default() };
-    let model = CaptionModel::new(&settings, FEATURES, &frequencies, &mut random::stream(1, 0), &device);
-    let (values, _) = batch();
-    let (_, log_probabilities) = model.step(&model.start(images(values[..FEATURES].to_vec(), &device)), &[END]);
-    for (got, expected) in log_probabilities.iter().zip(&frequencies) {
-        assert!((got - expected).abs() < 1e-5, "{got} {expected}");
+fn generators_start_from_word_frequencies() {
+    for kind in KINDS {
+        let settings = CaptionSettings { initial_scale: 0.0, ..settings(kind) };
+        let (weights, generator) = (initial(&settings), settings.generator());
+        let first = log_likelihoods(&*generator, &weights, &pictures(), said());
+        let targets = said().targets();
+        for (got, target) in first.iter().zip(targets) {
+            let expected = ((target + 1) as f32 / 66.0).ln();
+            assert!((got - expected).abs() < 1e-5, "{kind:?}: {got} {expected}");
+        }
+    }
+}
+
+#[test]
+fn every_generator_learns_a_few_sentences_by_heart() {
+    for kind in KINDS {
+        let settings = CaptionSettings { hidden: 16, word_dim: 13, ..settings(kind) };
+        let (mut weights, generator) = (initial(&settings), settings.generator());
+        let mut square: Weights = weights.clone();
+        square.values_mut().for_each(|w| w.values.fill(0.0));
+        let said = Said { sentences: &SENTENCES[..3], pictures: &[0, 2, 1] };
+        for _ in 0..150 {
+            let mut dropout = Dropout::new(random::stream(1, 1), 0.0);
+            let (_, found) = gradients(&*generator, &weights, &pictures(), said, &Loss::default(), &mut dropout);
+            for (name, gradient) in found {
+                let (w, c) = (weights.get_mut(&name).unwrap(), square.get_mut(&name).unwrap());
+                for ((w, c), g) in w.values.iter_mut().zip(&mut c.values).zip(gradient.values) {
+                    *c = 0.9 * *c + 0.1 * g * g;
+                    *w -= 0.01 * g / (c.sqrt() + 1e-6);
+                }
+            }
+        }
+        let sum: f32 = log_likelihoods(&*generator, &weights, &pictures(), said).iter().sum();
+        assert!(sum > -0.3, "{kind:?}: log likelihood {sum}");
     }
 }

@@ -1,28 +1,35 @@
 //! `caption`: sentences for photos, and with `--regions` for their regions.
 
+mod output;
+
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use clap::Args as ClapArgs;
-use serde::Serialize;
 use sightline_data::BoxXyxy;
-use sightline_model::caption::BeamSettings;
-use sightline_train::caption::{Caption, Captioner};
+use sightline_model::caption::{BeamSettings, SampleSettings};
+use sightline_train::caption::{Captioner, Decoding};
 use sightline_train::checkpoint::Kind;
 use sightline_train::run::RunFolder;
 use sightline_vision::Photo;
 use sightline_vision::backbone::region_vectors;
 
 use crate::interrupt;
-use crate::panels::region_captions;
+use crate::panels::{MostRegions, region_captions};
 use crate::sources::{DeviceKind, Extraction};
 use crate::ui::{Ui, Usage, count};
+use output::{Described, Outputs};
 
 /// Describe photos in new sentences
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   sightline caption photo.jpg --model runs/caption
-  sightline caption holiday/*.jpg --model runs/caption --n-best 3 --json
-  sightline caption photo.jpg --model runs/caption --regions --region-model runs/regions")]
+  sightline caption holiday --model runs/caption --n-best 3 --json
+  sightline caption holiday --model runs/caption --texts captions --csv captions.csv
+  sightline caption photo.jpg --model runs/caption --sample 5 --temperature 0.8 --top-p 0.9
+  sightline caption holiday --model runs/caption --regions --region-model runs/regions --html regions.html
+
+Photos that a folder of texts or a CSV file already has are skipped, so a run that was stopped goes on.")]
 pub struct Args {
     /// Photos, or folders of photos
     #[arg(required = true)]
@@ -36,21 +43,45 @@ pub struct Args {
     /// A run of `train caption --phrases`
     #[arg(long, value_name = "RUN")]
     region_model: Option<PathBuf>,
-    /// Most regions described a photo
-    #[arg(long, default_value_t = 8)]
+    /// Most regions described a photo, the surest first
+    #[arg(long, default_value_t = MostRegions::default().captions)]
     most_regions: usize,
+    /// Leave out a region whose box overlaps a surer one's by more than this IoU
+    #[arg(long, default_value_t = MostRegions::default().box_iou)]
+    region_iou: f32,
     #[command(flatten)]
     beam: BeamArgs,
     /// Sentences a photo
     #[arg(long, default_value_t = 1)]
     n_best: usize,
+    /// Draw this many sentences a photo at random instead of searching for the likeliest
+    #[arg(long, value_name = "N", conflicts_with_all = ["beam", "n_best", "length_penalty", "groups"])]
+    sample: Option<usize>,
+    /// Below 1, likely words are drawn more often
+    #[arg(long, default_value_t = 1.0, requires = "sample")]
+    temperature: f32,
+    /// Only the likeliest words that together have this probability are drawn
+    #[arg(long, default_value_t = 1.0, requires = "sample")]
+    top_p: f32,
+    /// The seed of the draws
+    #[arg(long, default_value_t = 1, requires = "sample")]
+    seed: u64,
+    /// Write each photo's sentences into a .txt file of its name in this folder
+    #[arg(long, value_name = "FOLDER")]
+    texts: Option<PathBuf>,
+    /// Add a line a sentence to this file: image, rank, caption, log_probability
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Draw photos, captions and region captions (the paper's figure 7) into this page
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Where the backbone's file lies now, if it has moved since `features`
     #[arg(long, value_name = "FILE")]
     backbone: Option<String>,
     /// Where the regions come from (as `features --regions`), if the file has moved
     #[arg(long, value_name = "REGIONS")]
     proposals: Option<String>,
-    /// Where the numbers are computed
+    /// Where the backbone computes; caption models always use the processor
     #[arg(long, default_value = "cpu")]
     device: DeviceKind,
 }
@@ -64,124 +95,175 @@ pub struct BeamArgs {
     /// Most words a sentence
     #[arg(long, default_value_t = 20)]
     max_words: usize,
+    /// Sentences compete by log probability over their length to this power; 0 favours short ones as the paper does
+    #[arg(long, default_value_t = 0.0)]
+    length_penalty: f32,
+    /// No three words in a row twice in a sentence
+    #[arg(long)]
+    no_repeats: bool,
+    /// Cut the beam into groups that avoid each other's words
+    #[arg(long, default_value_t = 1)]
+    groups: usize,
+    /// What a word costs later groups
+    #[arg(long, default_value_t = 0.5, requires = "groups")]
+    diversity: f32,
 }
 
 impl BeamArgs {
     /// The settings of the search, one sentence a picture.
     pub fn settings(self) -> anyhow::Result<BeamSettings> {
-        for (name, value) in [("--beam", self.beam), ("--max-words", self.max_words)] {
+        for (name, value) in [("--beam", self.beam), ("--max-words", self.max_words), ("--groups", self.groups)] {
             if value == 0 {
                 return Err(Usage(format!("{name} 0: expected 1 or more")).into());
             }
         }
-        Ok(BeamSettings { beam: self.beam, max_words: self.max_words, n_best: 1 })
+        if !self.beam.is_multiple_of(self.groups) {
+            return Err(Usage(format!(
+                "--groups {}: expected a divisor of the beam's width, {}",
+                self.groups, self.beam
+            ))
+            .into());
+        }
+        for (name, value) in [("--length-penalty", self.length_penalty), ("--diversity", self.diversity)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                return Err(Usage(format!("{name} {value}: expected a number of 0 or more")).into());
+            }
+        }
+        Ok(BeamSettings {
+            beam: self.beam,
+            max_words: self.max_words,
+            n_best: 1,
+            length_penalty: self.length_penalty,
+            repeats_trigrams: !self.no_repeats,
+            groups: self.groups,
+            diversity: self.diversity,
+        })
     }
 }
 
-/// The record of one photo.
-#[derive(Debug, Serialize)]
-struct Record {
-    image: String,
-    captions: Vec<Caption>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    regions: Option<Vec<RegionRecord>>,
+impl Args {
+    /// How whole photos are described.
+    fn decoding(&self, beam: BeamSettings) -> anyhow::Result<Decoding> {
+        let Some(samples) = self.sample else {
+            if self.n_best == 0 || self.n_best > beam.beam {
+                let reason = format!("--n-best {}: expected 1 to the beam's width, {}", self.n_best, beam.beam);
+                return Err(Usage(reason).into());
+            }
+            return Ok(Decoding::Beam(BeamSettings { n_best: self.n_best, ..beam }));
+        };
+        if samples == 0 {
+            return Err(Usage("--sample 0: expected 1 or more".into()).into());
+        }
+        if !(self.temperature > 0.0 && self.temperature.is_finite()) {
+            return Err(Usage(format!("--temperature {}: expected a number above 0", self.temperature)).into());
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return Err(Usage(format!("--top-p {}: expected a probability above 0, at most 1", self.top_p)).into());
+        }
+        let (temperature, top_p) = (self.temperature, self.top_p);
+        Ok(Decoding::Sample(SampleSettings { samples, max_words: beam.max_words, temperature, top_p }, self.seed))
+    }
 }
 
-#[derive(Debug, Serialize)]
-struct RegionRecord {
-    #[serde(rename = "box")]
-    region_box: BoxXyxy,
-    text: String,
-    log_probability: f32,
-}
+/// Photos whose vectors wait for the captioner together.
+const BATCH: usize = 16;
 
 /// Describes every photo; one that cannot be read is named and counted, and the others go on.
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let beam = args.beam.settings()?;
-    if args.n_best == 0 || args.n_best > beam.beam {
-        let reason = format!("--n-best {}: expected 1 to the beam's width, {}", args.n_best, beam.beam);
-        return Err(Usage(reason).into());
-    }
-    let beam = BeamSettings { n_best: args.n_best, ..beam };
+    let decoding = args.decoding(beam)?;
     let photos = args.photos.iter().map(|path| expand(path)).collect::<anyhow::Result<Vec<_>>>()?.concat();
     let device = args.device.open()?;
-    let captioner = Captioner::new(RunFolder::model(&args.model, &[Kind::Caption])?, &device)?;
+    let captioner = Captioner::new(RunFolder::model(&args.model, &[Kind::Caption])?)?;
     let region_captioner = match &args.region_model {
-        Some(run) if args.regions => Some(Captioner::new(RunFolder::model(run, &[Kind::RegionCaption])?, &device)?),
+        Some(run) if args.regions => Some(Captioner::new(RunFolder::model(run, &[Kind::RegionCaption])?)?),
         _ => None,
     };
     if let Some(regions) = &region_captioner {
         let differences = regions.features.differences(&captioner.features);
-        anyhow::ensure!(differences.is_empty(), "the two models read different vectors: {}", differences.join("; "));
+        anyhow::ensure!(
+            differences.is_empty(),
+            "the two models read different vectors: {}; train both on the same feature store",
+            differences.join("; ")
+        );
     }
     let extraction =
         Extraction::like(&captioner.features, args.backbone.as_deref(), args.proposals.as_deref(), &device, ui)?;
+    let needs_regions = captioner.looks_at_regions() || region_captioner.is_some();
+    let most = MostRegions { captions: args.most_regions, box_iou: args.region_iou, ..MostRegions::default() };
 
+    let mut outputs = Outputs::open(args.texts.as_deref(), args.csv.as_deref(), args.html.as_deref())?;
+    let (done, left): (Vec<_>, Vec<_>) = photos.iter().partition(|(key, path)| outputs.has(key, path));
+    if !done.is_empty() {
+        ui.say(format_args!("{} described already", count(done.len(), "photo")));
+    }
     let mut failed = 0;
-    for path in &photos {
-        if interrupt::flag().load(std::sync::atomic::Ordering::Relaxed) {
-            anyhow::bail!("stopped");
+    for batch in left.chunks(BATCH) {
+        if interrupt::flag().load(Ordering::Relaxed) {
+            anyhow::bail!("stopped; the same command goes on where it has --texts or --csv");
         }
-        match describe(path, &extraction, &captioner, region_captioner.as_ref(), beam, args.most_regions) {
-            Ok(record) => ui.result(&record, || text(&record))?,
-            Err(error) => {
-                failed += 1;
-                ui.say(format_args!("skipped {error:#}"));
+        let mut seen = Vec::new();
+        for (key, path) in batch {
+            match see(path, &extraction, needs_regions) {
+                Ok(own) => seen.push((key, path, own)),
+                Err(error) => {
+                    failed += 1;
+                    ui.say(format_args!("skipped {error:#}"));
+                }
             }
         }
+        let pictures = captioner.pictures(seen.iter().map(|(_, _, own)| (own.vectors.as_slice(), 0)));
+        for ((key, path, own), captions) in seen.iter().zip(captioner.captions(&pictures, decoding)) {
+            let regions = region_captioner.as_ref().map(|captioner| {
+                if own.boxes.len() < 2 {
+                    ui.say(format_args!("{}: no region was found in it", path.display()));
+                }
+                region_captions(captioner, &own.vectors, &own.boxes, beam, most)
+            });
+            let boxes =
+                if captions.iter().any(|c| !c.word_regions.is_empty()) { own.boxes.clone() } else { Vec::new() };
+            let described = Described { image: path.display().to_string(), captions, boxes, regions };
+            outputs.add(key, &described, &own.photo)?;
+            ui.result(&described, || described.text())?;
+        }
     }
+    outputs.finish(ui)?;
     anyhow::ensure!(failed == 0, "{} of {} could not be described", failed, count(photos.len(), "photo"));
     Ok(())
 }
 
-/// A photo as it is; a folder as the photos in it.
-fn expand(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    if !path.is_dir() {
-        return Ok(vec![path.to_owned()]);
+/// A photo as it is; a folder as the photos in it. Keys name the files that are written.
+fn expand(path: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    if path.is_dir() {
+        return super::features::photos_of(path);
     }
-    Ok(super::features::photos_of(path)?.into_iter().map(|(_, path)| path).collect())
+    let name = path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
+    Ok(vec![(name.into_owned(), path.to_owned())])
 }
 
-fn describe(
-    path: &Path,
-    extraction: &Extraction,
-    captioner: &Captioner,
-    region_captioner: Option<&Captioner>,
-    beam: BeamSettings,
-    most_regions: usize,
-) -> anyhow::Result<Record> {
+/// A photo as the models see it.
+struct Seen {
+    photo: Photo,
+    /// The whole photo's first.
+    boxes: Vec<BoxXyxy>,
+    /// `[boxes, dim]`.
+    vectors: Vec<f32>,
+}
+
+fn see(path: &Path, extraction: &Extraction, needs_regions: bool) -> anyhow::Result<Seen> {
     let photo = Photo::open(path)?;
-    let key = path.to_string_lossy();
     let mut boxes = vec![photo.whole()];
-    if region_captioner.is_some() {
+    if needs_regions {
+        let key = path.to_string_lossy();
         let proposals = extraction.proposer.propose(&key, &photo, extraction.options.max_regions - 1)?;
         boxes.extend(proposals.iter().map(|p| p.region));
     }
     let options = &extraction.options;
-    let photos = [photo];
-    let all_boxes = [boxes];
+    let (photos, all_boxes) = ([photo], [boxes]);
     let vectors =
         region_vectors(&*extraction.backbone, &photos, &all_boxes, options.mode, options.context)?.swap_remove(0);
     // Models are trained on vectors that went through the store's f16.
-    let vectors: Vec<f32> = vectors.into_iter().map(|x| half::f16::from_f32(x).to_f32()).collect();
-    let (whole, rest) = vectors.split_at(captioner.features.dim);
-    let regions = region_captioner.map(|captioner| {
-        region_captions(captioner, rest, &all_boxes[0][1..], beam, most_regions)
-            .into_iter()
-            .map(|c| RegionRecord { region_box: c.region_box, text: c.text, log_probability: c.log_probability })
-            .collect()
-    });
-    Ok(Record { image: path.display().to_string(), captions: captioner.captions(whole, beam).swap_remove(0), regions })
-}
-
-fn text(record: &Record) -> String {
-    let mut text = format!("{}\n", record.image);
-    for caption in &record.captions {
-        text.push_str(&format!("  {} ({:.2})\n", caption.text, caption.log_probability));
-    }
-    for region in record.regions.iter().flatten() {
-        let [x1, y1, x2, y2] = <[f32; 4]>::from(region.region_box).map(|x| x.round() as i64);
-        text.push_str(&format!("    [{x1}, {y1}, {x2}, {y2}] {} ({:.2})\n", region.text, region.log_probability));
-    }
-    text
+    let vectors = vectors.into_iter().map(|x| half::f16::from_f32(x).to_f32()).collect();
+    let ([photo], [boxes]) = (photos, all_boxes);
+    Ok(Seen { photo, boxes, vectors })
 }

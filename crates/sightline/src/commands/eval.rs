@@ -1,12 +1,9 @@
-//! `eval retrieval` and `eval caption`; the other evaluations have files of their own.
+//! `eval retrieval`; the other evaluations have files of their own.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use serde_json::json;
 use sightline_data::{Dataset, FeatureStore, Split};
-use sightline_metrics::caption as metrics;
-use sightline_metrics::meteor::Task;
 use sightline_metrics::retrieval::RetrievalReport;
 use sightline_model::Device;
 use sightline_model::caption::BeamSettings;
@@ -17,8 +14,7 @@ use sightline_train::corpus::Corpus;
 use sightline_train::evaluate::{self, Scores};
 use sightline_train::run::RunFolder;
 
-use super::caption::BeamArgs;
-use super::{eval_ablation, eval_captions, eval_grounding, eval_words};
+use super::{eval_ablation, eval_caption, eval_captions, eval_grounding, eval_regions, eval_words};
 use crate::panels::Panels;
 use crate::report::{self, DEFAULT_THRESHOLD, Report, RetrievalRow, RowSource, Table};
 use crate::sources::DeviceKind;
@@ -30,9 +26,10 @@ use crate::ui::{Ui, count, table};
 pub enum Command {
     Retrieval(RetrievalArgs),
     Ablation(eval_ablation::Args),
-    Caption(CaptionArgs),
+    Caption(eval_caption::Args),
     Captions(eval_captions::Args),
     Grounding(eval_grounding::Args),
+    Regions(eval_regions::Args),
     Words(eval_words::Args),
 }
 
@@ -85,31 +82,15 @@ pub struct RetrievalArgs {
     region_model: Option<PathBuf>,
 }
 
-/// Compare a model's captions with people's (the paper's table 2), by coco-caption's metrics, in percent
-#[derive(Debug, Args)]
-#[command(after_help = "Example:
-  sightline eval caption --model runs/caption --dataset flickr8k.json --features flickr8k.features --split val")]
-pub struct CaptionArgs {
-    /// A run of `train caption`
-    #[arg(long, value_name = "RUN")]
-    model: PathBuf,
-    #[command(flatten)]
-    common: Common,
-    #[command(flatten)]
-    beam: BeamArgs,
-    /// Write every photo's captions as JSON, one record a line
-    #[arg(long, value_name = "FILE")]
-    captions: Option<PathBuf>,
-}
-
 /// Runs one of them.
 pub fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
     match command {
         Command::Retrieval(args) => retrieval(&args, ui),
         Command::Ablation(args) => eval_ablation::run(&args, ui),
-        Command::Caption(args) => caption(&args, ui),
+        Command::Caption(args) => eval_caption::run(&args, ui),
         Command::Captions(args) => eval_captions::run(&args, ui),
         Command::Grounding(args) => eval_grounding::run(&args, ui),
+        Command::Regions(args) => eval_regions::run(&args, ui),
         Command::Words(args) => eval_words::run(&args, ui),
     }
 }
@@ -171,7 +152,7 @@ fn retrieval(args: &RetrievalArgs, ui: &Ui) -> anyhow::Result<()> {
     if let Some(html) = &args.html {
         let open = |run: &Option<PathBuf>, kind: Kind| -> anyhow::Result<Option<Captioner>> {
             let Some(run) = run else { return Ok(None) };
-            let captioner = Captioner::new(RunFolder::model(run, &[kind])?, &data.device)?;
+            let captioner = Captioner::new(RunFolder::model(run, &[kind])?)?;
             captioner.check(&data.store)?;
             Ok(Some(captioner))
         };
@@ -240,40 +221,4 @@ pub fn retrieval_text(report: &RetrievalReport) -> String {
         table(&rows),
         report.rsum
     )
-}
-
-fn caption(args: &CaptionArgs, ui: &Ui) -> anyhow::Result<()> {
-    let data = args.common.open(ui)?;
-    let beam = args.beam.settings()?;
-    let captioner = Captioner::new(RunFolder::model(&args.model, &[Kind::Caption])?, &data.device)?;
-    captioner.check(&data.store)?;
-    let corpus = Corpus::new(&data.dataset, data.split, &data.store, &captioner.vocabulary)?;
-    tell_gaps(&corpus, ui);
-    let captions = evaluate::captions(&captioner, &corpus, beam);
-    if let Some(path) = &args.captions {
-        sightline_data::write::atomically(path, |file| {
-            use std::io::Write as _;
-            corpus.photos.iter().zip(&captions).try_for_each(|(photo, captions)| {
-                writeln!(file, "{}", json!({"image": corpus.key(photo), "captions": captions}))
-            })
-        })?;
-    }
-    let hypotheses: Vec<&str> = captions.iter().map(|c| c.first().map_or("", |best| best.text.as_str())).collect();
-    let references = references(&corpus);
-    let meteor = eval_captions::meteor(None, Task::Rank, ui)?;
-    let settings = metrics::Settings { meteor: Some(&meteor), ..metrics::Settings::default() };
-    let report = metrics::evaluate(&hypotheses, &references, &settings)?.report;
-    ui.result(&report, || {
-        let named = report.named();
-        let header = std::iter::once(String::new()).chain(named.iter().map(|(name, _)| (*name).to_owned())).collect();
-        let own = std::iter::once(format!("beam {}", beam.beam));
-        let row = own.chain(named.iter().map(|(_, value)| format!("{:.1}", 100.0 * value))).collect();
-        format!("{}\n{}", count(captions.len(), "photo"), table(&[header, row]))
-    })
-}
-
-/// What people said of each photo, as they wrote it.
-fn references<'a>(corpus: &Corpus<'a>) -> Vec<Vec<&'a str>> {
-    let of_photo = |image: &'a sightline_data::Image| image.sentences.iter().map(|s| s.raw.as_str()).collect();
-    corpus.photos.iter().map(|photo| of_photo(&corpus.dataset.images[photo.image])).collect()
 }

@@ -132,7 +132,8 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         None => None,
     };
     if let Some(path) = &args.per_image {
-        let csv = per_image(&pairs, &found, meteor.as_ref().is_some_and(Meteor::is_complete));
+        let is_complete = meteor.as_ref().is_some_and(Meteor::is_complete);
+        let csv = per_image(&pairs.names, &pairs.hypotheses, &found, is_complete);
         sightline_data::write::atomically(path, |writer| std::io::Write::write_all(writer, csv.as_bytes()))?;
     }
 
@@ -284,20 +285,25 @@ fn text(
 }
 
 /// Every image's scores as CSV.
-fn per_image(pairs: &Pairs, found: &Evaluation, meteor_is_complete: bool) -> String {
+pub(super) fn per_image<S: AsRef<str>>(
+    names: &[S],
+    hypotheses: &[S],
+    found: &Evaluation,
+    meteor_is_complete: bool,
+) -> String {
     let mut csv = String::from("image");
     for (name, _) in found.report.named() {
         csv.push(',');
         csv.push_str(name);
     }
     csv.push_str(",hypothesis\n");
-    for ((name, hypothesis), image) in pairs.names.iter().zip(&pairs.hypotheses).zip(&found.images) {
-        csv.push_str(&quoted(name));
+    for ((name, hypothesis), image) in names.iter().zip(hypotheses).zip(&found.images) {
+        csv.push_str(&quoted(name.as_ref()));
         for (_, value) in image.report(meteor_is_complete).named() {
             let _ = write!(csv, ",{value}");
         }
         csv.push(',');
-        csv.push_str(&quoted(hypothesis));
+        csv.push_str(&quoted(hypothesis.as_ref()));
         csv.push('\n');
     }
     csv

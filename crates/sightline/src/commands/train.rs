@@ -6,6 +6,8 @@ use std::sync::atomic::AtomicBool;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use sightline_data::{Dataset, FeatureStore};
+use sightline_train::caption::CaptionData;
+use sightline_train::checkpoint::Kind;
 use sightline_train::phrases::Phrases;
 use sightline_train::run::RunFolder;
 use sightline_train::settings::{AlignSettings, CaptionRunSettings, resolve};
@@ -39,13 +41,18 @@ pub struct AlignArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   sightline train caption --dataset flickr8k.json --features flickr8k.features -o runs/caption
-  sightline train caption --dataset flickr8k.json --features flickr8k.features -o runs/regions --phrases phrases.json")]
+  sightline train caption --dataset flickr8k.json --features flickr8k.features -o runs/regions --phrases phrases.json
+  sightline train caption --dataset flickr8k.json --features flickr8k.features -o runs/cider --start runs/caption \\
+      --recipe recipes/flickr8k-caption-cider.toml")]
 pub struct CaptionArgs {
     #[command(flatten)]
     common: Common,
     /// Train at region level, on the phrases that `sightline align` wrote
     #[arg(long)]
     phrases: Option<PathBuf>,
+    /// Begin with the weights of this run of the same kind and sizes; self-critical training needs one
+    #[arg(long, value_name = "RUN", conflicts_with = "resume")]
+    start: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -68,7 +75,7 @@ struct Common {
     /// Go on with the run in the folder, with its own settings
     #[arg(long, conflicts_with_all = ["recipe", "assignments"])]
     resume: bool,
-    /// Where the numbers are computed
+    /// Where the numbers are computed; caption models always use the processor
     #[arg(long, default_value = "cpu")]
     device: DeviceKind,
 }
@@ -89,26 +96,28 @@ impl Common {
 
 /// Runs either.
 pub fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
-    let (common, phrases) = match command {
-        Command::Align(args) => (&args.common, None),
-        Command::Caption(args) => (&args.common, args.phrases.as_deref()),
+    let common = match command {
+        Command::Align(args) => &args.common,
+        Command::Caption(args) => &args.common,
     };
     let dataset = Dataset::load(&common.dataset)?;
     let store = FeatureStore::open(&common.features)?;
-    let device = common.device.open()?;
     let outcome = match command {
         Command::Align(_) => {
+            let device = common.device.open()?;
             let (folder, settings) = common.open::<AlignSettings>()?;
             train(ui, interrupt::flag(), |control| {
                 align::train(&dataset, &store, &settings, &folder, common.resume, &device, control)
             })?
         }
-        Command::Caption(_) => {
-            let phrases = phrases.map(Phrases::load).transpose()?;
+        Command::Caption(args) => {
+            let phrases = args.phrases.as_deref().map(Phrases::load).transpose()?;
+            let kind = if phrases.is_some() { Kind::RegionCaption } else { Kind::Caption };
+            let mut start = args.start.as_deref().map(|run| RunFolder::model(run, &[kind])).transpose()?;
             let (folder, settings) = common.open::<CaptionRunSettings>()?;
             train(ui, interrupt::flag(), |control| {
-                let (phrases, resume) = (phrases.as_ref(), common.resume);
-                caption::train(&dataset, &store, phrases, &settings, &folder, resume, &device, control)
+                let data = CaptionData { dataset: &dataset, store: &store, phrases: phrases.as_ref() };
+                caption::train(data, start.take(), &settings, &folder, common.resume, control)
             })?
         }
     };

@@ -13,14 +13,14 @@ use sightline_model::alignment::{AlignmentSettings, Objective, RegionEncoder, Sc
 use sightline_model::caption::{BeamSettings, CaptionSettings};
 use sightline_model::conv::ConvSettings;
 use sightline_train::align::{self, Aligner};
-use sightline_train::caption::{self, Captioner};
+use sightline_train::caption::{self, CaptionData, Captioner, Decoding};
 use sightline_train::checkpoint::Kind;
 use sightline_train::corpus::Corpus;
-use sightline_train::evaluate;
 use sightline_train::optimizer::{OptimizerKind, OptimizerSettings, Schedule};
 use sightline_train::phrases::Phrases;
 use sightline_train::run::RunFolder;
 use sightline_train::settings::{AlignSettings, CaptionRunSettings, resolve_over};
+use sightline_train::{describe, evaluate};
 use sightline_vision::backbone::{Context, Pixels};
 use sightline_vision::extract::{ExtractOptions, extract};
 use sightline_vision::regions::SelectiveSearch;
@@ -120,9 +120,10 @@ pub(super) fn run(plan: &Plan, ui: &Ui) -> anyhow::Result<Demo> {
     let captioner = |name: &str, phrases: Option<&Phrases>, kind: Kind| -> anyhow::Result<Captioner> {
         let run = RunFolder::create(&work.join(name), &settings)?;
         finished(&train::train(ui, stop, |control| {
-            caption::train(&dataset, &vectors, phrases, &settings, &run, false, &device, control)
+            let data = CaptionData { dataset: &dataset, store: &vectors, phrases };
+            caption::train(data, None, &settings, &run, false, control)
         })?)?;
-        Ok(Captioner::new(RunFolder::model(run.path(), &[kind])?, &device)?)
+        Ok(Captioner::new(RunFolder::model(run.path(), &[kind])?)?)
     };
     let whole = captioner("caption", None, Kind::Caption)?;
     let regions = captioner("regions", Some(&phrases), Kind::RegionCaption)?;
@@ -260,7 +261,8 @@ fn ground(aligner: &Aligner, corpus: &Corpus<'_>, test: &[Scene], affinity: f32)
 
 fn bleu_of(captioner: &Captioner, corpus: &Corpus<'_>) -> [f64; 4] {
     let mut counts = BleuCounts::default();
-    for (photo, captions) in corpus.photos.iter().zip(evaluate::captions(captioner, corpus, BeamSettings::default())) {
+    let captions = describe::captions(captioner, corpus, Decoding::Beam(BeamSettings::default()));
+    for (photo, captions) in corpus.photos.iter().zip(captions) {
         let sentences = &corpus.dataset.images[photo.image].sentences;
         let references: Vec<String> = sentences.iter().map(|s| s.tokens.join(" ")).collect();
         counts.merge(&BleuCounts::of_text(captions.first().map_or("", |c| &c.text), &references));

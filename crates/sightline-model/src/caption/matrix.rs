@@ -1,0 +1,258 @@
+//! Matrices in memory and the few f32 kernels that the caption models are made of: the matrix product, over the `gemm`
+//! crate, and loops that `pulp` compiles for the widest vectors this processor has.
+#![expect(unsafe_code, reason = "gemm takes raw pointers; the slices' lengths are asserted against the sizes first")]
+
+use gemm::Parallelism;
+
+/// A row-major matrix.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Matrix {
+    /// Number of rows.
+    pub rows: usize,
+    /// Numbers a row.
+    pub columns: usize,
+    /// Row by row.
+    pub values: Vec<f32>,
+}
+
+impl Matrix {
+    /// From its values.
+    pub fn new(rows: usize, columns: usize, values: Vec<f32>) -> Self {
+        assert_eq!(values.len(), rows * columns, "[{rows}, {columns}]");
+        Self { rows, columns, values }
+    }
+
+    /// All zeros.
+    pub fn zeros(rows: usize, columns: usize) -> Self {
+        Self { rows, columns, values: vec![0.0; rows * columns] }
+    }
+
+    /// One row.
+    pub fn row(&self, row: usize) -> &[f32] {
+        &self.values[row * self.columns..(row + 1) * self.columns]
+    }
+}
+
+/// A factor of a product: its values, and whether its rows and columns change places.
+#[derive(Clone, Copy)]
+pub(crate) enum Factor<'a> {
+    Plain(&'a [f32]),
+    Transposed(&'a [f32]),
+}
+
+impl Factor<'_> {
+    fn values(&self) -> &[f32] {
+        match self {
+            Self::Plain(values) | Self::Transposed(values) => values,
+        }
+    }
+
+    /// Steps in memory from column to column and from row to row of a factor of `rows` by `columns`.
+    fn strides(&self, rows: usize, columns: usize) -> (isize, isize) {
+        match self {
+            Self::Plain(_) => (1, columns as isize),
+            Self::Transposed(_) => (rows as isize, 1),
+        }
+    }
+}
+
+/// Products of fewer multiplications than this stay on one thread.
+const PARALLEL_FROM: usize = 1 << 20;
+
+/// `out = a · b`, or `out += a · b` with `adds`; `a` is `[m, k]`, `b` `[k, n]`, `out` `[m, n]`.
+pub(crate) fn multiply(a: Factor<'_>, b: Factor<'_>, out: &mut [f32], [m, k, n]: [usize; 3], adds: bool) {
+    assert_eq!(a.values().len(), m * k, "left factor of [{m}, {k}]");
+    assert_eq!(b.values().len(), k * n, "right factor of [{k}, {n}]");
+    assert_eq!(out.len(), m * n, "product of [{m}, {n}]");
+    if out.is_empty() {
+        return;
+    }
+    let (a_column, a_row) = a.strides(m, k);
+    let (b_column, b_row) = b.strides(k, n);
+    let parallelism = if m * k * n < PARALLEL_FROM { Parallelism::None } else { Parallelism::Rayon(0) };
+    // SAFETY: the three slices hold exactly m·k, k·n and m·n elements, the strides stay inside them, and `out` is
+    // borrowed mutably, so it overlaps neither factor.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            n as isize,
+            adds,
+            a.values().as_ptr(),
+            a_column,
+            a_row,
+            b.values().as_ptr(),
+            b_column,
+            b_row,
+            1.0f32,
+            1.0f32,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+/// Runs a loop compiled for this processor's widest vectors. The closure and what it calls must inline.
+#[inline(always)]
+pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(work)
+}
+
+/// Sums run in this many lanes, so that they vectorise; the same on every processor.
+const LANES: usize = 16;
+
+/// The sum of products.
+#[inline(always)]
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(x, y)| x * y).sum();
+    for (x, y) in a_chunks.zip(b_chunks) {
+        for lane in 0..LANES {
+            lanes[lane] = x[lane].mul_add(y[lane], lanes[lane]);
+        }
+    }
+    lanes.iter().sum::<f32>() + rest
+}
+
+/// The sum of `of(x)`.
+#[inline(always)]
+pub(crate) fn sum_of(x: &[f32], of: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest: f32 = chunks.remainder().iter().map(|&x| of(x)).sum();
+    for x in chunks {
+        for lane in 0..LANES {
+            lanes[lane] += of(x[lane]);
+        }
+    }
+    lanes.iter().sum::<f32>() + rest
+}
+
+/// The largest value; minus infinity of none.
+#[inline(always)]
+pub(crate) fn largest(x: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder().iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
+    for x in chunks {
+        for lane in 0..LANES {
+            lanes[lane] = if x[lane] > lanes[lane] { x[lane] } else { lanes[lane] };
+        }
+    }
+    lanes.iter().fold(rest, |a, &b| a.max(b))
+}
+
+/// `y += factor · x`.
+#[inline(always)]
+pub(crate) fn add_scaled(y: &mut [f32], factor: f32, x: &[f32]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = factor.mul_add(x, *y);
+    }
+}
+
+/// The exponential, to about two units in the last place, in a form that vectorises (the polynomial of Cephes' `expf`).
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    /// 1.5 · 2²³: adding it rounds to a whole number, which then stands in the lowest bits.
+    const ROUND: f32 = 12_582_912.0;
+    let x = if x < -87.0 { -87.0 } else { x };
+    let x = if x > 88.0 { 88.0 } else { x };
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let whole = shifted - ROUND;
+    let rest = whole.mul_add(-0.693_359_375, x);
+    let rest = whole.mul_add(2.121_944_4e-4, rest);
+    let mut p = 1.987_569_1e-4f32;
+    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+        p = p.mul_add(rest, coefficient);
+    }
+    let fraction = p.mul_add(rest * rest, rest) + 1.0;
+    let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
+    fraction * power
+}
+
+/// `1 / (1 + e⁻ˣ)`.
+#[inline(always)]
+pub(crate) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// The hyperbolic tangent.
+#[inline(always)]
+pub(crate) fn tanh(x: f32) -> f32 {
+    1.0 - 2.0 / (1.0 + exp(2.0 * x))
+}
+
+/// Logits to probabilities, in place; returns the logarithm of the sum of exponentials.
+#[inline(always)]
+pub(crate) fn softmax(row: &mut [f32]) -> f32 {
+    let most = largest(row);
+    for x in row.iter_mut() {
+        *x = exp(*x - most);
+    }
+    let sum = sum_of(row, |x| x);
+    let factor = 1.0 / sum;
+    for x in row.iter_mut() {
+        *x *= factor;
+    }
+    most + sum.ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_agree_with_three_loops() {
+        for [m, k, n] in [[1, 1, 1], [3, 7, 5], [17, 33, 2], [64, 16, 65], [130, 70, 129]] {
+            let a: Vec<f32> = (0..m * k).map(|i| (i % 13) as f32 - 6.0).collect();
+            let b: Vec<f32> = (0..k * n).map(|i| (i % 7) as f32 - 3.0).collect();
+            let turned = |x: &[f32], rows: usize, columns: usize| -> Vec<f32> {
+                (0..columns).flat_map(|c| (0..rows).map(move |r| x[r * columns + c])).collect()
+            };
+            let (a_turned, b_turned) = (turned(&a, m, k), turned(&b, k, n));
+            let expected: Vec<f32> = (0..m)
+                .flat_map(|i| (0..n).map(move |j| (i, j)))
+                .map(|(i, j)| (0..k).map(|l| a[i * k + l] * b[l * n + j]).sum())
+                .collect();
+            for left in [Factor::Plain(&a), Factor::Transposed(&a_turned)] {
+                for right in [Factor::Plain(&b), Factor::Transposed(&b_turned)] {
+                    let mut out = vec![f32::NAN; m * n];
+                    multiply(left, right, &mut out, [m, k, n], false);
+                    assert_eq!(out, expected, "{m} {k} {n}");
+                    multiply(left, right, &mut out, [m, k, n], true);
+                    assert!(out.iter().zip(&expected).all(|(x, y)| *x == 2.0 * y), "{m} {k} {n}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn exponentials_are_close() {
+        for i in -2000..2000 {
+            let x = i as f32 * 0.04;
+            let (got, expected) = (vectorised(|| exp(x)), x.exp());
+            assert!((got - expected).abs() <= 3e-7 * expected, "exp({x}) is {expected}, got {got}");
+            assert!((vectorised(|| sigmoid(x)) - 1.0 / (1.0 + (-x).exp())).abs() < 1e-6);
+            assert!((vectorised(|| tanh(x)) - x.tanh()).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn sums_and_maxima_take_every_element() {
+        for n in [0, 1, 15, 16, 17, 50] {
+            let x: Vec<f32> = (0..n).map(|i| (i * 7 % 11) as f32 - 20.0).collect();
+            assert_eq!(sum_of(&x, |x| 2.0 * x), x.iter().map(|x| 2.0 * x).sum::<f32>());
+            assert_eq!(dot(&x, &x), x.iter().map(|x| x * x).sum::<f32>());
+            assert_eq!(largest(&x), x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        }
+        let mut row = [0.0f32, 3.0f32.ln(), 0.0];
+        assert!((softmax(&mut row) - 5.0f32.ln()).abs() < 1e-6);
+        assert!((row[1] - 0.6).abs() < 1e-6 && (row[0] - 0.2).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,164 @@
+//! What beam search and sampling have in common: a source of next words, and sentences that grow.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::generator::{Generator, Pictures, State};
+use super::tape::Tape;
+use crate::weights::Weights;
+
+/// Something that gives probabilities of next words: a caption model, and in tests a plain table.
+pub trait NextWords {
+    /// Lets sentences go on: `rows` are sentences of the call before (pictures at first; one may come several times) and
+    /// `tokens` what each of them reads now, START first.
+    fn read(&mut self, rows: &[usize], tokens: &[u32]) -> Words;
+}
+
+/// What may come next.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Words {
+    /// `[rows, vocab]`, row-major.
+    pub log_probabilities: Vec<f32>,
+    /// The region that each row looks at most; empty where the generator does not look.
+    pub regions: Vec<usize>,
+}
+
+/// A finished sentence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hypothesis {
+    /// Its words, without START and END.
+    pub words: Vec<u32>,
+    /// The region looked at most while each word was said; empty where the generator does not look.
+    pub regions: Vec<usize>,
+    /// Natural logarithm of its probability, END's included.
+    pub log_probability: f64,
+}
+
+impl Hypothesis {
+    /// The sentence with one word more.
+    pub(super) fn and(&self, token: u32, region: Option<usize>, log_probability: f64) -> Self {
+        let words = self.words.iter().copied().chain([token]).collect();
+        let regions = self.regions.iter().copied().chain(region).collect();
+        Self { words, regions, log_probability }
+    }
+
+    pub(super) fn empty() -> Self {
+        Self { words: Vec::new(), regions: Vec::new(), log_probability: 0.0 }
+    }
+
+    /// Whether `token` would repeat three words in a row.
+    pub(super) fn repeats_trigram(&self, token: u32) -> bool {
+        let [.., a, b] = self.words[..] else { return false };
+        self.words.windows(3).any(|w| w == [a, b, token])
+    }
+}
+
+/// A generator at work on some pictures.
+pub struct Decoder<'a> {
+    generator: &'a dyn Generator,
+    tape: Tape<'a>,
+    state: State,
+}
+
+impl<'a> Decoder<'a> {
+    /// Before the first word, one sentence a picture.
+    pub fn new(generator: &'a dyn Generator, weights: &'a Weights, pictures: &Pictures) -> Self {
+        let mut tape = Tape::forward_only(weights);
+        let state = generator.start(&mut tape, pictures);
+        Self { generator, tape, state }
+    }
+}
+
+impl NextWords for Decoder<'_> {
+    fn read(&mut self, rows: &[usize], tokens: &[u32]) -> Words {
+        let state = self.state.select(&mut self.tape, rows);
+        let (state, step) = self.generator.step(&mut self.tape, &state, tokens);
+        let log_probabilities = self.tape.log_probabilities(step.hidden, self.generator.output()).values;
+        let mut rest = step.attention.as_slice();
+        let mut regions = Vec::new();
+        if !rest.is_empty() {
+            for &picture in &state.pictures {
+                let (own, others) = rest.split_at(state.regions[picture].len());
+                rest = others;
+                regions.push((1..own.len()).fold(0, |best, i| if own[i] > own[best] { i } else { best }));
+            }
+        }
+        self.state = state;
+        self.state.keep_alone(&mut self.tape);
+        Words { log_probabilities, regions }
+    }
+}
+
+/// Pictures decoded at once. Chunks are spread over the threads, and their size never depends on how many there are.
+const CHUNK: usize = 25;
+
+/// Lets `decode` work on all pictures, a chunk at a time, with the indices of the chunk's pictures.
+pub fn in_chunks<T: Send>(
+    generator: &dyn Generator,
+    weights: &Weights,
+    pictures: &Pictures,
+    decode: impl Fn(&mut Decoder<'_>, Range<usize>) -> Vec<T> + Sync,
+) -> Vec<T> {
+    let starts: Vec<usize> = (0..pictures.len()).step_by(CHUNK).collect();
+    let of_chunk = |&start: &usize| {
+        let range = start..(start + CHUNK).min(pictures.len());
+        decode(&mut Decoder::new(generator, weights, &pictures.range(range.clone())), range)
+    };
+    starts.par_iter().flat_map_iter(of_chunk).collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::caption::END;
+
+    /// A bigram table: log probabilities of the next token given the last, `[vocab, vocab]`; row 0 is after START.
+    pub(in crate::caption) struct Table {
+        vocab: usize,
+        log_probabilities: Vec<f32>,
+    }
+
+    impl NextWords for Table {
+        fn read(&mut self, _rows: &[usize], tokens: &[u32]) -> Words {
+            let row = |&t: &u32| &self.log_probabilities[t as usize * self.vocab..(t as usize + 1) * self.vocab];
+            Words { log_probabilities: tokens.iter().flat_map(row).copied().collect(), regions: Vec::new() }
+        }
+    }
+
+    impl Table {
+        pub(in crate::caption) fn new(vocab: usize, raw: &[f32]) -> Self {
+            let mut log_probabilities = Vec::new();
+            for row in raw[..vocab * vocab].chunks(vocab) {
+                let sum: f32 = row.iter().map(|x| x.exp()).sum();
+                log_probabilities.extend(row.iter().map(|x| x - sum.ln()));
+            }
+            Self { vocab, log_probabilities }
+        }
+
+        /// Log probability of a sentence with its END.
+        pub(in crate::caption) fn log_probability(&self, words: &[u32]) -> f64 {
+            let tokens: Vec<u32> = [END].into_iter().chain(words.iter().copied()).chain([END]).collect();
+            let p = |pair: &[u32]| f64::from(self.log_probabilities[pair[0] as usize * self.vocab + pair[1] as usize]);
+            tokens.windows(2).map(p).sum()
+        }
+
+        /// Every sentence of 1 to `max_words` words.
+        pub(in crate::caption) fn all(&self, max_words: usize) -> Vec<Hypothesis> {
+            let (mut open, mut done) = (vec![Vec::new()], Vec::new());
+            for _ in 0..max_words {
+                let longer = |words: &Vec<u32>| {
+                    let words = words.clone();
+                    (1..self.vocab as u32).map(move |token| [words.as_slice(), &[token]].concat())
+                };
+                open = open.iter().flat_map(longer).collect::<Vec<Vec<u32>>>();
+                done.extend(open.iter().map(|words| Hypothesis {
+                    words: words.clone(),
+                    regions: Vec::new(),
+                    log_probability: self.log_probability(words),
+                }));
+            }
+            done
+        }
+    }
+}

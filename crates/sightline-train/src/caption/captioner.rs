@@ -1,0 +1,119 @@
+//! A trained caption model, ready for use.
+
+use serde::{Deserialize, Serialize};
+use sightline_data::Vocabulary;
+use sightline_data::store::{FeatureStore, StoreSettings};
+use sightline_model::caption::{
+    BeamSettings, Generator, Hypothesis, Pictures, Said, SampleSettings, beam_search, in_chunks, log_likelihoods,
+    sample,
+};
+use sightline_model::random;
+use sightline_model::weights::Weights;
+
+use super::items::Sight;
+use crate::align::check_features;
+use crate::checkpoint::{Checkpoint, Header, Kind};
+use crate::settings::CaptionRunSettings;
+use crate::trainer::WEIGHTS_STREAM;
+use crate::{Error, Result};
+
+/// A caption with its probability.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Caption {
+    /// The words, blanks between.
+    pub text: String,
+    /// Natural logarithm, END included.
+    pub log_probability: f64,
+    /// The region that was looked at most while each word was said; empty for models that do not look.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub word_regions: Vec<usize>,
+}
+
+/// How captions are found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Decoding {
+    /// The likeliest that a beam finds.
+    Beam(BeamSettings),
+    /// Drawn at random, likeliest first; the same seed draws the same.
+    Sample(SampleSettings, u64),
+}
+
+/// A trained caption model, ready for use.
+#[derive(Debug)]
+pub struct Captioner {
+    generator: Box<dyn Generator>,
+    weights: Weights,
+    sight: Sight,
+    /// Its words.
+    pub vocabulary: Vocabulary,
+    /// Whose region vectors it reads.
+    pub features: StoreSettings,
+    /// Whole photos or regions.
+    pub kind: Kind,
+}
+
+impl Captioner {
+    /// From a checkpoint of [`Kind::Caption`] or [`Kind::RegionCaption`].
+    pub fn new(checkpoint: Checkpoint) -> Result<Self> {
+        let Header { settings, vocabulary, features, kind, .. } = checkpoint.header;
+        let settings: CaptionRunSettings = serde_json::from_value(settings)
+            .map_err(|e| Error::Mismatch(format!("settings of the caption model: {e}")))?;
+        let sight = Sight::of(kind, &settings);
+        let (inputs, zeros) = (sight.features(features.dim), vec![0.0; vocabulary.len()]);
+        let mut rng = random::stream(settings.seed, WEIGHTS_STREAM);
+        let expected = settings.model.initial_weights(inputs, &zeros, &mut rng);
+        for (name, weight) in &expected {
+            let found = checkpoint.model.get(name).map(|w| &w.shape);
+            if found != Some(&weight.shape) {
+                return Err(Error::Mismatch(format!(
+                    "weights of the caption model: {name} should be {:?}, found {found:?}; train it anew with this version",
+                    weight.shape
+                )));
+            }
+        }
+        Ok(Self { generator: settings.model.generator(), weights: checkpoint.model, sight, vocabulary, features, kind })
+    }
+
+    /// An error that names the differences where the store's vectors are not what the model was trained on.
+    pub fn check(&self, store: &FeatureStore) -> Result<()> {
+        check_features(&self.features, store)
+    }
+
+    /// Whether a photo's caption needs the vectors of its regions, not only of the whole.
+    pub fn looks_at_regions(&self) -> bool {
+        self.sight == Sight::Regions
+    }
+
+    /// Regions of photos to describe, each as all vectors of its photo `[regions, dim]` and the region's index; 0 is the
+    /// whole photo. A model of whole photos takes another region for a photo.
+    pub fn pictures<'a>(&self, regions: impl Iterator<Item = (&'a [f32], usize)>) -> Pictures {
+        self.sight.pictures(regions, self.features.dim)
+    }
+
+    /// Captions of pictures, best first, one list a picture.
+    pub fn captions(&self, pictures: &Pictures, decoding: Decoding) -> Vec<Vec<Caption>> {
+        let found = in_chunks(&*self.generator, &self.weights, pictures, |source, range| match decoding {
+            Decoding::Beam(settings) => beam_search(source, range.len(), settings),
+            Decoding::Sample(settings, seed) => {
+                let mut rngs: Vec<_> = range.map(|picture| random::stream(seed, picture as u64)).collect();
+                let mut found = sample(source, &mut rngs, settings);
+                found.iter_mut().for_each(|own| own.sort_by(|a, b| b.log_probability.total_cmp(&a.log_probability)));
+                found
+            }
+        });
+        let caption = |h: Hypothesis| Caption {
+            text: self.vocabulary.decode(&h.words),
+            log_probability: h.log_probability,
+            word_regions: h.regions,
+        };
+        found.into_iter().map(|own| own.into_iter().map(caption).collect()).collect()
+    }
+
+    /// Sum of the log probabilities of sentences about pictures, ENDs included, and the number of tokens. `of` names the
+    /// picture of each sentence.
+    pub fn log_likelihood(&self, pictures: &Pictures, sentences: &[&[u32]], of: &[usize]) -> (f64, usize) {
+        let said = Said { sentences, pictures: of };
+        let found = log_likelihoods(&*self.generator, &self.weights, pictures, said);
+        (found.iter().map(|&l| f64::from(l)).sum(), found.len())
+    }
+}

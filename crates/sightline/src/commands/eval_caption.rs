@@ -1,0 +1,193 @@
+//! `eval caption`: a caption model against people's sentences on a split (the paper's table 2).
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde_json::json;
+use sightline_data::Split;
+use sightline_metrics::caption::{self as metrics, CaptionReport};
+use sightline_metrics::diversity::{DiversityCounts, DiversityReport, TrainingCaptions};
+use sightline_metrics::meteor::{Meteor, Task};
+use sightline_train::caption::{Caption, Captioner, Decoding};
+use sightline_train::checkpoint::Kind;
+use sightline_train::corpus::Corpus;
+use sightline_train::describe;
+use sightline_train::run::RunFolder;
+
+use super::caption::BeamArgs;
+use super::eval::{Common, Data, tell_gaps};
+use super::eval_captions;
+use crate::ui::{Ui, count, table};
+
+/// Compare a model's captions with people's (the paper's table 2), by coco-caption's metrics, in percent
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  sightline eval caption --model runs/caption --dataset flickr8k.json --features flickr8k.features --split val
+  sightline eval caption --model runs/caption --dataset d.json --features f.features --nearest --per-image scores.csv")]
+pub struct Args {
+    /// A run of `train caption`
+    #[arg(long, value_name = "RUN")]
+    model: PathBuf,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    beam: BeamArgs,
+    /// Score the paper's baseline too: the sentence of the nearest training photo
+    #[arg(long)]
+    nearest: bool,
+    /// Write every photo's captions as JSON, one record a line
+    #[arg(long, value_name = "FILE")]
+    captions: Option<PathBuf>,
+    /// Write every photo's scores as CSV
+    #[arg(long, value_name = "FILE")]
+    per_image: Option<PathBuf>,
+}
+
+/// What came out.
+#[derive(Debug, Serialize)]
+struct Record {
+    #[serde(flatten)]
+    report: CaptionReport,
+    images: usize,
+    /// A token of people's sentences, ENDs included.
+    perplexity: f64,
+    diversity: DiversityReport,
+    /// How many captions have 0, 1, 2 … words.
+    lengths: Vec<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nearest: Option<CaptionReport>,
+}
+
+/// Describes, scores, prints.
+pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    let beam = args.beam.settings()?;
+    let data = args.common.open(ui)?;
+    let captioner = Captioner::new(RunFolder::model(&args.model, &[Kind::Caption])?)?;
+    captioner.check(&data.store)?;
+    let corpus = Corpus::new(&data.dataset, data.split, &data.store, &captioner.vocabulary)?;
+    tell_gaps(&corpus, ui);
+    let captions = describe::captions(&captioner, &corpus, Decoding::Beam(beam));
+    if let Some(path) = &args.captions {
+        write_captions(path, &corpus, &captions)?;
+    }
+    let hypotheses: Vec<&str> = captions.iter().map(|c| c.first().map_or("", |best| best.text.as_str())).collect();
+    let references = references(&corpus);
+    let meteor = eval_captions::meteor(None, Task::Rank, ui)?;
+    let settings = metrics::Settings { meteor: Some(&meteor), ..metrics::Settings::default() };
+    let found = metrics::evaluate(&hypotheses, &references, &settings)?;
+    if let Some(path) = &args.per_image {
+        let names: Vec<&str> = corpus.photos.iter().map(|photo| corpus.key(photo)).collect();
+        let csv = eval_captions::per_image(&names, &hypotheses, &found, Meteor::is_complete(&meteor));
+        sightline_data::write::atomically(path, |file| std::io::Write::write_all(file, csv.as_bytes()))?;
+    }
+    let nearest = match args.nearest {
+        false => None,
+        true => {
+            let training = Corpus::new(&data.dataset, Split::Train, &data.store, &captioner.vocabulary)?;
+            let nearest = describe::nearest_captions(&training, &corpus);
+            Some(metrics::evaluate(&nearest, &references, &settings)?.report)
+        }
+    };
+    let record = Record {
+        report: found.report,
+        images: captions.len(),
+        perplexity: describe::perplexity(&captioner, &corpus),
+        diversity: diversity(&hypotheses, &data),
+        lengths: lengths(&hypotheses),
+        nearest,
+    };
+    ui.result(&record, || text(&record, beam.beam))
+}
+
+fn write_captions(path: &std::path::Path, corpus: &Corpus<'_>, captions: &[Vec<Caption>]) -> anyhow::Result<()> {
+    sightline_data::write::atomically(path, |file| {
+        use std::io::Write as _;
+        corpus.photos.iter().zip(captions).try_for_each(|(photo, captions)| {
+            writeln!(file, "{}", json!({"image": corpus.key(photo), "captions": captions}))
+        })
+    })?;
+    Ok(())
+}
+
+/// What people said of each photo, as they wrote it.
+fn references<'a>(corpus: &Corpus<'a>) -> Vec<Vec<&'a str>> {
+    let of_photo = |image: &'a sightline_data::Image| image.sentences.iter().map(|s| s.raw.as_str()).collect();
+    corpus.photos.iter().map(|photo| of_photo(&corpus.dataset.images[photo.image])).collect()
+}
+
+/// How varied the captions are, beside the tokens of the training sentences.
+fn diversity(hypotheses: &[&str], data: &Data) -> DiversityReport {
+    let sentences = data.dataset.split(Split::Train).flat_map(|image| &image.sentences);
+    let training: Vec<String> = sentences.map(|sentence| sentence.tokens.join(" ")).collect();
+    let training = TrainingCaptions::of(&training);
+    let mut counts = DiversityCounts::default();
+    hypotheses.iter().for_each(|caption| counts.push(caption, &training));
+    counts.report()
+}
+
+fn lengths(hypotheses: &[&str]) -> Vec<usize> {
+    let mut lengths = Vec::new();
+    for caption in hypotheses {
+        let words = caption.split_whitespace().count();
+        if lengths.len() <= words {
+            lengths.resize(words + 1, 0);
+        }
+        lengths[words] += 1;
+    }
+    lengths
+}
+
+fn text(record: &Record, beam: usize) -> String {
+    let named = record.report.named();
+    let header = std::iter::once(String::new()).chain(named.iter().map(|(name, _)| (*name).to_owned())).collect();
+    let row = |name: String, report: &CaptionReport| {
+        std::iter::once(name).chain(report.named().iter().map(|(_, value)| format!("{:.1}", 100.0 * value))).collect()
+    };
+    let mut rows: Vec<Vec<String>> = vec![header, row(format!("beam {beam}"), &record.report)];
+    if let Some(nearest) = &record.nearest {
+        rows.push(row("nearest training photo".to_owned(), nearest));
+    }
+    let diversity = &record.diversity;
+    let range = |end: &dyn Fn(&[usize]) -> Option<usize>| end(&record.lengths).unwrap_or(0);
+    format!(
+        "{}, perplexity {:.2}\n{}{:.1} words a caption ({} to {}), {} different words, {:.0} % of the captions stand in \
+         the training sentences",
+        count(record.images, "photo"),
+        record.perplexity,
+        table(&rows),
+        diversity.mean_length,
+        range(&|lengths| lengths.iter().position(|&n| n > 0)),
+        range(&|lengths| lengths.iter().rposition(|&n| n > 0)),
+        diversity.vocabulary,
+        100.0 * diversity.verbatim
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_says_what_was_measured() {
+        let hypotheses = ["a dog runs", "a dog", "a dog runs"];
+        assert_eq!(lengths(&hypotheses), [0, 0, 1, 2]);
+        let report = CaptionReport { bleu1: 0.5, cider: 0.35, ..CaptionReport::default() };
+        let mut counts = DiversityCounts::default();
+        hypotheses.iter().for_each(|c| counts.push(c, &TrainingCaptions::of(&["a dog runs"])));
+        let record = Record {
+            report,
+            images: 3,
+            perplexity: 12.345,
+            diversity: counts.report(),
+            lengths: lengths(&hypotheses),
+            nearest: Some(CaptionReport::default()),
+        };
+        insta::assert_snapshot!(text(&record, 7), @r"
+        3 photos, perplexity 12.35
+                                bleu1  bleu2  bleu3  bleu4  rouge_l  cider
+        beam 7                   50.0    0.0    0.0    0.0      0.0   35.0
+        nearest training photo    0.0    0.0    0.0    0.0      0.0    0.0
+        2.7 words a caption (2 to 3), 3 different words, 67 % of the captions stand in the training sentences
+        ");
+    }
+}

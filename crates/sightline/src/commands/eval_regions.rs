@@ -1,0 +1,266 @@
+//! `eval regions`: captions of regions against people's phrases for them (the paper's table 3), and dense captioning.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use sightline_data::{Dataset, FeatureStore};
+use sightline_metrics::caption::{self as metrics, CaptionReport};
+use sightline_metrics::dense::{DenseCounts, Detection, TrueRegion};
+use sightline_metrics::meteor::{Meteor, Task};
+use sightline_model::Device;
+use sightline_model::caption::BeamSettings;
+use sightline_train::align::Aligner;
+use sightline_train::caption::{Captioner, Decoding};
+use sightline_train::checkpoint::Kind;
+use sightline_train::describe::PhraseRanking;
+use sightline_train::phrases::Phrases;
+use sightline_train::region_phrases::{Covering, DescribedRegion, RegionPhrases, covering};
+use sightline_train::run::RunFolder;
+
+use super::caption::BeamArgs;
+use super::eval_captions;
+use crate::panels::{MostRegions, per_token, region_captions};
+use crate::ui::{Ui, Usage, count, table};
+
+/// Compare captions of regions with people's phrases (the paper's table 3), in percent
+#[derive(Debug, clap::Args)]
+#[command(after_help = "The phrases are JSON: {\"version\": 1, \"images\": [{\"image\": \"dog.jpg\", \"regions\": \
+[{\"box\": [x1, y1, x2, y2], \"phrases\": [\"a black dog\", …]}]}]}, boxes in pixels of the original picture.
+Each is described by the region of the store that covers it best.
+
+Examples:
+  sightline eval regions --model runs/regions --phrases human.json --features photos.features
+  sightline eval regions --model runs/regions --phrases human.json --features photos.features \\
+      --caption-model runs/caption --align-model runs/align --training-phrases phrases.json")]
+pub struct Args {
+    /// A run of `train caption --phrases`
+    #[arg(long, value_name = "RUN")]
+    model: PathBuf,
+    /// People's phrases
+    #[arg(long, value_name = "FILE")]
+    phrases: PathBuf,
+    /// A feature store of `features` with the photos
+    #[arg(long)]
+    features: PathBuf,
+    /// Let this model of whole photos describe the regions too
+    #[arg(long, value_name = "RUN")]
+    caption_model: Option<PathBuf>,
+    /// The ranking baseline: the training phrase that this alignment model finds best
+    #[arg(long, value_name = "RUN", requires = "training_phrases")]
+    align_model: Option<PathBuf>,
+    /// The phrases it chooses from, as `sightline align` wrote them
+    #[arg(long, value_name = "PHRASES", requires = "align_model")]
+    training_phrases: Option<PathBuf>,
+    /// Choose from the phrases of the dataset's training split alone
+    #[arg(long, requires = "training_phrases")]
+    dataset: Option<PathBuf>,
+    /// Boxes that no region of the store covers with this IoU are left out
+    #[arg(long, default_value_t = 0.5)]
+    min_iou: f32,
+    #[command(flatten)]
+    beam: BeamArgs,
+}
+
+/// One row of the table.
+#[derive(Debug, Serialize)]
+struct Row {
+    #[serde(flatten)]
+    report: CaptionReport,
+    regions: usize,
+    /// Share of regions whose caption has the last word of one of the phrases: the thing's name, mostly.
+    name_recall: f64,
+}
+
+/// What came out.
+#[derive(Debug, Serialize)]
+struct Record {
+    /// Boxes with phrases.
+    described: usize,
+    /// Those that a region of the store covers.
+    covered: usize,
+    /// By name: human, ranking, full_frame, region_level.
+    rows: BTreeMap<&'static str, Row>,
+    /// Dense captioning's mean average precision of the region-level model, 0..1.
+    dense_map: f64,
+}
+
+/// A box with phrases and the region that stands for it.
+struct Target<'a> {
+    region: &'a DescribedRegion,
+    covering: Covering,
+}
+
+/// Describes, scores, prints.
+pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    let beam = args.beam.settings()?;
+    if !(0.0..=1.0).contains(&args.min_iou) {
+        return Err(Usage(format!("--min-iou {}: expected 0 to 1", args.min_iou)).into());
+    }
+    let record = RegionPhrases::load(&args.phrases)?;
+    let store = FeatureStore::open(&args.features)?;
+    let regional = open(&args.model, Kind::RegionCaption, &store)?;
+    let described = record.images.iter().map(|image| image.regions.len()).sum();
+    let targets = targets(&record, &store, args.min_iou);
+    anyhow::ensure!(
+        !targets.is_empty(),
+        "{} covers none of the {described} boxes of {} with an IoU of {} or more; extract features with \
+         `--regions boxes=FILE` or lower --min-iou",
+        args.features.display(),
+        args.phrases.display(),
+        args.min_iou
+    );
+    if targets.len() < described {
+        ui.say(format_args!("left out: {} that no region covers", count(described - targets.len(), "box")));
+    }
+    let meteor = eval_captions::meteor(None, Task::Rank, ui)?;
+
+    let mut rows = BTreeMap::new();
+    rows.extend(human(&targets, &meteor)?.map(|row| ("human", row)));
+    if let (Some(run), Some(path)) = (&args.align_model, &args.training_phrases) {
+        let aligner = Aligner::new(RunFolder::model(run, &[Kind::Alignment])?, &Device::flex())?;
+        aligner.check(&store)?;
+        let phrases = Phrases::load(path)?;
+        let dataset = args.dataset.as_deref().map(Dataset::load).transpose()?;
+        let captions = ranked(&aligner, &phrases, dataset.as_ref(), &store, &targets);
+        rows.insert("ranking", row(&captions, &targets, &meteor)?);
+    }
+    if let Some(run) = &args.caption_model {
+        let whole = open(run, Kind::Caption, &store)?;
+        rows.insert("full_frame", row(&captions(&whole, &store, &targets, beam), &targets, &meteor)?);
+    }
+    rows.insert("region_level", row(&captions(&regional, &store, &targets, beam), &targets, &meteor)?);
+    let dense_map = dense(&regional, &record, &store, beam, &meteor);
+    let record = Record { described, covered: targets.len(), rows, dense_map };
+    ui.result(&record, || text(&record))
+}
+
+fn open(run: &std::path::Path, kind: Kind, store: &FeatureStore) -> anyhow::Result<Captioner> {
+    let captioner = Captioner::new(RunFolder::model(run, &[kind])?)?;
+    captioner.check(store)?;
+    Ok(captioner)
+}
+
+fn targets<'a>(record: &'a RegionPhrases, store: &FeatureStore, min_iou: f32) -> Vec<Target<'a>> {
+    let of_image = |image: &'a sightline_train::region_phrases::DescribedImage| {
+        let position = store.position(&image.image);
+        image.regions.iter().filter_map(move |region| {
+            let covering = covering(store, position?, &region.region_box)?;
+            (covering.iou >= min_iou).then_some(Target { region, covering })
+        })
+    };
+    record.images.iter().flat_map(of_image).collect()
+}
+
+/// The best caption of each target.
+fn captions(captioner: &Captioner, store: &FeatureStore, targets: &[Target<'_>], beam: BeamSettings) -> Vec<String> {
+    let photos: Vec<Vec<f32>> = targets.iter().map(|target| store.get(target.covering.position).vectors()).collect();
+    let regions = photos.iter().zip(targets).map(|(photo, target)| (photo.as_slice(), target.covering.region));
+    let found = captioner.captions(&captioner.pictures(regions), Decoding::Beam(beam));
+    found.into_iter().map(|captions| captions.into_iter().next().map_or_else(String::new, |best| best.text)).collect()
+}
+
+/// The best training phrase of each target.
+fn ranked(
+    aligner: &Aligner,
+    phrases: &Phrases,
+    dataset: Option<&Dataset>,
+    store: &FeatureStore,
+    targets: &[Target<'_>],
+) -> Vec<String> {
+    let training: Option<std::collections::HashSet<&str>> =
+        dataset.map(|d| d.split(sightline_data::Split::Train).map(|image| image.path.as_str()).collect());
+    let allowed = phrases.photos.iter().filter(|(key, _)| training.as_ref().is_none_or(|t| t.contains(key.as_str())));
+    let ranking = PhraseRanking::new(aligner, allowed.flat_map(|(_, own)| own).map(|phrase| phrase.words.as_slice()));
+    let positions: Vec<usize> = targets.iter().map(|target| target.covering.position).collect();
+    let regions = aligner.regions(store, &positions);
+    let of_target = |(i, target): (usize, &Target<'_>)| {
+        let (dim, region) = (regions.dim(), target.covering.region);
+        ranking.best(&regions.get(i)[region * dim..(region + 1) * dim])[0].to_owned()
+    };
+    targets.iter().enumerate().map(of_target).collect()
+}
+
+fn row(captions: &[String], targets: &[Target<'_>], meteor: &Meteor) -> anyhow::Result<Row> {
+    let references: Vec<&[String]> = targets.iter().map(|target| target.region.phrases.as_slice()).collect();
+    score(captions, &references, meteor)
+}
+
+/// People against each other: the first phrase of every region that has several, against the others.
+fn human(targets: &[Target<'_>], meteor: &Meteor) -> anyhow::Result<Option<Row>> {
+    let several: Vec<(&String, &[String])> = targets
+        .iter()
+        .filter_map(|target| target.region.phrases.split_first().filter(|(_, rest)| !rest.is_empty()))
+        .collect();
+    if several.is_empty() {
+        return Ok(None);
+    }
+    let (first, others): (Vec<String>, Vec<&[String]>) = several.into_iter().map(|(f, o)| (f.clone(), o)).unzip();
+    Ok(Some(score(&first, &others, meteor)?))
+}
+
+fn score(captions: &[String], references: &[&[String]], meteor: &Meteor) -> anyhow::Result<Row> {
+    let settings = metrics::Settings { meteor: Some(meteor), ..metrics::Settings::default() };
+    let report = metrics::evaluate(captions, references, &settings)?.report;
+    let named = |(caption, phrases): &(&String, &&[String])| {
+        let name = |phrase: &String| phrase.split_whitespace().next_back().map(str::to_lowercase);
+        let words: Vec<&str> = caption.split_whitespace().collect();
+        phrases.iter().filter_map(name).any(|name| words.contains(&name.as_str()))
+    };
+    let hits = captions.iter().zip(references).filter(named).count();
+    Ok(Row { report, regions: captions.len(), name_recall: hits as f64 / captions.len().max(1) as f64 })
+}
+
+/// Every region of every photo described, near-duplicates left out, against all boxes with phrases.
+fn dense(
+    captioner: &Captioner,
+    record: &RegionPhrases,
+    store: &FeatureStore,
+    beam: BeamSettings,
+    meteor: &Meteor,
+) -> f64 {
+    let mut counts = DenseCounts::default();
+    for image in &record.images {
+        let Some(photo) = store.find(&image.image) else { continue };
+        let boxes: Vec<_> = photo.boxes().collect();
+        let most = MostRegions { captions: usize::MAX, ..MostRegions::default() };
+        let detections: Vec<Detection> = region_captions(captioner, &photo.vectors(), &boxes, beam, most)
+            .into_iter()
+            .map(|c| Detection { region: c.region_box.into(), confidence: f64::from(per_token(&c)), caption: c.text })
+            .collect();
+        let truth: Vec<TrueRegion> = image
+            .regions
+            .iter()
+            .map(|region| TrueRegion { region: region.region_box.into(), captions: region.phrases.clone() })
+            .collect();
+        counts.push(&detections, &truth, |caption, phrases| meteor.segment(caption, phrases).score);
+    }
+    counts.mean_average_precision()
+}
+
+fn text(record: &Record) -> String {
+    let titles = [
+        ("human", "human agreement"),
+        ("ranking", "ranking of training phrases"),
+        ("full_frame", "full-frame model"),
+        ("region_level", "region-level model"),
+    ];
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for (key, title) in titles {
+        let Some(row) = record.rows.get(key) else { continue };
+        let named = row.report.named();
+        if rows.is_empty() {
+            let metrics = named.iter().map(|(name, _)| (*name).to_owned());
+            rows.push(std::iter::once(String::new()).chain(metrics).chain(["name recall".to_owned()]).collect());
+        }
+        let values = named.iter().map(|(_, value)| *value).chain([row.name_recall]);
+        rows.push(std::iter::once(title.to_owned()).chain(values.map(|v| format!("{:.1}", 100.0 * v))).collect());
+    }
+    format!(
+        "{} of {} covered\n{}dense captioning mAP {:.2}",
+        record.covered,
+        count(record.described, "box"),
+        table(&rows),
+        100.0 * record.dense_map
+    )
+}
