@@ -78,7 +78,7 @@ pub fn train(
         resume,
         device: &device,
     };
-    trainer::train(&task, model, plan, control)
+    trainer::train(&task, model, settings.average, plan, control)
 }
 
 /// Puts the vectors of a file in place of the random ones.

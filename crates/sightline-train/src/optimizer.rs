@@ -1,6 +1,7 @@
 //! Optimisers over a module's named weights. Ours, so that the state is keyed by name and a checkpoint has the same
 //! bytes for the same seed, and so that clipping, decay and epsilon sit where the paper and NeuralTalk have them.
 
+mod average;
 mod plain;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use burn::tensor::{Gradients, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use sightline_model::weights::{Weight, Weights};
 
+pub use average::Average;
 pub use plain::PlainOptimizer;
 
 /// Which rule turns gradients into steps.

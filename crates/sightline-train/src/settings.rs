@@ -28,6 +28,8 @@ pub struct AlignSettings {
     /// A file of word vectors to start from (word2vec text or binary, or GloVe); empty for none. Words that it lacks
     /// start at random; `model.word_vectors` says whether they are trained.
     pub word_vectors_from: String,
+    /// Weights are averaged over steps with this decay, and the average is what is validated and kept; 0 turns it off.
+    pub average: f32,
     /// The model.
     pub model: AlignmentSettings,
     /// The optimiser.
@@ -43,6 +45,7 @@ impl Default for AlignSettings {
             captions_per_photo: 1,
             min_count: 5,
             word_vectors_from: String::new(),
+            average: 0.0,
             model: AlignmentSettings::default(),
             optimizer: OptimizerSettings {
                 kind: OptimizerKind::Sgd,

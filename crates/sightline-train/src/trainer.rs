@@ -13,7 +13,7 @@ use sightline_model::random::{self, Dropout};
 use sightline_model::weights::{self, Weights};
 
 use crate::checkpoint::{Checkpoint, Header, Progress};
-use crate::optimizer::{Optimizer, OptimizerSettings};
+use crate::optimizer::{Average, Optimizer, OptimizerSettings};
 use crate::run::RunFolder;
 use crate::{Error, Result};
 
@@ -113,6 +113,8 @@ struct ModuleLearner<'a, T: Task> {
     task: &'a T,
     /// None only while a step replaces it.
     model: Option<T::Model>,
+    /// Of the weights over the steps so far.
+    average: Option<Average>,
     optimizer: Optimizer,
     settings: &'a OptimizerSettings,
     device: &'a Device,
@@ -137,20 +139,37 @@ impl<T: Task> Learner for ModuleLearner<'_, T> {
         let loss = f64::from(loss.into_scalar::<f32>());
         if loss.is_finite() {
             let model = self.model.take().expect("a model between steps");
-            self.model = Some(self.optimizer.step(model, &gradients, self.settings, rate, step));
+            let model = self.optimizer.step(model, &gradients, self.settings, rate, step);
+            if let Some(average) = &mut self.average {
+                average.update(&weights::export(&model), step);
+            }
+            self.model = Some(model);
         }
         (loss, divisor)
     }
 
     fn validate(&self) -> Result<Validation> {
-        self.task.validate(&self.model().valid())
+        let mut model = self.model().clone();
+        if let Some(average) = &self.average {
+            model = weights::import(model, average.weights().clone()).expect("an average has the model's weights");
+        }
+        self.task.validate(&model.valid())
     }
 
     fn export(&self) -> (Weights, Weights) {
-        (weights::export(self.model()), self.optimizer.export())
+        let mut state = self.optimizer.export();
+        if let Some(average) = &self.average {
+            average.export(&mut state);
+        }
+        (weights::export(self.model()), state)
     }
 
-    fn import(&mut self, model: Weights, optimizer: Weights) -> Result<(), String> {
+    fn export_for_use(&self) -> Weights {
+        self.average.as_ref().map_or_else(|| weights::export(self.model()), |average| average.weights().clone())
+    }
+
+    fn import(&mut self, model: Weights, mut optimizer: Weights) -> Result<(), String> {
+        Average::import(&mut self.average, &mut optimizer);
         let old = self.model.take().expect("a model between steps");
         self.model = Some(weights::import(old, model).map_err(|e| e.to_string())?);
         self.optimizer = Optimizer::import(optimizer, &self.device.clone().without_autodiff())?;
@@ -182,13 +201,19 @@ const DROPOUT_STREAM: u64 = 1 << 33;
 const LOG_EVERY: u64 = 20;
 
 /// Trains a module of the tensor framework.
-pub(crate) fn train<T: Task>(task: &T, model: T::Model, plan: Plan<'_>, control: &mut Control<'_>) -> Result<Outcome> {
+///
+/// With `average` above zero, its weights are averaged over steps with this decay, and the average is validated and kept.
+pub(crate) fn train<T: Task>(
+    task: &T,
+    model: T::Model,
+    average: f32,
+    plan: Plan<'_>,
+    control: &mut Control<'_>,
+) -> Result<Outcome> {
     let (settings, device) = (plan.optimizer, plan.device);
-    run(
-        &mut ModuleLearner { task, model: Some(model), optimizer: Optimizer::default(), settings, device },
-        plan,
-        control,
-    )
+    let average = Average::new(average, || weights::export(&model));
+    let optimizer = Optimizer::default();
+    run(&mut ModuleLearner { task, model: Some(model), average, optimizer, settings, device }, plan, control)
 }
 
 /// The loop.

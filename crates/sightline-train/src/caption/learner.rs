@@ -13,7 +13,7 @@ use sightline_model::weights::Weights;
 use super::items::{Item, Sight};
 use super::reward::{References, advantages};
 use crate::Result;
-use crate::optimizer::PlainOptimizer;
+use crate::optimizer::{Average, PlainOptimizer};
 use crate::settings::{Baseline, CaptionRunSettings, KeepBestBy};
 use crate::trainer::{BATCHES_STREAM, Learner, Validation};
 
@@ -29,7 +29,7 @@ pub(super) struct CaptionLearner<'a> {
     generator: Box<dyn Generator>,
     weights: Weights,
     /// Of the weights over the steps so far.
-    average: Option<Weights>,
+    average: Option<Average>,
     optimizer: PlainOptimizer,
     settings: &'a CaptionRunSettings,
     vocabulary: &'a Vocabulary,
@@ -52,7 +52,7 @@ impl<'a> CaptionLearner<'a> {
     ) -> Self {
         Self {
             generator: settings.model.generator(),
-            average: (settings.average > 0.0).then(|| weights.clone()),
+            average: Average::new(settings.average, || weights.clone()),
             weights,
             optimizer: PlainOptimizer::default(),
             settings,
@@ -135,16 +135,6 @@ impl<'a> CaptionLearner<'a> {
             beam_search(source, range.len(), how).into_iter().map(|mut best| best.swap_remove(0).words).collect()
         })
     }
-
-    fn average_in(&mut self, step: u64) {
-        let Some(average) = &mut self.average else { return };
-        // Early on the average forgets its start faster.
-        let decay = self.settings.average.min((1 + step) as f32 / (10 + step) as f32);
-        for (name, weight) in &self.weights {
-            let own = average.get_mut(name).expect("the same weights");
-            own.values.iter_mut().zip(&weight.values).for_each(|(a, w)| *a += (1.0 - decay) * (w - *a));
-        }
-    }
 }
 
 /// All sentences with the index of each one's picture.
@@ -181,13 +171,15 @@ impl Learner for CaptionLearner<'_> {
         };
         if loss.is_finite() {
             self.optimizer.step(&mut self.weights, &found, &self.settings.optimizer, rate, step);
-            self.average_in(step);
+            if let Some(average) = &mut self.average {
+                average.update(&self.weights, step);
+            }
         }
         (loss, 1.0)
     }
 
     fn validate(&self) -> Result<Validation> {
-        let weights = self.average.as_ref().unwrap_or(&self.weights);
+        let weights = self.average.as_ref().map_or(&self.weights, Average::weights);
         let (mut log_likelihood, mut tokens) = (0.0, 0);
         let mut greedy = Vec::new();
         for chunk in self.validation.chunks(CHUNK) {
@@ -215,28 +207,24 @@ impl Learner for CaptionLearner<'_> {
 
     fn export(&self) -> (Weights, Weights) {
         let mut state = self.optimizer.export();
-        let average = self.average.iter().flatten();
-        state.extend(average.map(|(name, weight)| (format!("average.{name}"), weight.clone())));
+        if let Some(average) = &self.average {
+            average.export(&mut state);
+        }
         (self.weights.clone(), state)
     }
 
-    fn import(&mut self, model: Weights, optimizer: Weights) -> Result<(), String> {
+    fn import(&mut self, model: Weights, mut optimizer: Weights) -> Result<(), String> {
         let shapes = |weights: &Weights| weights.iter().map(|(n, w)| (n.clone(), w.shape.clone())).collect::<Vec<_>>();
         if shapes(&model) != shapes(&self.weights) {
             return Err("its weights have other names or sizes than its settings say".into());
         }
         self.weights = model;
-        let (average, moments): (Weights, Weights) =
-            optimizer.into_iter().partition(|(name, _)| name.starts_with("average."));
-        if self.average.is_some() {
-            let own = |(name, weight): (String, _)| (name["average.".len()..].to_owned(), weight);
-            self.average = Some(average.into_iter().map(own).collect());
-        }
-        self.optimizer = PlainOptimizer::import(moments)?;
+        Average::import(&mut self.average, &mut optimizer);
+        self.optimizer = PlainOptimizer::import(optimizer)?;
         Ok(())
     }
 
     fn export_for_use(&self) -> Weights {
-        self.average.as_ref().unwrap_or(&self.weights).clone()
+        self.average.as_ref().map_or(&self.weights, Average::weights).clone()
     }
 }

@@ -368,15 +368,17 @@ mod tests {
         let pairs = read(&args, &args.hypotheses, &Ui { quiet: true, ..Ui::default() }).unwrap();
         let found = caption::evaluate(&pairs.hypotheses, &pairs.references, &Settings::default()).unwrap();
         // pycocoevalcap 1.2 on the same tokens: 0.60653, 0.52527, 0.43738, 0.00008; 0.66923; 2.70877.
-        insta::assert_snapshot!(text(&found.report, None, None, &Draws::default()), @r"
-        metric    score
-        BLEU-1   0.6065
-        BLEU-2   0.5253
-        BLEU-3   0.4374
-        BLEU-4   0.0001
-        ROUGE-L  0.6692
-        CIDEr    2.7088
-        ");
+        let text = text(&found.report, None, None, &Draws::default());
+        let expected = [
+            "metric    score",
+            "BLEU-1   0.6065",
+            "BLEU-2   0.5253",
+            "BLEU-3   0.4374",
+            "BLEU-4   0.0001",
+            "ROUGE-L  0.6692",
+            "CIDEr    2.7088",
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
     }
 
     #[test]
