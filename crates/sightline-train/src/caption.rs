@@ -8,6 +8,7 @@ mod reward;
 use burn::tensor::Device;
 use sightline_data::store::FeatureStore;
 use sightline_data::{Dataset, Split};
+use sightline_model::caption::GeneratorKind;
 use sightline_model::random;
 
 pub use captioner::{Caption, Captioner, Decoding};
@@ -115,7 +116,8 @@ pub fn train(
 fn check(settings: &CaptionRunSettings, has_start: bool) -> Result<()> {
     let model = &settings.model;
     let wrong = |message: String| Err(Error::Setting(message));
-    if model.heads == 0 || !model.hidden.is_multiple_of(model.heads) {
+    let attends = model.generator == GeneratorKind::Attention;
+    if attends && (model.heads == 0 || !model.hidden.is_multiple_of(model.heads)) {
         return wrong(format!("model.heads = {} does not divide model.hidden = {}", model.heads, model.hidden));
     }
     if !(0.0..1.0).contains(&model.dropout) {

@@ -10,16 +10,18 @@ use sightline_data::{
 use sightline_data::{VectorMode, tokens::tokenize};
 use sightline_model::Device;
 use sightline_model::alignment::{AlignmentSettings, Objective, Score};
-use sightline_model::caption::{BeamSettings, CaptionSettings};
+use sightline_model::caption::{BeamSettings, CaptionSettings, GeneratorKind, SampleSettings};
 use sightline_train::align::Aligner;
-use sightline_train::caption::Captioner;
+use sightline_train::caption::{CaptionData, Captioner, Decoding};
 use sightline_train::checkpoint::Kind;
 use sightline_train::corpus::Corpus;
 use sightline_train::optimizer::{OptimizerKind, OptimizerSettings};
-use sightline_train::phrases::Phrases;
+use sightline_train::phrases::{Phrase, Phrases};
 use sightline_train::run::RunFolder;
-use sightline_train::settings::{AlignSettings, CaptionRunSettings};
-use sightline_train::{Control, Event, Outcome, align, caption, evaluate};
+use sightline_train::settings::{
+    AlignSettings, Baseline, CaptionObjective, CaptionRunSettings, KeepBestBy, RegionContext, SelfCriticalSettings,
+};
+use sightline_train::{Control, Event, Outcome, align, caption, describe, evaluate};
 
 const FEATURES: usize = 12;
 
@@ -105,10 +107,30 @@ fn caption_settings() -> CaptionRunSettings {
         epochs: 80,
         batch: 4,
         min_count: 1,
-        model: CaptionSettings { hidden: 32, word_dim: 15, dropout: 0.0, ..CaptionSettings::default() },
+        model: CaptionSettings {
+            hidden: 32,
+            word_dim: 15,
+            heads: 4,
+            feed_forward: 20,
+            dropout: 0.0,
+            ..CaptionSettings::default()
+        },
         optimizer: adam(),
         ..CaptionRunSettings::default()
     }
+}
+
+fn of_attention() -> CaptionRunSettings {
+    let settings = caption_settings();
+    CaptionRunSettings {
+        model: CaptionSettings { generator: GeneratorKind::Attention, ..settings.model },
+        optimizer: OptimizerSettings { learning_rate: 3e-3, ..adam() },
+        ..settings
+    }
+}
+
+fn captioner(run: &RunFolder, kind: Kind) -> Captioner {
+    Captioner::new(RunFolder::model(run.path(), &[kind]).unwrap()).unwrap()
 }
 
 /// Runs a job that is stopped after `steps` steps.
@@ -150,20 +172,99 @@ fn both_objectives_overfit_and_decode() {
 }
 
 #[test]
-fn captions_overfit_on_photos_and_on_regions() {
-    let device = Device::flex();
+fn captions_overfit_on_photos() {
     let folder = tempfile::tempdir().unwrap();
     let (dataset, store) = collection(folder.path());
-    let settings = caption_settings();
-    let run = RunFolder::create(&folder.path().join("run"), &settings).unwrap();
-    until(u64::MAX, |c| caption::train(&dataset, &store, None, &settings, &run, false, &device, c));
-    let captioner = Captioner::new(RunFolder::model(run.path(), &[Kind::Caption]).unwrap(), &device).unwrap();
-    let corpus = Corpus::new(&dataset, Split::Val, &store, &captioner.vocabulary).unwrap();
-    let captions = evaluate::captions(&captioner, &corpus, BeamSettings::default());
-    for (captions, said) in captions.iter().zip(SAID) {
-        assert_eq!(captions[0].text, said);
+    let data = CaptionData { dataset: &dataset, store: &store, phrases: None };
+    for (name, settings) in [("rnn", caption_settings()), ("attention", of_attention())] {
+        let run = RunFolder::create(&folder.path().join(name), &settings).unwrap();
+        until(u64::MAX, |c| caption::train(data, None, &settings, &run, false, c));
+        let captioner = captioner(&run, Kind::Caption);
+        let corpus = Corpus::new(&dataset, Split::Val, &store, &captioner.vocabulary).unwrap();
+        let captions = describe::captions(&captioner, &corpus, Decoding::Beam(BeamSettings::default()));
+        let greedy = BeamSettings { beam: 1, ..BeamSettings::default() };
+        let greedy = describe::captions(&captioner, &corpus, Decoding::Beam(greedy));
+        for ((captions, greedy), said) in captions.iter().zip(&greedy).zip(SAID) {
+            assert_eq!((captions[0].text.as_str(), greedy[0].text.as_str()), (said, said), "{name}");
+            let looks = if name == "attention" { said.split(' ').count() } else { 0 };
+            assert_eq!(captions[0].word_regions.len(), looks, "a region for every word");
+        }
+        let cold = SampleSettings { samples: 2, temperature: 0.05, ..SampleSettings::default() };
+        let sampled = describe::captions(&captioner, &corpus, Decoding::Sample(cold, 1));
+        assert_eq!((sampled[0][0].text.as_str(), sampled[0].len()), (SAID[0], 2));
+        assert!(describe::perplexity(&captioner, &corpus) < 1.2);
+        assert!(RunFolder::model(run.path(), &[Kind::Alignment]).unwrap_err().to_string().contains("expected"));
     }
-    assert!(RunFolder::model(run.path(), &[Kind::Alignment]).unwrap_err().to_string().contains("expected"));
+    let vocabulary = dataset.vocabulary(1);
+    let [training, corpus] = [Split::Train, Split::Val].map(|s| Corpus::new(&dataset, s, &store, &vocabulary).unwrap());
+    assert_eq!(describe::nearest_captions(&training, &corpus), SAID, "photos of the two splits have the same vectors");
+}
+
+#[test]
+fn regions_learn_the_phrases_decoded_for_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dataset, store) = collection(folder.path());
+    // Each photo's first region is the first three words of its sentence.
+    let phrase = |image: &Image| Phrase {
+        sentence: image.id,
+        region: 1,
+        region_box: BoxXyxy::whole(99, 80),
+        words: image.sentences[0].tokens[..3].to_vec(),
+        score: 1.0,
+    };
+    let photos = dataset.images.iter().map(|image| (image.path.clone(), vec![phrase(image)])).collect();
+    let phrases = Phrases { version: 1, checksum: String::new(), affinity: 0.0, photos };
+    let data = CaptionData { dataset: &dataset, store: &store, phrases: Some(&phrases) };
+    for region_context in [RegionContext::None, RegionContext::WholeImage] {
+        let settings = CaptionRunSettings { region_context, ..caption_settings() };
+        let run = RunFolder::create(&folder.path().join(format!("{region_context:?}")), &settings).unwrap();
+        until(u64::MAX, |c| caption::train(data, None, &settings, &run, false, c));
+        let captioner = captioner(&run, Kind::RegionCaption);
+        let vectors = store.get(0).vectors();
+        let pictures = captioner.pictures([(vectors.as_slice(), 1)].into_iter());
+        let captions = captioner.captions(&pictures, Decoding::Beam(BeamSettings::default()));
+        assert_eq!(captions[0][0].text, "a black dog", "{region_context:?}");
+    }
+}
+
+#[test]
+fn rewards_make_better_sentences_likelier() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dataset, store) = collection(folder.path());
+    let data = CaptionData { dataset: &dataset, store: &store, phrases: None };
+    // Hardly trained, so that there is something to gain.
+    let settings = CaptionRunSettings { epochs: 12, ..of_attention() };
+    let run = RunFolder::create(&folder.path().join("likelihood"), &settings).unwrap();
+    until(u64::MAX, |c| caption::train(data, None, &settings, &run, false, c));
+    let start = RunFolder::model(run.path(), &[Kind::Caption]).unwrap();
+    let before = start.header.progress.clone();
+    for baseline in [Baseline::OtherSamples, Baseline::Greedy] {
+        let settings = CaptionRunSettings {
+            epochs: 40,
+            objective: CaptionObjective::SelfCritical,
+            keep_best_by: KeepBestBy::Cider,
+            self_critical: SelfCriticalSettings { samples: 6, baseline, max_words: 12 },
+            ..of_attention()
+        };
+        let run = RunFolder::create(&folder.path().join(format!("{baseline:?}")), &settings).unwrap();
+        let outcome = until(u64::MAX, |c| caption::train(data, Some(start.clone()), &settings, &run, false, c));
+        let log = std::fs::read_to_string(run.path().join("log.jsonl")).unwrap();
+        let cider = |line: &str| {
+            let record: serde_json::Value = serde_json::from_str(line).unwrap();
+            record["validation"]["greedy_cider"].as_f64()
+        };
+        let ciders: Vec<f64> = log.lines().filter_map(cider).collect();
+        let (first, best) = (ciders[0], outcome.progress.best.unwrap());
+        assert!(best > first + 0.5, "{baseline:?}: {first} at first, {best} at best");
+    }
+    assert_eq!(before.epoch, start.header.progress.epoch);
+
+    let settings = CaptionRunSettings { objective: CaptionObjective::SelfCritical, ..of_attention() };
+    let stop = AtomicBool::new(false);
+    let mut control = Control { on_event: &mut |_| {}, stop: &stop };
+    let run = RunFolder::create(&folder.path().join("none"), &settings).unwrap();
+    let error = caption::train(data, None, &settings, &run, false, &mut control).unwrap_err();
+    assert!(error.to_string().contains("--start"), "{error}");
 }
 
 /// The bytes of both checkpoints after a run with the given stops.
@@ -173,13 +274,23 @@ fn checkpoints(stops: &[u64], captions: bool) -> (Vec<u8>, Vec<u8>) {
     let (dataset, store) = collection(folder.path());
     let path = folder.path().join("run");
     let of_align = AlignSettings { epochs: 5, ..align_settings(Objective::SumHinge) };
-    let of_caption = CaptionRunSettings { epochs: 5, ..caption_settings() };
+    let settings = caption_settings();
+    let of_caption = CaptionRunSettings {
+        epochs: 5,
+        average: 0.9,
+        label_smoothing: 0.1,
+        model: CaptionSettings { dropout: 0.2, ..settings.model },
+        ..settings
+    };
     let run =
         if captions { RunFolder::create(&path, &of_caption) } else { RunFolder::create(&path, &of_align) }.unwrap();
     let mut resume = false;
     for &steps in stops.iter().chain([&u64::MAX]) {
         let outcome = until(steps, |c| match captions {
-            true => caption::train(&dataset, &store, None, &of_caption, &run, resume, &device, c),
+            true => {
+                let data = CaptionData { dataset: &dataset, store: &store, phrases: None };
+                caption::train(data, None, &of_caption, &run, resume, c)
+            }
             false => align::train(&dataset, &store, &of_align, &run, resume, &device, c),
         });
         assert_eq!(outcome.stopped, steps != u64::MAX);

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use serde_json::json as record;
 use sightline::demo::scenes;
 use sightline_data::Split;
 
@@ -97,14 +98,37 @@ fn every_command_on_a_small_collection() {
     json(&[&["train", "caption", "-o", &caption], &data[..], &SMALL, &sizes].concat());
     let floor = ["--phrases", &phrases, "--set", "min_phrase_score=-1000"];
     json(&[&["train", "caption", "-o", &regions], &data[..], &SMALL, &sizes, &floor].concat());
-    let bleu = json(&[&["eval", "caption", "--model", &caption], &data[..]].concat());
-    assert!(bleu["bleu1"].as_f64().unwrap() > 0.0);
+    let scores = c.path("scores.csv");
+    let measured = ["eval", "caption", "--model", &caption, "--nearest", "--per-image", &scores];
+    let bleu = json(&[&measured, &data[..]].concat());
+    assert!(bleu["bleu1"].as_f64().unwrap() > 0.0 && bleu["nearest"]["bleu1"].as_f64().unwrap() > 0.0);
+    assert!(bleu["perplexity"].as_f64().unwrap() > 1.0 && bleu["diversity"]["vocabulary"].as_u64().unwrap() > 0);
+    let lengths: u64 = bleu["lengths"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).sum();
+    assert_eq!(lengths, 10);
+    assert_eq!(std::fs::read_to_string(&scores).unwrap().lines().count(), 11);
+
+    // People's phrases for two boxes of a photo; the second is far from every region.
+    let human = c.path("human.json");
+    let record = record!({"version": 1, "images": [{"image": "scene-00035.png", "regions": [
+        {"box": decoded_box(&phrases, "scene-00035.png"), "phrases": ["a red ball", "the ball"]},
+        {"box": [0, 0, 1, 1], "phrases": ["nothing"]}]}]});
+    std::fs::write(&human, record.to_string()).unwrap();
+    let rows = ["eval", "regions", "--model", &regions, "--phrases", &human, "--features", &features];
+    let baselines = ["--caption-model", &caption, "--align-model", &align, "--training-phrases", &phrases];
+    let table3 = json(&[&rows[..], &baselines, &["--dataset", &dataset]].concat());
+    assert_eq!((&table3["described"], &table3["covered"]), (&2.into(), &1.into()));
+    let names: Vec<&String> = table3["rows"].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["full_frame", "human", "ranking", "region_level"]);
+    assert_eq!(table3["rows"]["human"]["name_recall"], 1.0);
+    assert!((0.0..=1.0).contains(&table3["dense_map"].as_f64().unwrap()));
+    fails(&[&rows[..], &["--min-iou", "2"]].concat(), 2, &["--min-iou 2"]);
 
     let photo = c.path("photos/scene-00039.png");
     let described =
         json(&["caption", &photo, "--model", &caption, "--n-best", "2", "--regions", "--region-model", &regions]);
     assert_eq!(described["captions"].as_array().unwrap().len(), 2);
     assert_eq!(described["regions"][0]["box"].as_array().unwrap().len(), 4);
+    describes_a_folder(&c, &caption, &regions);
 
     let html = c.path("report.html");
     let page = ["--html", &html, "--photos", "2", "--caption-model", &caption, "--region-model", &regions];
@@ -121,6 +145,57 @@ fn every_command_on_a_small_collection() {
     fails(&mixed, 1, &["does not fit the model", "max_regions is 3, not 20"]);
     let again = ["features", &dataset, "-o", &other, "--backbone", "pixels", "--max-regions", "4"];
     fails(&again, 1, &["max_regions"]);
+}
+
+/// The box of the first decoded phrase of a photo.
+fn decoded_box(phrases: &str, photo: &str) -> serde_json::Value {
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(phrases).unwrap()).unwrap();
+    let own = record["photos"][photo].as_array().unwrap();
+    own.iter().find(|phrase| phrase["region"] != 0).unwrap_or(&own[0])["box"].clone()
+}
+
+/// Texts, a table and a page; what is done is skipped, and one bad photo does not stop the others.
+fn describes_a_folder(c: &Collection, caption: &str, regions: &str) {
+    let folder = PathBuf::from(c.path("some"));
+    std::fs::create_dir(&folder).unwrap();
+    for name in ["scene-00001.png", "scene-00002.png"] {
+        std::fs::copy(PathBuf::from(c.path("photos")).join(name), folder.join(name)).unwrap();
+    }
+    std::fs::write(folder.join("bad.png"), b"no picture").unwrap();
+    let (texts, csv, html) = (c.path("texts"), c.path("captions.csv"), c.path("figure7.html"));
+    let some = folder.to_str().unwrap();
+    let files = ["caption", some, "--model", caption, "--n-best", "2", "--texts", &texts, "--csv", &csv];
+    let output = sightline(&files);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("bad.png") && stderr(&output).contains("1 of 3 photos"), "{}", stderr(&output));
+    let text = std::fs::read_to_string(Path::new(&texts).join("scene-00002.png.txt")).unwrap();
+    assert_eq!(text.lines().count(), 2);
+    let table = std::fs::read_to_string(&csv).unwrap();
+    assert_eq!(table.lines().count(), 5, "{table}");
+
+    std::fs::remove_file(folder.join("bad.png")).unwrap();
+    let again = sightline(&files);
+    assert!(again.status.success() && again.stdout.is_empty(), "{}", stderr(&again));
+    assert!(stderr(&again).contains("2 photos described already"), "{}", stderr(&again));
+    assert_eq!(std::fs::read_to_string(&csv).unwrap(), table);
+
+    let page = ["--regions", "--region-model", regions, "--html", &html, "--most-regions", "3"];
+    let output = sightline(&[&["caption", some, "--model", caption, "--quiet"], &page[..]].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(std::fs::read_to_string(&html).unwrap().contains("</html>"));
+
+    let drawn =
+        ["caption", some, "--model", caption, "--sample", "3", "--temperature", "0.7", "--top-p", "0.9", "--quiet"];
+    let (one, two) = (sightline(&drawn), sightline(&drawn));
+    assert!(one.status.success() && one.stdout == two.stdout, "the same seed draws the same: {}", stderr(&one));
+
+    let empty = c.path("empty");
+    std::fs::create_dir(&empty).unwrap();
+    fails(&["caption", &empty, "--model", caption], 1, &["holds no photo"]);
+    fails(&["caption", some, "--model", regions], 1, &["expected a caption model of whole photos"]);
+    fails(&["caption", some, "--model", caption, "--groups", "2"], 2, &["--groups 2", "divisor"]);
+    fails(&["caption", some, "--model", caption, "--n-best", "9"], 2, &["--n-best 9"]);
+    fails(&["caption", some, "--model", caption, "--sample", "2", "--top-p", "1.5"], 2, &["--top-p 1.5"]);
 }
 
 #[test]
@@ -184,6 +259,7 @@ fn help_has_examples() {
         &["align"],
         &["eval", "retrieval"],
         &["eval", "caption"],
+        &["eval", "regions"],
         &["caption"],
         &["serve"],
     ] {

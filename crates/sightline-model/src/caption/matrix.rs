@@ -97,7 +97,9 @@ pub(crate) fn multiply(a: Factor<'_>, b: Factor<'_>, out: &mut [f32], [m, k, n]:
     }
 }
 
-/// Runs a loop compiled for this processor's widest vectors. The closure and what it calls must inline.
+/// Runs a loop compiled for this processor's widest vectors. The closure and what it calls must be `#[inline(always)]`:
+/// what is not inlined is compiled for the oldest processor. No fused multiply-add, which old ones would have to call a
+/// function for.
 #[inline(always)]
 pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
@@ -114,7 +116,7 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(x, y)| x * y).sum();
     for (x, y) in a_chunks.zip(b_chunks) {
         for lane in 0..LANES {
-            lanes[lane] = x[lane].mul_add(y[lane], lanes[lane]);
+            lanes[lane] += x[lane] * y[lane];
         }
     }
     lanes.iter().sum::<f32>() + rest
@@ -152,7 +154,7 @@ pub(crate) fn largest(x: &[f32]) -> f32 {
 #[inline(always)]
 pub(crate) fn add_scaled(y: &mut [f32], factor: f32, x: &[f32]) {
     for (y, &x) in y.iter_mut().zip(x) {
-        *y = factor.mul_add(x, *y);
+        *y += factor * x;
     }
 }
 
@@ -163,15 +165,15 @@ pub(crate) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     let x = if x < -87.0 { -87.0 } else { x };
     let x = if x > 88.0 { 88.0 } else { x };
-    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let whole = shifted - ROUND;
-    let rest = whole.mul_add(-0.693_359_375, x);
-    let rest = whole.mul_add(2.121_944_4e-4, rest);
+    let rest = x - whole * 0.693_359_375;
+    let rest = rest + whole * 2.121_944_4e-4;
     let mut p = 1.987_569_1e-4f32;
     for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
-        p = p.mul_add(rest, coefficient);
+        p = p * rest + coefficient;
     }
-    let fraction = p.mul_add(rest * rest, rest) + 1.0;
+    let fraction = p * rest * rest + rest + 1.0;
     let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
     fraction * power
 }
@@ -236,10 +238,30 @@ mod tests {
     fn exponentials_are_close() {
         for i in -2000..2000 {
             let x = i as f32 * 0.04;
-            let (got, expected) = (vectorised(|| exp(x)), x.exp());
+            let (got, expected) = (
+                vectorised(
+                    #[inline(always)]
+                    || exp(x),
+                ),
+                x.exp(),
+            );
             assert!((got - expected).abs() <= 3e-7 * expected, "exp({x}) is {expected}, got {got}");
-            assert!((vectorised(|| sigmoid(x)) - 1.0 / (1.0 + (-x).exp())).abs() < 1e-6);
-            assert!((vectorised(|| tanh(x)) - x.tanh()).abs() < 1e-6);
+            assert!(
+                (vectorised(
+                    #[inline(always)]
+                    || sigmoid(x)
+                ) - 1.0 / (1.0 + (-x).exp()))
+                .abs()
+                    < 1e-6
+            );
+            assert!(
+                (vectorised(
+                    #[inline(always)]
+                    || tanh(x)
+                ) - x.tanh())
+                .abs()
+                    < 1e-6
+            );
         }
     }
 

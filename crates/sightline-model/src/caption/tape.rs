@@ -152,7 +152,10 @@ impl<'a> Tape<'a> {
         self.record(Matrix::new(rows, outputs, out), [x], true, move |g, [x], values, weights, gradients| {
             if has_bias {
                 let db = gradients.weight(&bias_name, weights);
-                vectorised(|| g.chunks_exact(outputs).for_each(|row| add_scaled(db, 1.0, row)));
+                vectorised(
+                    #[inline(always)]
+                    || g.chunks_exact(outputs).for_each(|row| add_scaled(db, 1.0, row)),
+                );
             }
             let (dy, w) = (Factor::Plain(&g), &weight(weights, &matrix_name).values);
             let dw = gradients.weight(&matrix_name, weights);
@@ -208,49 +211,61 @@ impl<'a> Tape<'a> {
         let (rows, columns) = (value.rows, value.columns);
         let mut out = vec![0.0; rows * columns];
         let mut moments = Vec::with_capacity(rows);
-        vectorised(|| {
-            for (x, out) in value.values.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
-                let mean = sum_of(x, |x| x) / columns as f32;
-                let variance = sum_of(x, |x| (x - mean) * (x - mean)) / columns as f32;
-                let scale = 1.0 / (variance + 1e-5).sqrt();
-                for i in 0..columns {
-                    out[i] = (x[i] - mean) * scale * gain[i] + shift[i];
+        vectorised(
+            #[inline(always)]
+            || {
+                for (x, out) in value.values.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
+                    let mean = sum_of(x, |x| x) / columns as f32;
+                    let variance = sum_of(x, |x| (x - mean) * (x - mean)) / columns as f32;
+                    let scale = 1.0 / (variance + 1e-5).sqrt();
+                    for i in 0..columns {
+                        out[i] = (x[i] - mean) * scale * gain[i] + shift[i];
+                    }
+                    moments.push((mean, scale));
                 }
-                moments.push((mean, scale));
-            }
-        });
+            },
+        );
         let x_wanted = self.wanted[x.0];
         self.record(Matrix::new(rows, columns, out), [x], true, move |g, [x], values, weights, gradients| {
             let gain = &weight(weights, &gain_name).values;
             let normal = |row: usize, i: usize, x: &[f32]| (x[i] - moments[row].0) * moments[row].1;
             let x_rows = || values[x.0].values.chunks_exact(columns).zip(g.chunks_exact(columns)).enumerate();
             let dgain = gradients.weight(&gain_name, weights);
-            vectorised(|| {
-                for (row, (x, g)) in x_rows() {
-                    for i in 0..columns {
-                        dgain[i] += g[i] * normal(row, i, x);
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (row, (x, g)) in x_rows() {
+                        for i in 0..columns {
+                            dgain[i] += g[i] * normal(row, i, x);
+                        }
                     }
-                }
-            });
+                },
+            );
             let dshift = gradients.weight(&shift_name, weights);
-            vectorised(|| g.chunks_exact(columns).for_each(|g| add_scaled(dshift, 1.0, g)));
+            vectorised(
+                #[inline(always)]
+                || g.chunks_exact(columns).for_each(|g| add_scaled(dshift, 1.0, g)),
+            );
             if !x_wanted {
                 return;
             }
             let mut dx = vec![0.0; rows * columns];
-            vectorised(|| {
-                for ((row, (x, g)), dx) in x_rows().zip(dx.chunks_exact_mut(columns)) {
-                    for i in 0..columns {
-                        dx[i] = g[i] * gain[i];
+            vectorised(
+                #[inline(always)]
+                || {
+                    for ((row, (x, g)), dx) in x_rows().zip(dx.chunks_exact_mut(columns)) {
+                        for i in 0..columns {
+                            dx[i] = g[i] * gain[i];
+                        }
+                        let mean = sum_of(dx, |x| x) / columns as f32;
+                        let (centre, scale) = moments[row];
+                        let along = (dot(dx, x) - centre * mean * columns as f32) * scale / columns as f32;
+                        for i in 0..columns {
+                            dx[i] = scale * (dx[i] - mean - normal(row, i, x) * along);
+                        }
                     }
-                    let mean = sum_of(dx, |x| x) / columns as f32;
-                    let (centre, scale) = moments[row];
-                    let along = (dot(dx, x) - centre * mean * columns as f32) * scale / columns as f32;
-                    for i in 0..columns {
-                        dx[i] = scale * (dx[i] - mean - normal(row, i, x) * along);
-                    }
-                }
-            });
+                },
+            );
             gradients.give(x, dx);
         })
     }
@@ -341,7 +356,8 @@ impl<'a> Tape<'a> {
     }
 
     /// Scaled dot-product attention of every row of `queries` (its first `dim` columns) to keys and values in `keys`.
-    /// Returns `[queries, dim]`, and the weights, mean over the heads, of query after query.
+    /// Returns `[queries, dim]`, and, where nothing is trained, the weights of query after
+    /// query, mean over the heads.
     pub fn attend(&mut self, queries: Var, keys: Var, attention: Attention) -> (Var, Vec<f32>) {
         let Attention { heads, dim, key_column, key_stride, seen } = attention;
         let (q, kv) = (self.value(queries), self.value(keys));
@@ -351,28 +367,32 @@ impl<'a> Tape<'a> {
         let mut out = vec![0.0; rows * dim];
         // Query after query, in each head after head.
         let mut weights = vec![0.0; heads * seen.iter().map(|range| range.len()).sum::<usize>()];
-        vectorised(|| {
-            let mut rest = weights.as_mut_slice();
-            for (i, range) in seen.iter().enumerate() {
-                let q = &q.values[i * q_stride..][..dim];
-                let out = &mut out[i * dim..][..dim];
-                for head in 0..heads {
-                    let columns = head * width..(head + 1) * width;
-                    let (own, others) = std::mem::take(&mut rest).split_at_mut(range.len());
-                    rest = others;
-                    for (weight, key) in own.iter_mut().zip(range.clone()) {
-                        let key = &kv.values[key * key_stride + key_column..][..dim];
-                        *weight = scale * dot(&q[columns.clone()], &key[columns.clone()]);
-                    }
-                    softmax(own);
-                    for (weight, key) in own.iter().zip(range.clone()) {
-                        let value = &kv.values[key * key_stride + key_column + dim..][..dim];
-                        add_scaled(&mut out[columns.clone()], *weight, &value[columns.clone()]);
+        vectorised(
+            #[inline(always)]
+            || {
+                let mut rest = weights.as_mut_slice();
+                for (i, range) in seen.iter().enumerate() {
+                    let q = &q.values[i * q_stride..][..dim];
+                    let out = &mut out[i * dim..][..dim];
+                    for head in 0..heads {
+                        let columns = head * width..(head + 1) * width;
+                        let (own, others) = std::mem::take(&mut rest).split_at_mut(range.len());
+                        rest = others;
+                        for (weight, key) in own.iter_mut().zip(range.clone()) {
+                            let key = &kv.values[key * key_stride + key_column..][..dim];
+                            *weight = scale * dot(&q[columns.clone()], &key[columns.clone()]);
+                        }
+                        softmax(own);
+                        for (weight, key) in own.iter().zip(range.clone()) {
+                            let value = &kv.values[key * key_stride + key_column + dim..][..dim];
+                            add_scaled(&mut out[columns.clone()], *weight, &value[columns.clone()]);
+                        }
                     }
                 }
-            }
-        });
-        let mean = mean_over_heads(&weights, &seen, heads);
+            },
+        );
+        let trains = self.dropout.is_some();
+        let mean = if trains { Vec::new() } else { mean_over_heads(&weights, &seen, heads) };
         let (q_size, kv_size) = (q.values.len(), kv.values.len());
         let back =
             move |g: Vec<f32>, [queries, keys]: [Var; 2], values: &[Matrix], _: &Weights, gradients: &mut Gradients| {
@@ -380,29 +400,32 @@ impl<'a> Tape<'a> {
                 let (mut dq, mut dkv) = (vec![0.0; q_size], vec![0.0; kv_size]);
                 let most = seen.iter().map(|range| range.len()).max().unwrap_or(0);
                 let mut dweights = vec![0.0; most];
-                vectorised(|| {
-                    let mut rest = weights.as_slice();
-                    for (i, range) in seen.iter().enumerate() {
-                        for head in 0..heads {
-                            let (own, others) = rest.split_at(range.len());
-                            rest = others;
-                            let (first, dweights) = (head * width, &mut dweights[..range.len()]);
-                            let g = &g[i * dim + first..][..width];
-                            for (d, key) in dweights.iter_mut().zip(range.clone()) {
-                                *d = dot(g, &kv[key * key_stride + key_column + dim + first..][..width]);
-                            }
-                            let along = dot(dweights, own);
-                            let query = &q[i * q_stride + first..][..width];
-                            for ((&d, &weight), key) in dweights.iter().zip(own).zip(range.clone()) {
-                                let at = key * key_stride + key_column + first;
-                                let d = scale * weight * (d - along);
-                                add_scaled(&mut dq[i * q_stride + first..][..width], d, &kv[at..][..width]);
-                                add_scaled(&mut dkv[at..][..width], d, query);
-                                add_scaled(&mut dkv[at + dim..][..width], weight, g);
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        let mut rest = weights.as_slice();
+                        for (i, range) in seen.iter().enumerate() {
+                            for head in 0..heads {
+                                let (own, others) = rest.split_at(range.len());
+                                rest = others;
+                                let (first, dweights) = (head * width, &mut dweights[..range.len()]);
+                                let g = &g[i * dim + first..][..width];
+                                for (d, key) in dweights.iter_mut().zip(range.clone()) {
+                                    *d = dot(g, &kv[key * key_stride + key_column + dim + first..][..width]);
+                                }
+                                let along = dot(dweights, own);
+                                let query = &q[i * q_stride + first..][..width];
+                                for ((&d, &weight), key) in dweights.iter().zip(own).zip(range.clone()) {
+                                    let at = key * key_stride + key_column + first;
+                                    let d = scale * weight * (d - along);
+                                    add_scaled(&mut dq[i * q_stride + first..][..width], d, &kv[at..][..width]);
+                                    add_scaled(&mut dkv[at..][..width], d, query);
+                                    add_scaled(&mut dkv[at + dim..][..width], weight, g);
+                                }
                             }
                         }
-                    }
-                });
+                    },
+                );
                 gradients.give(queries, dq);
                 gradients.give(keys, dkv);
             };
@@ -419,22 +442,26 @@ impl<'a> Tape<'a> {
         // The activated gates, for the way back.
         let mut active = gates.values.clone();
         let (mut new_c, mut new_h) = (vec![0.0; rows * hidden], vec![0.0; rows * hidden]);
-        vectorised(|| {
-            for row in 0..rows {
-                let own = &mut active[row * 4 * hidden..][..4 * hidden];
-                let (sigmoids, candidate) = own.split_at_mut(3 * hidden);
-                sigmoids.iter_mut().for_each(|x| *x = sigmoid(*x));
-                candidate.iter_mut().for_each(|x| *x = tanh(*x));
-                let (input, others) = sigmoids.split_at(hidden);
-                let (forget, output) = others.split_at(hidden);
-                let range = row * hidden..(row + 1) * hidden;
-                let (old, new_c, new_h) = (&cell.values[range.clone()], &mut new_c[range.clone()], &mut new_h[range]);
-                for i in 0..hidden {
-                    new_c[i] = forget[i] * old[i] + input[i] * candidate[i];
-                    new_h[i] = output[i] * if squashes { tanh(new_c[i]) } else { new_c[i] };
+        vectorised(
+            #[inline(always)]
+            || {
+                for row in 0..rows {
+                    let own = &mut active[row * 4 * hidden..][..4 * hidden];
+                    let (sigmoids, candidate) = own.split_at_mut(3 * hidden);
+                    sigmoids.iter_mut().for_each(|x| *x = sigmoid(*x));
+                    candidate.iter_mut().for_each(|x| *x = tanh(*x));
+                    let (input, others) = sigmoids.split_at(hidden);
+                    let (forget, output) = others.split_at(hidden);
+                    let range = row * hidden..(row + 1) * hidden;
+                    let (old, new_c, new_h) =
+                        (&cell.values[range.clone()], &mut new_c[range.clone()], &mut new_h[range]);
+                    for i in 0..hidden {
+                        new_c[i] = forget[i] * old[i] + input[i] * candidate[i];
+                        new_h[i] = output[i] * if squashes { tanh(new_c[i]) } else { new_c[i] };
+                    }
                 }
-            }
-        });
+            },
+        );
         let wanted = self.dropout.is_some();
         let h = self.push(Matrix::new(rows, hidden, new_h), wanted);
         let new_c = self.push(Matrix::new(rows, hidden, new_c), wanted);
@@ -448,29 +475,32 @@ impl<'a> Tape<'a> {
                 let mut dc = dc.unwrap_or_else(|| vec![0.0; rows * hidden]);
                 let (old, new) = (&values[c.0].values, &values[new_c.0].values);
                 let mut dz = active;
-                vectorised(|| {
-                    for row in 0..rows {
-                        let range = row * hidden..(row + 1) * hidden;
-                        let (dh, dc) = (&dh[range.clone()], &mut dc[range.clone()]);
-                        let (old, new) = (&old[range.clone()], &new[range]);
-                        let (input, others) = dz[row * 4 * hidden..][..4 * hidden].split_at_mut(hidden);
-                        let (forget, others) = others.split_at_mut(hidden);
-                        let (output, candidate) = others.split_at_mut(hidden);
-                        for i in 0..hidden {
-                            let (squashed, slope) = match squashes {
-                                true => (tanh(new[i]), 1.0 - tanh(new[i]) * tanh(new[i])),
-                                false => (new[i], 1.0),
-                            };
-                            let d = dc[i] + dh[i] * output[i] * slope;
-                            dc[i] = d * forget[i];
-                            output[i] = dh[i] * squashed * output[i] * (1.0 - output[i]);
-                            forget[i] = d * old[i] * forget[i] * (1.0 - forget[i]);
-                            let d_input = d * candidate[i] * input[i] * (1.0 - input[i]);
-                            candidate[i] = d * input[i] * (1.0 - candidate[i] * candidate[i]);
-                            input[i] = d_input;
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        for row in 0..rows {
+                            let range = row * hidden..(row + 1) * hidden;
+                            let (dh, dc) = (&dh[range.clone()], &mut dc[range.clone()]);
+                            let (old, new) = (&old[range.clone()], &new[range]);
+                            let (input, others) = dz[row * 4 * hidden..][..4 * hidden].split_at_mut(hidden);
+                            let (forget, others) = others.split_at_mut(hidden);
+                            let (output, candidate) = others.split_at_mut(hidden);
+                            for i in 0..hidden {
+                                let (squashed, slope) = match squashes {
+                                    true => (tanh(new[i]), 1.0 - tanh(new[i]) * tanh(new[i])),
+                                    false => (new[i], 1.0),
+                                };
+                                let d = dc[i] + dh[i] * output[i] * slope;
+                                dc[i] = d * forget[i];
+                                output[i] = dh[i] * squashed * output[i] * (1.0 - output[i]);
+                                forget[i] = d * old[i] * forget[i] * (1.0 - forget[i]);
+                                let d_input = d * candidate[i] * input[i] * (1.0 - input[i]);
+                                candidate[i] = d * input[i] * (1.0 - candidate[i] * candidate[i]);
+                                input[i] = d_input;
+                            }
                         }
-                    }
-                });
+                    },
+                );
                 gradients.give(z, dz);
                 gradients.give(c, dc);
             }));
@@ -484,13 +514,16 @@ impl<'a> Tape<'a> {
         let mut logits = bias.repeat(h.rows);
         let matrix = Factor::Transposed(&self.weight(output.matrix).values);
         multiply(Factor::Plain(&h.values), matrix, &mut logits, [h.rows, h.columns, bias.len()], true);
-        vectorised(|| {
-            for row in logits.chunks_exact_mut(bias.len()) {
-                let most = super::matrix::largest(row);
-                let log_sum = most + sum_of(row, |x| super::matrix::exp(x - most)).ln();
-                row.iter_mut().for_each(|x| *x -= log_sum);
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for row in logits.chunks_exact_mut(bias.len()) {
+                    let most = super::matrix::largest(row);
+                    let log_sum = most + sum_of(row, |x| super::matrix::exp(x - most)).ln();
+                    row.iter_mut().for_each(|x| *x -= log_sum);
+                }
+            },
+        );
         Matrix::new(h.rows, bias.len(), logits)
     }
 
@@ -528,23 +561,27 @@ impl<'a> Tape<'a> {
                 [rows, columns, vocab],
                 true,
             );
-            vectorised(|| {
-                for ((row, &target), i) in logits.chunks_exact_mut(vocab).zip(targets).zip(first..) {
-                    let target = target as usize;
-                    let (logit, logit_sum) = (row[target], if loss.smoothing > 0.0 { sum_of(row, |x| x) } else { 0.0 });
-                    let log_sum = softmax(row);
-                    log_likelihoods.push(logit - log_sum);
-                    if trains {
-                        let weight = loss.weights.map_or(1.0, |weights| weights[i]);
-                        let uniform = loss.smoothing / vocab as f32;
-                        let expected = (1.0 - loss.smoothing) * logit + uniform * logit_sum;
-                        sum += f64::from(weight) * f64::from(log_sum - expected);
-                        row.iter_mut().for_each(|x| *x = weight * (*x - uniform));
-                        row[target] -= weight * (1.0 - loss.smoothing);
-                        add_scaled(&mut dbias, 1.0, row);
+            vectorised(
+                #[inline(always)]
+                || {
+                    for ((row, &target), i) in logits.chunks_exact_mut(vocab).zip(targets).zip(first..) {
+                        let target = target as usize;
+                        let (logit, logit_sum) =
+                            (row[target], if loss.smoothing > 0.0 { sum_of(row, |x| x) } else { 0.0 });
+                        let log_sum = softmax(row);
+                        log_likelihoods.push(logit - log_sum);
+                        if trains {
+                            let weight = loss.weights.map_or(1.0, |weights| weights[i]);
+                            let uniform = loss.smoothing / vocab as f32;
+                            let expected = (1.0 - loss.smoothing) * logit + uniform * logit_sum;
+                            sum += f64::from(weight) * f64::from(log_sum - expected);
+                            row.iter_mut().for_each(|x| *x = weight * (*x - uniform));
+                            row[target] -= weight * (1.0 - loss.smoothing);
+                            add_scaled(&mut dbias, 1.0, row);
+                        }
                     }
-                }
-            });
+                },
+            );
             if trains {
                 let dy = Factor::Plain(&logits);
                 multiply(dy, Factor::Plain(w), &mut dh[range.clone()], [rows, vocab, columns], false);
