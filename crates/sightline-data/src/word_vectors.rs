@@ -87,7 +87,8 @@ fn read_binary(mut reader: impl BufRead, dim: usize, vocabulary: &Vocabulary, pa
     loop {
         word.clear();
         (&mut reader).take(LONGEST_WORD).read_until(b' ', &mut word).map_err(Error::io("read", path))?;
-        if word.is_empty() {
+        // Most writers end a vector with a line break: it stands before the next word, or at the end alone.
+        if word.is_empty() || word == b"\n" {
             return Ok(WordVectors { dim, by_word });
         }
         if word.pop() != Some(b' ') {
@@ -96,7 +97,6 @@ fn read_binary(mut reader: impl BufRead, dim: usize, vocabulary: &Vocabulary, pa
         reader.read_exact(&mut bytes).map_err(|_| {
             Error::format(path, format!("ends inside the vector of {}: the file is truncated", String::from_utf8_lossy(&word)))
         })?;
-        // Most writers end a vector with a line break, which stands before the next word here.
         let word = String::from_utf8_lossy(&word).trim_start_matches('\n').to_owned();
         if vocabulary.get(&word).is_some() {
             let vector = bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
