@@ -38,7 +38,11 @@ pub fn read_word_vectors(path: &Path, vocabulary: &Vocabulary) -> Result<WordVec
         // A binary file has bytes that no text has within the first vector.
         let start = reader.fill_buf().map_err(Error::io("read", path))?;
         let binary = start[..start.len().min(4 * dim)].iter().any(|&byte| byte < 9 || byte > 126);
-        return if binary { read_binary(reader, dim, vocabulary, path) } else { read_text(reader, dim, vocabulary, path) };
+        return if binary {
+            read_binary(reader, dim, vocabulary, path)
+        } else {
+            read_text(reader, dim, vocabulary, path)
+        };
     }
     let dim = fields.len().saturating_sub(1);
     if dim < 2 || fields[1..].iter().any(|x| x.parse::<f32>().is_err()) {
@@ -73,8 +77,7 @@ fn read_text(mut reader: impl BufRead, dim: usize, vocabulary: &Vocabulary, path
         };
         if vocabulary.get(word).is_some() {
             let vector: std::result::Result<Vec<f32>, _> = numbers.iter().rev().map(|x| x.parse::<f32>()).collect();
-            let vector =
-                vector.map_err(|e| Error::format(path, format!("vector {number}, the word {word}: {e}")))?;
+            let vector = vector.map_err(|e| Error::format(path, format!("vector {number}, the word {word}: {e}")))?;
             by_word.insert(word.to_owned(), vector);
         }
     }
@@ -95,7 +98,10 @@ fn read_binary(mut reader: impl BufRead, dim: usize, vocabulary: &Vocabulary, pa
             return Err(Error::format(path, "ends inside a word: the file is truncated, or no word2vec binary"));
         }
         reader.read_exact(&mut bytes).map_err(|_| {
-            Error::format(path, format!("ends inside the vector of {}: the file is truncated", String::from_utf8_lossy(&word)))
+            Error::format(
+                path,
+                format!("ends inside the vector of {}: the file is truncated", String::from_utf8_lossy(&word)),
+            )
         })?;
         let word = String::from_utf8_lossy(&word).trim_start_matches('\n').to_owned();
         if vocabulary.get(&word).is_some() {

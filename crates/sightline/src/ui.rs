@@ -99,11 +99,7 @@ mod tests {
     fn tables_align() {
         let rows = [["", "R@1"], ["photo → sentence", "9.5"], ["x", "10.25"]].map(|r| r.map(str::to_owned).to_vec());
         let text = table(&rows);
-        let expected = [
-            "                    R@1",
-            "photo → sentence    9.5",
-            "x                 10.25",
-        ];
+        let expected = ["                    R@1", "photo → sentence    9.5", "x                 10.25"];
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);
     }
 

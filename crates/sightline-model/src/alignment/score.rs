@@ -140,7 +140,9 @@ impl Score {
         };
         let of_words = match self {
             Self::MaxOverRegions | Self::MeanOfMax => masked(products).max_dim(1).reshape([images, n_words]),
-            Self::SumOfPositive | Self::SmoothedSumOfPositive => relu(masked(products)).sum_dim(1).reshape([images, n_words]),
+            Self::SumOfPositive | Self::SmoothedSumOfPositive => {
+                relu(masked(products)).sum_dim(1).reshape([images, n_words])
+            }
             Self::SoftAttention => {
                 let [_, dim] = padded.dims();
                 let v = padded.reshape([images, most, dim]);

@@ -43,7 +43,8 @@ impl Average {
             std::mem::take(state).into_iter().partition(|(name, _)| name.starts_with(PREFIX));
         *state = rest;
         if let Some(average) = average {
-            average.weights = found.into_iter().map(|(name, weight)| (name[PREFIX.len()..].to_owned(), weight)).collect();
+            average.weights =
+                found.into_iter().map(|(name, weight)| (name[PREFIX.len()..].to_owned(), weight)).collect();
         }
     }
 }
