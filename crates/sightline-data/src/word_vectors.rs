@@ -37,7 +37,7 @@ pub fn read_word_vectors(path: &Path, vocabulary: &Vocabulary) -> Result<WordVec
         }
         // A binary file has bytes that no text has within the first vector.
         let start = reader.fill_buf().map_err(Error::io("read", path))?;
-        let binary = start[..start.len().min(4 * dim)].iter().any(|&byte| byte < 9 || byte > 126);
+        let binary = start[..start.len().min(4 * dim)].iter().any(|byte| !(9..=126).contains(byte));
         return if binary {
             read_binary(reader, dim, vocabulary, path)
         } else {

@@ -164,6 +164,15 @@ pub struct RegionBatch {
     pub counts: RegionCounts,
 }
 
+/// What training disturbs a batch with.
+#[derive(Debug)]
+pub struct Noise<'a> {
+    /// Of region features, word vectors and states.
+    pub dropout: &'a mut Dropout,
+    /// Of whole words.
+    pub blank: Option<&'a mut Dropout>,
+}
+
 /// What the loss of a batch needs to know of its photos and sentences besides their vectors.
 #[derive(Debug, Clone)]
 pub struct BatchTruth {
@@ -272,7 +281,7 @@ impl AlignmentModel {
         if self.unit_vectors { unit(x) } else { x }
     }
 
-    /// The loss of one batch of photos and sentences. Dropout is off where there is none; `blank` leaves out words.
+    /// The loss of one batch of photos and sentences; without noise where there is none.
     pub fn loss(
         &self,
         settings: &AlignmentSettings,
@@ -280,9 +289,9 @@ impl AlignmentModel {
         batch: RegionBatch,
         sentences: &SentenceBatch,
         truth: &BatchTruth,
-        mut dropout: Option<&mut Dropout>,
-        blank: Option<&mut Dropout>,
+        noise: Option<Noise<'_>>,
     ) -> Tensor<1> {
+        let (mut dropout, blank) = noise.map_or((None, None), |noise| (Some(noise.dropout), noise.blank));
         let counts = batch.counts.clone();
         let regions = self.encode_regions(batch, dropout.as_deref_mut());
         let words = self.encode_words(sentences, dropout, blank);

@@ -77,11 +77,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .collect();
     let sentences = SentenceBatch::new(&indices);
     let truth = BatchTruth { pairing: Pairing::diagonal(photos), classes: Vec::new() };
-    let rows = features_tensor(regions.values, features, &device.clone().without_autodiff());
+    let rows = features_tensor(regions.values, features, &device.without_autodiff());
     let counts = RegionCounts::new(vec![n_regions; photos]);
     let loss_of = |model: &AlignmentModel| {
         let batch = RegionBatch { features: rows.clone(), geometry: None, counts: counts.clone() };
-        model.loss(&settings, Objective::SumHinge, batch, &sentences, &truth, None, None)
+        model.loss(&settings, Objective::SumHinge, batch, &sentences, &truth, None)
     };
 
     let loss = loss_of(&model);

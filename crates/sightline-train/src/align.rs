@@ -8,7 +8,7 @@ use sightline_data::store::{FeatureStore, PhotoFeatures, StoreSettings, StoreWri
 use sightline_data::{Dataset, Split, Vocabulary};
 use sightline_model::SentenceBatch;
 use sightline_model::alignment::{
-    AlignmentModel, AlignmentSettings, BatchTruth, Objective, Pairing, RegionCounts, RegionEncoder, Score,
+    AlignmentModel, AlignmentSettings, BatchTruth, Noise, Objective, Pairing, RegionCounts, RegionEncoder, Score,
     features_tensor,
 };
 use sightline_model::random::{self, Dropout};
@@ -136,7 +136,8 @@ impl Task for AlignTask<'_> {
             classes: hands.iter().map(|hand| hand.photo as i64).collect(),
         };
         let mut blank = (settings.word_dropout > 0.0).then(|| dropout.fork(settings.word_dropout));
-        let loss = model.loss(settings, *objective, regions, &sentences, &truth, Some(dropout), blank.as_mut());
+        let noise = Noise { dropout, blank: blank.as_mut() };
+        let loss = model.loss(settings, *objective, regions, &sentences, &truth, Some(noise));
         let divisor = match objective {
             Objective::SumHinge | Objective::HardestNegative | Objective::Fragments => sentences.len() as f64,
             Objective::Contrastive | Objective::Instance => 1.0,

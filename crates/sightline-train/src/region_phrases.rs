@@ -64,7 +64,8 @@ impl RegionPhrases {
         for image in &record.images {
             for region in &image.regions {
                 let [x1, y1, x2, y2] = region.region_box.into();
-                if !(region.region_box.area() > 0.0) {
+                let area = region.region_box.area();
+                if area.is_nan() || area <= 0.0 {
                     return Err(wrong(format!("{}: the box [{x1}, {y1}, {x2}, {y2}] has no area", image.image)));
                 }
                 if region.phrases.iter().all(|phrase| phrase.trim().is_empty()) {

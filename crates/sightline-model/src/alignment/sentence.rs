@@ -31,6 +31,7 @@ pub enum SentenceEncoder {
 
 /// Weights of a sentence encoder: word vectors `[words of all sentences, word_dim] -> [words of all sentences, dim]`.
 #[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a model has one; they are never kept in numbers")]
 pub enum Encoder {
     /// Equations 3 to 6.
     Brnn(Brnn),
@@ -178,7 +179,7 @@ fn recur(cell: Cell, direction: Direction, x: Tensor<2>, recurrence: &Linear, le
     if kernel::available(&x.device()) {
         kernel::recur(cell, direction, x, weights, bias, lengths)
     } else {
-        recur_by_steps(cell, direction, x, weights, bias, lengths)
+        recur_by_steps(cell, direction, &x, &weights, bias, lengths)
     }
 }
 
@@ -187,8 +188,8 @@ fn recur(cell: Cell, direction: Direction, x: Tensor<2>, recurrence: &Linear, le
 fn recur_by_steps(
     cell: Cell,
     direction: Direction,
-    x: Tensor<2>,
-    weights: Tensor<2>,
+    x: &Tensor<2>,
+    weights: &Tensor<2>,
     bias: Tensor<1>,
     lengths: &[usize],
 ) -> Tensor<2> {
@@ -258,7 +259,7 @@ mod tests {
                     let states = if kernel {
                         kernel::recur(cell, direction, x.clone(), weights.clone(), bias.clone(), &lengths)
                     } else {
-                        recur_by_steps(cell, direction, x.clone(), weights.clone(), bias.clone(), &lengths)
+                        recur_by_steps(cell, direction, &x, &weights, bias.clone(), &lengths)
                     };
                     let gradients = (states.clone() * factors.clone()).sum().backward();
                     let of = |g: Option<Tensor<2>>| values(g.expect("every input has a gradient"));

@@ -213,7 +213,7 @@ fn gradients_agree_with_differences() {
         weights::check_gradients(&model, |model| {
             let features = features_tensor(values.clone(), features, &device.clone().without_autodiff());
             let batch = RegionBatch { features, geometry: geometry.clone(), counts: counts.clone() };
-            model.loss(&settings, settings.objective, batch, &sentences, &truth, None, None)
+            model.loss(&settings, settings.objective, batch, &sentences, &truth, None)
         });
     }
 }
@@ -232,7 +232,7 @@ fn joined_vectors_give_the_score_of_training() {
         let joined = score.scores(v, &regions.counts, s, sentences.lengths());
         let truth = BatchTruth { pairing: Pairing::diagonal(3), classes: vec![] };
         let expected = Objective::SumHinge.loss(joined, &truth.pairing, 1.0, Tensor::zeros([1], &device));
-        let loss = model.loss(&settings, Objective::SumHinge, regions, &sentences, &truth, None, None);
+        let loss = model.loss(&settings, Objective::SumHinge, regions, &sentences, &truth, None);
         let (loss, expected) = (loss.into_scalar::<f32>(), expected.into_scalar::<f32>());
         assert!((loss - expected).abs() < 1e-5 * expected, "{loss} {expected}");
     }

@@ -167,10 +167,10 @@ pub(crate) fn exp(x: f32) -> f32 {
     let x = if x > 88.0 { 88.0 } else { x };
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let whole = shifted - ROUND;
-    let rest = x - whole * 0.693_359_375;
+    let rest = x - whole * 0.693_359_4;
     let rest = rest + whole * 2.121_944_4e-4;
     let mut p = 1.987_569_1e-4f32;
-    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1] {
         p = p * rest + coefficient;
     }
     let fraction = p * rest * rest + rest + 1.0;

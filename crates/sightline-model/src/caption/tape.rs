@@ -254,14 +254,14 @@ impl<'a> Tape<'a> {
                 #[inline(always)]
                 || {
                     for ((row, (x, g)), dx) in x_rows().zip(dx.chunks_exact_mut(columns)) {
-                        for i in 0..columns {
-                            dx[i] = g[i] * gain[i];
+                        for ((dx, g), gain) in dx.iter_mut().zip(g).zip(gain) {
+                            *dx = g * gain;
                         }
                         let mean = sum_of(dx, |x| x) / columns as f32;
                         let (centre, scale) = moments[row];
                         let along = (dot(dx, x) - centre * mean * columns as f32) * scale / columns as f32;
-                        for i in 0..columns {
-                            dx[i] = scale * (dx[i] - mean - normal(row, i, x) * along);
+                        for (i, dx) in dx.iter_mut().enumerate() {
+                            *dx = scale * (*dx - mean - normal(row, i, x) * along);
                         }
                     }
                 },
