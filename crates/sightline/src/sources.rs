@@ -41,18 +41,37 @@ impl DeviceKind {
     }
 }
 
-/// Opens a card's device and tries one sum on it: the back ends report a missing driver by a panic.
+/// Opens a card's device and tries it: the back ends report a missing driver by a panic, and a driver that lacks what
+/// their kernels need may compute nonsense without a word (SwiftShader gives zeros).
 #[cfg(any(feature = "cuda", feature = "vulkan"))]
 fn gpu(name: &str, open: impl FnOnce() -> Device + std::panic::UnwindSafe) -> anyhow::Result<Device> {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let opened = std::panic::catch_unwind(|| {
         let device = open();
-        let two = burn::tensor::Tensor::<1>::ones([2], &device).sum().into_scalar::<f32>();
-        (two == 2.0).then_some(device)
+        let found = probe(&device);
+        (device, found)
     });
     std::panic::set_hook(hook);
-    opened.ok().flatten().with_context(|| format!("no working {name} driver was found; use --device cpu"))
+    let (device, found) =
+        opened.ok().with_context(|| format!("no working {name} driver was found; use --device cpu"))?;
+    let expected = probe(&Device::flex());
+    let agrees = found.len() == expected.len() && found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-3);
+    anyhow::ensure!(agrees, "this {name} driver computes something else than the processor; use --device cpu");
+    Ok(device)
+}
+
+/// What a model's step is made of, in small: a product, a softmax, a choice of rows, sums. `[4]`.
+#[cfg(any(feature = "cuda", feature = "vulkan", test))]
+fn probe(device: &Device) -> Vec<f32> {
+    use burn::tensor::{Int, Tensor, TensorData, activation};
+    let values: Vec<f32> = (0..35).map(|i| (i % 11) as f32 / 4.0 - 1.0).collect();
+    let x = Tensor::<2>::from_data(TensorData::new(values, [5, 7]), device);
+    let weights = activation::softmax(x.clone().matmul(x.clone().transpose()), 1); // [5, 5]
+    let rows = Tensor::<1, Int>::from_data(TensorData::new(vec![3i64, 0, 0, 4], [4]), device);
+    let chosen = weights.matmul(x).select(0, rows); // [4, 7]
+    let sums = chosen.tanh().sum_dim(1).into_data();
+    sums.convert::<f32>().try_into_vec().unwrap_or_default()
 }
 
 /// A backbone by name: `pixels`, a `.safetensors` file of a vision transformer, or an `.onnx` file.
@@ -165,4 +184,28 @@ pub fn absolute(spec: &str) -> String {
     };
     let absolute: Option<PathBuf> = Path::new(file).exists().then(|| std::path::absolute(file).ok()).flatten();
     absolute.map_or_else(|| spec.to_owned(), |path| format!("{prefix}{}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_probe_equals_nested_loops() {
+        let x: Vec<Vec<f64>> =
+            (0..5).map(|row| (0..7).map(|column| f64::from((row * 7 + column) % 11) / 4.0 - 1.0).collect()).collect();
+        let row_of = |row: usize| -> f64 {
+            let weights: Vec<f64> =
+                x.iter().map(|other| x[row].iter().zip(other).map(|(a, b)| a * b).sum::<f64>().exp()).collect();
+            let total: f64 = weights.iter().sum();
+            let mixed = |column: usize| weights.iter().zip(&x).map(|(w, other)| w / total * other[column]).sum::<f64>();
+            (0..7).map(|column| mixed(column).tanh()).sum()
+        };
+        let found = probe(&Device::flex());
+        let expected = [3, 0, 0, 4].map(row_of);
+        assert_eq!(found.len(), 4);
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((f64::from(*found) - expected).abs() < 1e-5, "{found}, expected {expected}");
+        }
+    }
 }
