@@ -209,7 +209,6 @@ fn gradients_agree_with_differences() {
         });
         // The first and the last sentence belong to photo 2, and photo 0 has none.
         let truth = BatchTruth { pairing: Pairing::new(3, vec![2, 1, 2]), classes: vec![0, 1, 2] };
-        println!("{settings:?}");
         weights::check_gradients(&model, |model| {
             let features = features_tensor(values.clone(), features, &device.clone().without_autodiff());
             let batch = RegionBatch { features, geometry: geometry.clone(), counts: counts.clone() };
