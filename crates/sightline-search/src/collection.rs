@@ -143,6 +143,13 @@ impl Collection {
         if n_terms == 0 {
             return 0.0;
         }
+        self.best_values(photo, query, scratch);
+        scratch.best.iter().zip(&query.weights).map(|(best, weight)| best * weight).sum()
+    }
+
+    /// The best value of each query vector with any region, in `scratch.best`.
+    pub(crate) fn best_values<'a>(&self, photo: usize, query: &Query, scratch: &'a mut Scratch) -> &'a [f32] {
+        let n_terms = query.len();
         self.products(photo, query, scratch);
         scratch.best.clear();
         scratch.best.resize(n_terms, f32::NEG_INFINITY);
@@ -151,7 +158,7 @@ impl Collection {
                 *best = if value > *best { value } else { *best };
             }
         }
-        scratch.best.iter().zip(&query.weights).map(|(best, weight)| best * weight).sum()
+        &scratch.best
     }
 
     /// For each query vector the best region of a photo and its value, the first among equals; none without regions.

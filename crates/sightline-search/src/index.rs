@@ -82,6 +82,22 @@ impl Collection {
     }
 }
 
+impl Collection {
+    /// For some photos the best value of each query vector with any region, weights left out: `[photos, terms]`.
+    /// Minus infinity for photos without regions. What a query's scores are to be compared with.
+    pub fn best_values_of(&self, photos: &[usize], query: &Query) -> Vec<f32> {
+        let n_terms = query.len();
+        if n_terms == 0 {
+            return Vec::new();
+        }
+        let mut values = vec![0.0; photos.len() * n_terms];
+        values.par_chunks_mut(n_terms).zip(photos).for_each_init(Scratch::default, |scratch, (own, &photo)| {
+            own.copy_from_slice(self.best_values(photo, query, scratch));
+        });
+        values
+    }
+}
+
 /// The `n` best, in order.
 pub(crate) fn first(mut hits: Vec<Hit>, n: usize) -> Vec<Hit> {
     let order = |a: &Hit, b: &Hit| b.score.total_cmp(&a.score).then(a.photo.cmp(&b.photo));
@@ -155,8 +171,14 @@ pub(crate) mod tests {
             let query = Query::words(dim, &words, 1.0);
             prop_assert_eq!(&exact.scores(&query, None), &expected);
             let all: Vec<usize> = (0..counts.len()).rev().collect();
+            let best = exact.collection().best_values_of(&all, &query);
+            for (i, &photo) in all.iter().enumerate() {
+                let evidence = exact.collection().evidence(photo, &query);
+                let own = &best[i * query.len()..(i + 1) * query.len()];
+                prop_assert_eq!(own, evidence.iter().map(|e| e.score).collect::<Vec<_>>());
+            }
             let reversed = exact.collection().scores_of(&all, &query);
-            prop_assert_eq!(reversed.into_iter().rev().collect::<Vec<_>>(), expected.clone());
+            prop_assert_eq!(reversed.into_iter().rev().collect::<Vec<_>>(), &expected[..]);
 
             let mut order: Vec<usize> = (0..counts.len()).filter(|i| i % 3 != 1).collect();
             order.sort_by(|&a, &b| expected[b].total_cmp(&expected[a]).then(a.cmp(&b)));

@@ -65,7 +65,7 @@ pub struct Pruned {
 }
 
 impl Pruned {
-    /// Finds centroids by k-means and the nearest one of every region. Takes about a minute a million regions.
+    /// Finds centroids by k-means and the nearest one of every region. The work grows as regions × centroids.
     pub fn build(collection: Arc<Collection>, settings: &PrunedSettings) -> Self {
         let starts = starts(&collection);
         let n_regions = starts[collection.len()];

@@ -64,6 +64,17 @@ impl Query {
         self.measures.push(measure);
     }
 
+    /// The vectors' weights.
+    pub fn weights(&self) -> &[f32] {
+        &self.weights
+    }
+
+    /// Multiplies the weights of some vectors.
+    pub fn scale(&mut self, terms: std::ops::Range<usize>, factor: f32) {
+        assert!(factor.is_finite(), "finite weights");
+        self.weights[terms].iter_mut().for_each(|weight| *weight *= factor);
+    }
+
     /// Length of a vector.
     pub fn dim(&self) -> usize {
         self.dim

@@ -123,6 +123,8 @@ pub struct Aligner {
     pub vocabulary: Vocabulary,
     /// Whose region vectors it reads.
     pub features: StoreSettings,
+    /// Length of its vectors.
+    pub dim: usize,
     device: Device,
 }
 
@@ -139,7 +141,8 @@ impl Aligner {
         let model = AlignmentModel::new(&settings.model, features.dim, vocabulary.len(), &mut rng, device);
         let model = weights::import(model, checkpoint.model)
             .map_err(|e| Error::Mismatch(format!("weights of the alignment model: {e}")))?;
-        Ok(Self { model: model.valid(), score: settings.model.score, vocabulary, features, device: device.clone() })
+        let (score, dim) = (settings.model.score, settings.model.dim);
+        Ok(Self { model: model.valid(), score, vocabulary, features, dim, device: device.clone() })
     }
 
     /// An error that names the differences where the store's vectors are not what the model was trained on.
@@ -150,6 +153,15 @@ impl Aligner {
     /// Region vectors of photos of a store, one set a photo.
     pub fn regions(&self, store: &FeatureStore, positions: &[usize]) -> VectorSets {
         encode_regions(&self.model, store, positions, &self.device)
+    }
+
+    /// Region vectors of features that lie in no store: `[regions, features] -> [regions, dim]`, row-major.
+    pub fn project(&self, features: Vec<f32>) -> Vec<f32> {
+        if features.is_empty() {
+            return Vec::new();
+        }
+        let vectors = self.model.regions(features_tensor(features, self.features.dim, &self.device), None);
+        vectors.into_data().try_into_vec::<f32>().expect("vectors are f32")
     }
 
     /// A store of what the model's own encoder makes of another store's regions, for models that read vectors.

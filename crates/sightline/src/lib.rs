@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod commands;
 pub mod demo;
+pub mod index;
 pub mod interrupt;
 pub mod panels;
 pub mod report;

@@ -10,7 +10,6 @@ use sightline_train::caption::{Caption, Captioner};
 use sightline_train::checkpoint::Kind;
 use sightline_train::run::RunFolder;
 use sightline_vision::Photo;
-use sightline_vision::backbone::region_vectors;
 
 use crate::interrupt;
 use crate::panels::region_captions;
@@ -80,19 +79,26 @@ impl BeamArgs {
 
 /// The record of one photo.
 #[derive(Debug, Serialize)]
-struct Record {
-    image: String,
-    captions: Vec<Caption>,
+pub struct Record {
+    /// Its path.
+    pub image: String,
+    /// Sentences for the whole photo, likeliest first.
+    pub captions: Vec<Caption>,
+    /// Captions of its regions, where they were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    regions: Option<Vec<RegionRecord>>,
+    pub regions: Option<Vec<RegionRecord>>,
 }
 
+/// A region and its caption.
 #[derive(Debug, Serialize)]
-struct RegionRecord {
+pub struct RegionRecord {
+    /// Its box, in pixels of the upright picture.
     #[serde(rename = "box")]
-    region_box: BoxXyxy,
-    text: String,
-    log_probability: f32,
+    pub region_box: BoxXyxy,
+    /// The caption.
+    pub text: String,
+    /// Natural logarithm of its probability.
+    pub log_probability: f32,
 }
 
 /// Describes every photo; one that cannot be read is named and counted, and the others go on.
@@ -122,7 +128,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         if interrupt::flag().load(std::sync::atomic::Ordering::Relaxed) {
             anyhow::bail!("stopped");
         }
-        match describe(path, &extraction, &captioner, region_captioner.as_ref(), beam, args.most_regions) {
+        match open_and_describe(path, &extraction, &captioner, region_captioner.as_ref(), beam, args.most_regions) {
             Ok(record) => ui.result(&record, || text(&record))?,
             Err(error) => {
                 failed += 1;
@@ -142,7 +148,7 @@ fn expand(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(super::features::photos_of(path)?.into_iter().map(|(_, path)| path).collect())
 }
 
-fn describe(
+fn open_and_describe(
     path: &Path,
     extraction: &Extraction,
     captioner: &Captioner,
@@ -151,19 +157,26 @@ fn describe(
     most_regions: usize,
 ) -> anyhow::Result<Record> {
     let photo = Photo::open(path)?;
-    let key = path.to_string_lossy();
-    let mut boxes = vec![photo.whole()];
-    if region_captioner.is_some() {
-        let proposals = extraction.proposer.propose(&key, &photo, extraction.options.max_regions - 1)?;
-        boxes.extend(proposals.iter().map(|p| p.region));
-    }
-    let options = &extraction.options;
-    let photos = [photo];
+    describe(path.display().to_string(), photo, extraction, captioner, region_captioner, beam, most_regions)
+}
+
+/// Sentences for a photo, and with a `region_captioner` for at most `most_regions` of its regions. `image` names the
+/// photo in the record, and to proposers that look boxes up by name.
+pub fn describe(
+    image: String,
+    photo: Photo,
+    extraction: &Extraction,
+    captioner: &Captioner,
+    region_captioner: Option<&Captioner>,
+    beam: BeamSettings,
+    most_regions: usize,
+) -> anyhow::Result<Record> {
+    let boxes = match region_captioner {
+        Some(_) => extraction.boxes(&image, &photo)?,
+        None => vec![photo.whole()],
+    };
     let all_boxes = [boxes];
-    let vectors =
-        region_vectors(&*extraction.backbone, &photos, &all_boxes, options.mode, options.context)?.swap_remove(0);
-    // Models are trained on vectors that went through the store's f16.
-    let vectors: Vec<f32> = vectors.into_iter().map(|x| half::f16::from_f32(x).to_f32()).collect();
+    let vectors = extraction.features(&[photo], &all_boxes)?.swap_remove(0);
     let (whole, rest) = vectors.split_at(captioner.features.dim);
     let regions = region_captioner.map(|captioner| {
         region_captions(captioner, rest, &all_boxes[0][1..], beam, most_regions)
@@ -171,7 +184,7 @@ fn describe(
             .map(|c| RegionRecord { region_box: c.region_box, text: c.text, log_probability: c.log_probability })
             .collect()
     });
-    Ok(Record { image: path.display().to_string(), captions: captioner.captions(whole, beam).swap_remove(0), regions })
+    Ok(Record { image, captions: captioner.captions(whole, beam).swap_remove(0), regions })
 }
 
 fn text(record: &Record) -> String {
