@@ -3,14 +3,32 @@
 //! A photo is a set of region vectors, a sentence is a set of word vectors; their score is the sum over words of the
 //! best product with any region (paper, equation 8), and the region that won is the evidence for the word.
 //!
+//! [`scores`] and [`evidence`] compute all pairs of photos and sentences in memory. [`Index`] searches a
+//! [`Collection`], vectors in memory-mapped files, for one query: [`Exact`] looks at all of it, [`Pruned`] at the part
+//! that its centroids point to.
+//!
 //! Dimensions, everywhere by these names: `images sentences regions words dim`.
 
 mod best;
+mod collection;
+mod dots;
+mod error;
 mod exact;
+mod file;
+mod index;
 pub mod matrix;
+mod pruned;
+mod query;
 mod sets;
 mod simd;
+pub mod vectors;
 
 pub use best::{BestRegions, best_regions, chosen_gradients};
+pub use collection::{Collection, Place};
+pub use error::{Error, Result};
 pub use exact::{Evidence, Reduction, evidence, products, scores};
+pub use index::{Exact, Hit, Index};
+pub use pruned::{Pruned, PrunedSettings};
+pub use query::{Measure, Query};
 pub use sets::VectorSets;
+pub use vectors::Vectors;

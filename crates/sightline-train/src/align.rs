@@ -5,18 +5,18 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use sightline_data::store::{FeatureStore, PhotoFeatures, StoreSettings, StoreWriter};
-use sightline_data::{Dataset, Split, Vocabulary};
+use sightline_data::{BoxXyxy, Dataset, Split, Vocabulary};
 use sightline_model::SentenceBatch;
 use sightline_model::alignment::{
-    AlignmentModel, AlignmentSettings, BatchTruth, Noise, Objective, Pairing, RegionCounts, RegionEncoder, Score,
-    features_tensor,
+    AlignmentModel, AlignmentSettings, BatchTruth, GEOMETRY, Noise, Objective, Pairing, RegionBatch, RegionCounts,
+    RegionEncoder, Score, features_tensor,
 };
 use sightline_model::random::{self, Dropout};
 use sightline_model::weights;
 use sightline_search::{Reduction, VectorSets};
 
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
-use crate::corpus::{Corpus, Hand, region_batch, training_vocabulary};
+use crate::corpus::{self, Corpus, Hand, region_batch, training_vocabulary};
 use crate::evaluate;
 use crate::run::RunFolder;
 use crate::settings::AlignSettings;
@@ -204,6 +204,27 @@ impl Aligner {
     /// Region vectors of photos of a store, one set a photo.
     pub fn regions(&self, store: &FeatureStore, positions: &[usize]) -> VectorSets {
         encode_regions(&self.model, &self.settings, store, positions, &self.device)
+    }
+
+    /// Length of the vectors of regions and of words. Where photos have a vector of their own
+    /// ([`AlignmentSettings::whole`]), it stands behind [`AlignmentSettings::dim`] numbers of the region alone.
+    pub fn dim(&self) -> usize {
+        if self.settings.whole { 2 * self.settings.dim } else { self.settings.dim }
+    }
+
+    /// Region vectors of a photo that lies in no store: `[regions, features] -> [regions, dim]`, row-major, the whole
+    /// photo first. Boxes are in pixels of the photo, whose `size` is width and height.
+    pub fn regions_of(&self, features: Vec<f32>, boxes: &[BoxXyxy], size: [u32; 2]) -> Vec<f32> {
+        if boxes.is_empty() {
+            return Vec::new();
+        }
+        let places = || features_tensor(corpus::places(boxes.iter().copied(), size).collect(), GEOMETRY, &self.device);
+        let vectors = self.model.regions(RegionBatch {
+            features: features_tensor(features, self.features.dim, &self.device),
+            geometry: self.settings.geometry.then(places),
+            counts: RegionCounts::new(vec![boxes.len()]),
+        });
+        vectors.into_data().try_into_vec::<f32>().expect("vectors are f32")
     }
 
     /// A store of what the model's own encoder makes of another store's regions, for models that read vectors.

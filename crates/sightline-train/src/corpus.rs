@@ -2,7 +2,7 @@
 
 use rand::seq::SliceRandom;
 use sightline_data::store::FeatureStore;
-use sightline_data::{Dataset, Split, Vocabulary};
+use sightline_data::{BoxXyxy, Dataset, Split, Vocabulary};
 use sightline_model::Device;
 use sightline_model::alignment::{AlignmentSettings, GEOMETRY, RegionBatch, RegionCounts, features_tensor, geometry};
 use sightline_model::random;
@@ -151,6 +151,12 @@ pub(crate) fn training_vocabulary(dataset: &Dataset, min_count: u64) -> Result<V
 }
 
 /// The regions of photos of a store, end to end, as a model with these settings reads them.
+/// Where boxes lie in a photo of the given width and height: [`GEOMETRY`] numbers a box.
+pub(crate) fn places(boxes: impl Iterator<Item = BoxXyxy>, size: [u32; 2]) -> impl Iterator<Item = f32> {
+    let size = size.map(|pixels| pixels as f32);
+    boxes.flat_map(move |b| geometry(b.into(), size))
+}
+
 pub(crate) fn region_batch(
     store: &FeatureStore,
     positions: impl Iterator<Item = usize>,
@@ -165,8 +171,7 @@ pub(crate) fn region_batch(
         values.resize(start + photo.n_regions() * dim, 0.0);
         photo.write_vectors(&mut values[start..]);
         if settings.geometry {
-            let size = [photo.width as f32, photo.height as f32];
-            places.extend(photo.boxes().flat_map(|b| geometry([b.x1, b.y1, b.x2, b.y2], size)));
+            places.extend(self::places(photo.boxes(), [photo.width, photo.height]));
         }
         counts.push(photo.n_regions());
     }

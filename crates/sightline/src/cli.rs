@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{align, caption, dataset, eval, features, meteor_data, serve, train};
+use crate::commands::{align, caption, dataset, eval, features, index, meteor_data, search, serve, train};
 use crate::demo;
 use crate::ui::Ui;
 
@@ -32,6 +32,8 @@ enum Command {
     #[command(subcommand)]
     Eval(eval::Command),
     Caption(caption::Args),
+    Index(index::Args),
+    Search(search::Args),
     Serve(serve::Args),
     #[command(subcommand)]
     MeteorData(meteor_data::Command),
@@ -49,6 +51,8 @@ impl Cli {
             Command::Align(args) => align::run(&args, &ui),
             Command::Eval(command) => eval::run(command, &ui),
             Command::Caption(args) => caption::run(&args, &ui),
+            Command::Index(args) => index::run(&args, &ui),
+            Command::Search(args) => search::run(&args, &ui),
             Command::Serve(args) => serve::run(&args, &ui),
             Command::MeteorData(command) => meteor_data::run(&command, &ui),
         }

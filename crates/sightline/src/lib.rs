@@ -3,7 +3,9 @@
 pub mod cli;
 pub mod commands;
 pub mod demo;
+pub mod describe;
 pub mod download;
+pub mod index;
 pub mod interrupt;
 pub mod panels;
 pub mod report;

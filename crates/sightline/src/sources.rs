@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 
 #[cfg(any(feature = "cuda", feature = "vulkan"))]
 use anyhow::Context as _;
-use sightline_data::{StoreSettings, VectorMode};
+use sightline_data::{BoxXyxy, StoreSettings, VectorMode};
 use sightline_model::Device;
-use sightline_vision::backbone::{Backbone, Context, OnnxBackbone, OnnxOptions, Pixels, Vit, VitOptions};
+use sightline_vision::Photo;
+use sightline_vision::backbone::{
+    Backbone, Context, OnnxBackbone, OnnxOptions, Pixels, Vit, VitOptions, region_vectors,
+};
 use sightline_vision::extract::ExtractOptions;
 use sightline_vision::regions::{BoxesFile, NanoDet, RegionProposer, SelectiveSearch};
 
@@ -173,6 +176,22 @@ impl Extraction {
             differences.join("; ")
         );
         Ok(Self { backbone, proposer, options })
+    }
+
+    /// The boxes of a photo, the whole photo first, at most as many as the settings allow.
+    pub fn boxes(&self, key: &str, photo: &Photo) -> anyhow::Result<Vec<BoxXyxy>> {
+        let proposals = self.proposer.propose(key, photo, self.options.max_regions - 1)?;
+        Ok(std::iter::once(photo.whole()).chain(proposals.iter().map(|proposal| proposal.region)).collect())
+    }
+
+    /// The features of each photo's boxes as models were trained on them, `[photos][regions * dim]`.
+    pub fn features(&self, photos: &[Photo], boxes: &[Vec<BoxXyxy>]) -> anyhow::Result<Vec<Vec<f32>>> {
+        let mut features = region_vectors(&*self.backbone, photos, boxes, self.options.mode, self.options.context)?;
+        // Models are trained on vectors that went through the store's f16.
+        for value in features.iter_mut().flatten() {
+            *value = half::f16::from_f32(*value).to_f32();
+        }
+        Ok(features)
     }
 }
 

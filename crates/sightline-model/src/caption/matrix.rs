@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "gemm takes raw pointers; the slices' lengths are asserted against the sizes first")]
 
 use gemm::Parallelism;
+use rayon::prelude::*;
 
 /// A row-major matrix.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -67,6 +68,11 @@ pub(crate) fn multiply(a: Factor<'_>, b: Factor<'_>, out: &mut [f32], [m, k, n]:
     if out.is_empty() {
         return;
     }
+    if let (Factor::Plain(a), Factor::Transposed(b)) = (a, b)
+        && m <= FEW_ROWS
+    {
+        return multiply_few_rows(a, b, out, [m, k, n], adds);
+    }
     let (a_column, a_row) = a.strides(m, k);
     let (b_column, b_row) = b.strides(k, n);
     let parallelism = if m * k * n < PARALLEL_FROM { Parallelism::None } else { Parallelism::Rayon(0) };
@@ -95,6 +101,64 @@ pub(crate) fn multiply(a: Factor<'_>, b: Factor<'_>, out: &mut [f32], [m, k, n]:
             parallelism,
         );
     }
+}
+
+/// A left factor of so few rows is multiplied without repacking the right one, which would take longer than the product.
+const FEW_ROWS: usize = 16;
+/// Columns of the product that one thread computes at once.
+const COLUMN_BLOCK: usize = 512;
+
+/// As [`multiply`] for a plain `a` of few rows and a transposed `b`: every row of `b` is read once.
+fn multiply_few_rows(a: &[f32], b: &[f32], out: &mut [f32], [m, k, n]: [usize; 3], adds: bool) {
+    let mut columns = vec![0.0; n * m]; // column after column of the product
+    let blocks = columns.par_chunks_mut(COLUMN_BLOCK * m).zip(b.par_chunks(COLUMN_BLOCK * k));
+    let min_blocks = if m * k * n < PARALLEL_FROM { usize::MAX } else { 1 };
+    blocks.with_min_len(min_blocks).for_each(|(columns, b)| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for (column, b) in columns.chunks_exact_mut(m).zip(b.chunks_exact(k)) {
+                    let mut row = 0;
+                    while row + 4 <= m {
+                        column[row..row + 4].copy_from_slice(&dots::<4>(&a[row * k..], b));
+                        row += 4;
+                    }
+                    while row < m {
+                        column[row..=row].copy_from_slice(&dots::<1>(&a[row * k..], b));
+                        row += 1;
+                    }
+                }
+            },
+        );
+    });
+    for (row, out) in out.chunks_exact_mut(n).enumerate() {
+        for (out, column) in out.iter_mut().zip(columns.chunks_exact(m)) {
+            *out = if adds { *out + column[row] } else { column[row] };
+        }
+    }
+}
+
+/// Sums of products of `b` with the first `R` rows of `a`, rows as long as `b`.
+#[inline(always)]
+fn dots<const R: usize>(a: &[f32], b: &[f32]) -> [f32; R] {
+    let k = b.len();
+    let mut lanes = [[0.0f32; LANES]; R];
+    let whole = k / LANES * LANES;
+    let mut at = 0;
+    while at < whole {
+        let b = &b[at..at + LANES];
+        for row in 0..R {
+            let a = &a[row * k + at..row * k + at + LANES];
+            for lane in 0..LANES {
+                lanes[row][lane] += a[lane] * b[lane];
+            }
+        }
+        at += LANES;
+    }
+    std::array::from_fn(|row| {
+        let rest = a[row * k + whole..(row + 1) * k].iter().zip(&b[whole..]).map(|(x, y)| x * y).sum::<f32>();
+        lanes[row].iter().sum::<f32>() + rest
+    })
 }
 
 /// Runs a loop compiled for this processor's widest vectors. The closure and what it calls must be `#[inline(always)]`:
@@ -211,7 +275,7 @@ mod tests {
 
     #[test]
     fn products_agree_with_three_loops() {
-        for [m, k, n] in [[1, 1, 1], [3, 7, 5], [17, 33, 2], [64, 16, 65], [130, 70, 129]] {
+        for [m, k, n] in [[1, 1, 1], [3, 7, 5], [7, 40, 1100], [17, 33, 2], [64, 16, 65], [130, 70, 129]] {
             let a: Vec<f32> = (0..m * k).map(|i| (i % 13) as f32 - 6.0).collect();
             let b: Vec<f32> = (0..k * n).map(|i| (i % 7) as f32 - 3.0).collect();
             let turned = |x: &[f32], rows: usize, columns: usize| -> Vec<f32> {

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::matrix::{Factor, Matrix, add_scaled, dot, multiply, sigmoid, softmax, sum_of, tanh, vectorised};
 use crate::random::Dropout;
 use crate::weights::{Weight, Weights};
@@ -537,8 +539,11 @@ impl<'a> Tape<'a> {
         targets: &[u32],
         loss: &Loss<'_>,
     ) -> (Vec<f32>, f64) {
-        /// Rows whose logits are in memory at once: few enough for the processor's cache.
-        const CHUNK: usize = 128;
+        /// Rows whose logits are in memory at once: few enough for the processor's cache, enough for long products.
+        const CHUNK: usize = 512;
+        /// Rows that one thread takes at once.
+        const ROWS: usize = 32;
+        let starts = |first: usize| (0..CHUNK / ROWS).into_par_iter().map(move |block| first + block * ROWS);
         let (matrix, bias) = (self.weight(output.matrix), self.weight(output.bias));
         let (vocab, columns) = (bias.values.len(), self.value(hidden).columns);
         assert_eq!(self.value(hidden).rows, targets.len(), "one target a row");
@@ -561,27 +566,17 @@ impl<'a> Tape<'a> {
                 [rows, columns, vocab],
                 true,
             );
-            vectorised(
-                #[inline(always)]
-                || {
-                    for ((row, &target), i) in logits.chunks_exact_mut(vocab).zip(targets).zip(first..) {
-                        let target = target as usize;
-                        let (logit, logit_sum) =
-                            (row[target], if loss.smoothing > 0.0 { sum_of(row, |x| x) } else { 0.0 });
-                        let log_sum = softmax(row);
-                        log_likelihoods.push(logit - log_sum);
-                        if trains {
-                            let weight = loss.weights.map_or(1.0, |weights| weights[i]);
-                            let uniform = loss.smoothing / vocab as f32;
-                            let expected = (1.0 - loss.smoothing) * logit + uniform * logit_sum;
-                            sum += f64::from(weight) * f64::from(log_sum - expected);
-                            row.iter_mut().for_each(|x| *x = weight * (*x - uniform));
-                            row[target] -= weight * (1.0 - loss.smoothing);
-                            add_scaled(&mut dbias, 1.0, row);
-                        }
-                    }
-                },
-            );
+            // Blocks of rows on all threads, their parts added in order, so that the sum never depends on the threads.
+            let blocks = logits.par_chunks_mut(ROWS * vocab).zip(targets.par_chunks(ROWS)).zip(starts(first));
+            let blocks: Vec<OutputRows> =
+                blocks.map(|((logits, targets), first)| output_rows(logits, targets, first, trains, loss)).collect();
+            for block in blocks {
+                log_likelihoods.extend(block.log_likelihoods);
+                sum += block.sum;
+                if trains {
+                    add_scaled(&mut dbias, 1.0, &block.dbias);
+                }
+            }
             if trains {
                 let dy = Factor::Plain(&logits);
                 multiply(dy, Factor::Plain(w), &mut dh[range.clone()], [rows, vocab, columns], false);
@@ -617,6 +612,45 @@ pub struct Loss<'a> {
     pub weights: Option<&'a [f32]>,
     /// Probability that is taken from the right token and spread over the vocabulary.
     pub smoothing: f32,
+}
+
+/// What the output layer makes of some rows.
+struct OutputRows {
+    log_likelihoods: Vec<f32>,
+    sum: f64,
+    dbias: Vec<f32>,
+}
+
+/// Logits `[targets, vocab]` to log likelihoods; in training the logits become their own gradients. `first` is the
+/// number of the first row among the factors of `loss`.
+fn output_rows(logits: &mut [f32], targets: &[u32], first: usize, trains: bool, loss: &Loss<'_>) -> OutputRows {
+    let vocab = logits.len() / targets.len();
+    let dbias = vec![0.0; if trains { vocab } else { 0 }];
+    let mut rows = OutputRows { log_likelihoods: Vec::with_capacity(targets.len()), sum: 0.0, dbias };
+    let uniform = loss.smoothing / vocab as f32;
+    vectorised(
+        #[inline(always)]
+        || {
+            for (i, (row, &target)) in logits.chunks_exact_mut(vocab).zip(targets).enumerate() {
+                let target = target as usize;
+                let logit = row[target];
+                let logit_sum = if loss.smoothing > 0.0 { sum_of(row, |x| x) } else { 0.0 };
+                let log_sum = softmax(row);
+                rows.log_likelihoods.push(logit - log_sum);
+                if trains {
+                    let weight = loss.weights.map_or(1.0, |weights| weights[first + i]);
+                    let expected = (1.0 - loss.smoothing) * logit + uniform * logit_sum;
+                    rows.sum += f64::from(weight) * f64::from(log_sum - expected);
+                    row[target] -= 1.0 - loss.smoothing;
+                    for (x, dbias) in row.iter_mut().zip(&mut rows.dbias) {
+                        *x = weight * (*x - uniform);
+                        *dbias += *x;
+                    }
+                }
+            }
+        },
+    );
+    rows
 }
 
 fn weight<'a>(weights: &'a Weights, name: &str) -> &'a Weight {

@@ -1,8 +1,12 @@
 //! The same rules over weights in plain memory, each weight in one loop.
 
+use rayon::prelude::*;
 use sightline_model::weights::{Weight, Weights};
 
 use super::{OptimizerKind, OptimizerSettings};
+
+/// Elements that one thread takes at once.
+const CHUNK: usize = 1 << 16;
 
 /// What an optimiser of plain weights remembers.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -27,7 +31,12 @@ impl PlainOptimizer {
             let weight = weights.get_mut(name).unwrap_or_else(|| panic!("a gradient of {name}, which is no weight"));
             let first = moment(&mut self.first, name, gradient);
             let second = moment(&mut self.second, name, gradient);
-            update(weight, &gradient.values, first, second, settings, rate, step);
+            let decays = weight.shape.len() > 1;
+            let parts = weight.values.par_chunks_mut(CHUNK).zip(gradient.values.par_chunks(CHUNK));
+            let moments = first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK));
+            parts.zip(moments).for_each(|((weight, gradient), (first, second))| {
+                update(weight, gradient, first, second, decays, settings, rate, step);
+            });
         }
     }
 
@@ -62,19 +71,21 @@ fn moment<'a>(moments: &'a mut Weights, name: &str, like: &Weight) -> &'a mut [f
     &mut moments.get_mut(name).expect("just put there").values
 }
 
+#[expect(clippy::too_many_arguments, reason = "four slices of one length, and the rule")]
 fn update(
-    weight: &mut Weight,
+    weight: &mut [f32],
     gradient: &[f32],
     first: &mut [f32],
     second: &mut [f32],
+    decays: bool,
     settings: &OptimizerSettings,
     rate: f64,
     step: u64,
 ) {
-    let decay = if weight.shape.len() > 1 { settings.weight_decay as f32 } else { 0.0 };
+    let decay = if decays { settings.weight_decay as f32 } else { 0.0 };
     let clip = if settings.clip > 0.0 { settings.clip as f32 } else { f32::INFINITY };
     let (momentum, keep, epsilon) = (settings.momentum as f32, settings.decay as f32, settings.epsilon as f32);
-    let elements = weight.values.iter_mut().zip(gradient).zip(first.iter_mut().zip(second.iter_mut()));
+    let elements = weight.iter_mut().zip(gradient).zip(first.iter_mut().zip(second.iter_mut()));
     match settings.kind {
         OptimizerKind::Sgd => {
             let rate = rate as f32;

@@ -6,19 +6,18 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use clap::Args as ClapArgs;
-use sightline_data::BoxXyxy;
 use sightline_model::caption::{BeamSettings, SampleSettings};
 use sightline_train::caption::{Captioner, Decoding};
 use sightline_train::checkpoint::Kind;
 use sightline_train::run::RunFolder;
 use sightline_vision::Photo;
-use sightline_vision::backbone::region_vectors;
 
+use crate::describe::Describer;
 use crate::interrupt;
-use crate::panels::{MostRegions, region_captions};
+use crate::panels::MostRegions;
 use crate::sources::{DeviceKind, Extraction};
 use crate::ui::{Ui, Usage, count};
-use output::{Described, Outputs};
+use output::Outputs;
 
 /// Describe photos in new sentences
 #[derive(Debug, ClapArgs)]
@@ -174,23 +173,19 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let decoding = args.decoding(beam)?;
     let photos = args.photos.iter().map(|path| expand(path)).collect::<anyhow::Result<Vec<_>>>()?.concat();
     let device = args.device.open()?;
-    let captioner = Captioner::new(RunFolder::model(&args.model, &[Kind::Caption])?)?;
-    let region_captioner = match &args.region_model {
+    let photos_model = Captioner::new(RunFolder::model(&args.model, &[Kind::Caption])?)?;
+    let regions_model = match &args.region_model {
         Some(run) if args.regions => Some(Captioner::new(RunFolder::model(run, &[Kind::RegionCaption])?)?),
         _ => None,
     };
-    if let Some(regions) = &region_captioner {
-        let differences = regions.features.differences(&captioner.features);
-        anyhow::ensure!(
-            differences.is_empty(),
-            "the two models read different vectors: {}; train both on the same feature store",
-            differences.join("; ")
-        );
-    }
-    let extraction =
-        Extraction::like(&captioner.features, args.backbone.as_deref(), args.proposals.as_deref(), &device, ui)?;
-    let needs_regions = captioner.looks_at_regions() || region_captioner.is_some();
-    let most = MostRegions { captions: args.most_regions, box_iou: args.region_iou, ..MostRegions::default() };
+    let features = photos_model.features.clone();
+    let describer = Describer::new(photos_model, regions_model, beam)?;
+    let extraction = Extraction::like(&features, args.backbone.as_deref(), args.proposals.as_deref(), &device, ui)?;
+    let most = args.regions.then(|| MostRegions {
+        captions: args.most_regions,
+        box_iou: args.region_iou,
+        ..MostRegions::default()
+    });
 
     let mut outputs = Outputs::open(args.texts.as_deref(), args.csv.as_deref(), args.html.as_deref())?;
     let (done, left): (Vec<_>, Vec<_>) = photos.iter().partition(|(key, path)| outputs.has(key, path));
@@ -202,27 +197,27 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         if interrupt::flag().load(Ordering::Relaxed) {
             anyhow::bail!("stopped; the same command goes on where it has --texts or --csv");
         }
+        let mut names = Vec::new();
         let mut seen = Vec::new();
         for (key, path) in batch {
-            match see(path, &extraction, needs_regions) {
-                Ok(own) => seen.push((key, path, own)),
+            let photo = Photo::open(path).map_err(anyhow::Error::from);
+            match photo.and_then(|photo| describer.see(&path.to_string_lossy(), photo, &extraction, args.regions)) {
+                Ok(own) => {
+                    if args.regions && own.boxes.len() < 2 {
+                        ui.say(format_args!("{}: no region was found in it", path.display()));
+                    }
+                    names.push((key, path.display().to_string()));
+                    seen.push(own);
+                }
                 Err(error) => {
                     failed += 1;
                     ui.say(format_args!("skipped {error:#}"));
                 }
             }
         }
-        let pictures = captioner.pictures(seen.iter().map(|(_, _, own)| (own.vectors.as_slice(), 0)));
-        for ((key, path, own), captions) in seen.iter().zip(captioner.captions(&pictures, decoding)) {
-            let regions = region_captioner.as_ref().map(|captioner| {
-                if own.boxes.len() < 2 {
-                    ui.say(format_args!("{}: no region was found in it", path.display()));
-                }
-                region_captions(captioner, &own.vectors, &own.boxes, beam, most)
-            });
-            let boxes =
-                if captions.iter().any(|c| !c.word_regions.is_empty()) { own.boxes.clone() } else { Vec::new() };
-            let described = Described { image: path.display().to_string(), captions, boxes, regions };
+        let images = names.iter().map(|(_, image)| image.clone());
+        let described = describer.describe(images, &seen, decoding, most);
+        for (((key, _), own), described) in names.iter().zip(&seen).zip(described) {
             outputs.add(key, &described, &own.photo)?;
             ui.result(&described, || described.text())?;
         }
@@ -239,31 +234,4 @@ fn expand(path: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
     }
     let name = path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
     Ok(vec![(name.into_owned(), path.to_owned())])
-}
-
-/// A photo as the models see it.
-struct Seen {
-    photo: Photo,
-    /// The whole photo's first.
-    boxes: Vec<BoxXyxy>,
-    /// `[boxes, dim]`.
-    vectors: Vec<f32>,
-}
-
-fn see(path: &Path, extraction: &Extraction, needs_regions: bool) -> anyhow::Result<Seen> {
-    let photo = Photo::open(path)?;
-    let mut boxes = vec![photo.whole()];
-    if needs_regions {
-        let key = path.to_string_lossy();
-        let proposals = extraction.proposer.propose(&key, &photo, extraction.options.max_regions - 1)?;
-        boxes.extend(proposals.iter().map(|p| p.region));
-    }
-    let options = &extraction.options;
-    let (photos, all_boxes) = ([photo], [boxes]);
-    let vectors =
-        region_vectors(&*extraction.backbone, &photos, &all_boxes, options.mode, options.context)?.swap_remove(0);
-    // Models are trained on vectors that went through the store's f16.
-    let vectors = vectors.into_iter().map(|x| half::f16::from_f32(x).to_f32()).collect();
-    let ([photo], [boxes]) = (photos, all_boxes);
-    Ok(Seen { photo, boxes, vectors })
 }

@@ -11,6 +11,8 @@ mod eval_grounding;
 pub mod eval_regions;
 mod eval_words;
 pub mod features;
+pub mod index;
 pub mod meteor_data;
+pub mod search;
 pub mod serve;
 pub mod train;

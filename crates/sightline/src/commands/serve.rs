@@ -1,29 +1,111 @@
-//! `serve`: a report as a page on this machine.
+//! `serve`: an index with its page and API, or a report as a page.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args as ClapArgs;
+use sightline_train::caption::Captioner;
+use sightline_train::checkpoint::Kind;
+use sightline_train::run::RunFolder;
 
+use super::caption::BeamArgs;
+use crate::describe::Describer;
+use crate::index::search::{Searcher, open_models};
 use crate::report;
+use crate::server::index::{self, App};
 use crate::server::{self, Page};
-use crate::ui::Ui;
+use crate::sources::DeviceKind;
+use crate::ui::{Ui, count};
 
-/// Serve a report on this machine
+/// Serve an index's page and API, or a report, on this machine
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
-  sightline eval retrieval --model runs/align --dataset d.json --features f.features --html report.html
+  sightline serve --index pictures.index
+  sightline serve --index pictures.index --caption-model runs/caption --region-model runs/regions
+  sightline serve --index pictures.index --host 0.0.0.0 --token \"$TOKEN\"
   sightline serve --report report.json")]
 pub struct Args {
+    /// An index of `sightline index`
+    #[arg(long, required_unless_present = "report", conflicts_with = "report")]
+    index: Option<PathBuf>,
     /// A report's record, the .json that is written beside the .html
     #[arg(long)]
-    report: PathBuf,
-    /// Port on 127.0.0.1; 0 takes a free one
+    report: Option<PathBuf>,
+    /// Port; 0 takes a free one
     #[arg(long, default_value_t = server::DEFAULT_PORT)]
     port: u16,
+    /// Address to listen on; one that other machines reach needs --token
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), conflicts_with = "report")]
+    host: IpAddr,
+    /// What every request must bring
+    #[arg(long, env = "SIGHTLINE_TOKEN", hide_env_values = true, conflicts_with = "report", value_parser = token)]
+    token: Option<String>,
+    /// A run of `train caption`, to describe photos
+    #[arg(long, value_name = "RUN", requires = "index")]
+    caption_model: Option<PathBuf>,
+    /// A run of `train caption --phrases`, to describe regions
+    #[arg(long, value_name = "RUN", requires = "caption_model")]
+    region_model: Option<PathBuf>,
+    #[command(flatten)]
+    beam: BeamArgs,
+    /// The index's model, if it has moved
+    #[arg(long, value_name = "RUN")]
+    model: Option<PathBuf>,
+    /// Where the backbone's file lies now, if it has moved
+    #[arg(long, value_name = "FILE")]
+    backbone: Option<String>,
+    /// Where the regions come from (as `features --regions`), if the file has moved
+    #[arg(long, value_name = "REGIONS")]
+    proposals: Option<String>,
+    /// Where the numbers are computed
+    #[arg(long, default_value = "cpu")]
+    device: DeviceKind,
+}
+
+/// A token that fits a header and a cookie.
+fn token(text: &str) -> Result<String, String> {
+    let fits = text.len() >= 8 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte));
+    if fits { Ok(text.to_owned()) } else { Err("expected 8 or more letters, digits, - _ . ~".to_owned()) }
 }
 
 /// Serves until Ctrl-C.
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
-    let page = Page::new(&report::read_json(&args.report)?)?;
-    server::serve(page, args.port, |address| ui.say(format_args!("open http://{address} (Ctrl-C ends it)")))
+    if let Some(report) = &args.report {
+        let page = Page::new(&report::read_json(report)?)?;
+        return server::serve(page, args.port, |address| {
+            ui.say(format_args!("open http://{address} (Ctrl-C ends it)"));
+        });
+    }
+    let Some(index) = &args.index else { unreachable!("one of the two is required") };
+    let device = args.device.open()?;
+    let (backbone, proposals) = (args.backbone.as_deref(), args.proposals.as_deref());
+    let models = open_models(index, args.model.as_deref(), backbone, proposals, true, &device, ui)?;
+    if let Err(reason) = models.extraction() {
+        ui.say(format_args!("{reason}; search by words works"));
+    }
+    let searcher = Searcher::open(index, Arc::new(models))?;
+    let open = |run: &Option<PathBuf>, kind: Kind| -> anyhow::Result<Option<Captioner>> {
+        let Some(run) = run else { return Ok(None) };
+        let captioner = Captioner::new(RunFolder::model(run, &[kind])?)?;
+        let differences = captioner.features.differences(&searcher.settings().features);
+        anyhow::ensure!(
+            differences.is_empty(),
+            "{} reads other vectors than the index: {}",
+            run.display(),
+            differences.join("; ")
+        );
+        Ok(Some(captioner))
+    };
+    let regions = open(&args.region_model, Kind::RegionCaption)?;
+    let describer = match open(&args.caption_model, Kind::Caption)? {
+        Some(photos) => Some(Describer::new(photos, regions, args.beam.settings()?)?),
+        None => None,
+    };
+    let photos = count(searcher.len(), "photo");
+    let app = App::new(searcher, describer, args.token.clone());
+    index::serve(app, args.host, args.port, |address| {
+        let token = if args.token.is_some() { "/?token=…" } else { "" };
+        ui.say(format_args!("{photos}; open http://{address}{token} (Ctrl-C ends it)"));
+    })
 }

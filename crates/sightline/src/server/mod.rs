@@ -1,7 +1,11 @@
-//! The report over HTTP, for this machine only: the page, its record as JSON, and whether the server is well.
+//! What Sightline says over HTTP: a report, or an index with its page and API ([`index`]).
 //!
-//! Bound to the loopback address. Requests must name this machine as their host, so that no page from elsewhere reads
-//! the answers by pointing a name of its own here (DNS rebinding).
+//! Bound to the loopback address unless told otherwise. Requests must name this machine as their host, so that no page
+//! from elsewhere reads the answers by pointing a name of its own here (DNS rebinding).
+
+pub mod index;
+mod metrics;
+mod upload;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -51,44 +55,52 @@ pub fn app(page: Page) -> Router {
             refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered")
         })
         .layer(middleware::from_fn(this_machine_only))
-        .layer(middleware::map_response(with_security_headers))
+        .layer(middleware::map_response(|response| async {
+            with_security_headers(response, &report::CONTENT_SECURITY_POLICY)
+        }))
         .with_state(page)
 }
 
 /// Serves until Ctrl-C. `on_ready` is told the address, for the line that the user reads; port 0 takes a free one.
 pub fn serve(page: Page, port: u16, on_ready: impl FnOnce(SocketAddr)) -> anyhow::Result<()> {
+    run(app(page), (Ipv4Addr::LOCALHOST, port).into(), on_ready)
+}
+
+/// Serves any routes until Ctrl-C.
+fn run(routes: Router, address: SocketAddr, on_ready: impl FnOnce(SocketAddr)) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start the server")?;
     runtime.block_on(async {
-        let listener = listen(port).await?;
+        let listener = listen(address).await?;
         on_ready(listener.local_addr().context("cannot tell the server's address")?);
-        serve_until(page, listener, ctrl_c()).await
+        serve_until(routes, listener, ctrl_c()).await
     })
 }
 
-async fn listen(port: u16) -> anyhow::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| match error.kind() {
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let port = address.port();
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             anyhow::anyhow!("port {port} is in use by another program; stop that one or choose another with --port")
         }
         std::io::ErrorKind::PermissionDenied => {
             anyhow::anyhow!("port {port} needs more rights than this user has; choose one above 1023 with --port")
         }
-        _ => anyhow::Error::new(error).context(format!("cannot listen on 127.0.0.1:{port}")),
+        _ => anyhow::Error::new(error).context(format!("cannot listen on {address}")),
     })
 }
 
 /// Stops taking requests when `stop` ends, and gives those under way [`LAST_ANSWERS`].
 async fn serve_until(
-    page: Page,
+    routes: Router,
     listener: TcpListener,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let (stopping, mut stopped) = tokio::sync::watch::channel(false);
-    let graceful = axum::serve(listener, app(page)).with_graceful_shutdown(async move {
+    let graceful = axum::serve(listener, routes).with_graceful_shutdown(async move {
         stop.await;
         // Fails only when nobody waits any more.
         let _ = stopping.send(true);
@@ -137,7 +149,7 @@ fn is_this_machine(host: &str) -> bool {
     })
 }
 
-async fn with_security_headers(mut response: Response) -> Response {
+fn with_security_headers(mut response: Response, policy: &str) -> Response {
     let fixed = [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
@@ -147,10 +159,10 @@ async fn with_security_headers(mut response: Response) -> Response {
     ];
     let headers = response.headers_mut();
     for (name, value) in fixed {
-        headers.insert(name, header::HeaderValue::from_static(value));
+        headers.entry(name).or_insert(header::HeaderValue::from_static(value));
     }
     // Frames cannot be forbidden in the page itself, only here.
-    let policy = format!("{}; frame-ancestors 'none'", *report::CONTENT_SECURITY_POLICY);
+    let policy = format!("{policy}; frame-ancestors 'none'");
     let policy = policy.parse().expect("hashes and keywords make a header");
     headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     response
@@ -242,9 +254,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_in_use_is_one_clear_line() {
-        let taken = listen(0).await.unwrap();
+        let taken = listen((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
         let port = taken.local_addr().unwrap().port();
-        let error = format!("{:#}", listen(port).await.unwrap_err());
+        let error = format!("{:#}", listen((Ipv4Addr::LOCALHOST, port).into()).await.unwrap_err());
         assert_eq!(
             error,
             format!("port {port} is in use by another program; stop that one or choose another with --port")
@@ -255,12 +267,12 @@ mod tests {
     async fn it_stops_when_asked_even_with_a_client_that_lingers() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-        let listener = listen(0).await.unwrap();
+        let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
         assert!(address.ip().is_loopback());
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let page = Page::new(&example()).unwrap();
-        let server = tokio::spawn(serve_until(page, listener, async {
+        let server = tokio::spawn(serve_until(app(page), listener, async {
             let _ = stopped.await;
         }));
         let mut client = tokio::net::TcpStream::connect(address).await.unwrap();

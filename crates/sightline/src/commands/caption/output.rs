@@ -6,44 +6,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use serde::Serialize;
-use sightline_data::BoxXyxy;
-use sightline_train::caption::Caption;
 use sightline_vision::Photo;
 
+use crate::describe::Described;
 use crate::panels;
-use crate::report::{self, PhotoPanel, RegionCaption, Report};
+use crate::report::{self, PhotoPanel, Report};
 use crate::ui::{Ui, count};
-
-/// The record of one photo.
-#[derive(Debug, Serialize)]
-pub(super) struct Described {
-    /// As it was named.
-    pub(super) image: String,
-    /// Best first.
-    pub(super) captions: Vec<Caption>,
-    /// What the captions' `word_regions` number; empty where they have none.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) boxes: Vec<BoxXyxy>,
-    /// Best first.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) regions: Option<Vec<RegionCaption>>,
-}
-
-impl Described {
-    /// For a terminal.
-    pub(super) fn text(&self) -> String {
-        let mut text = format!("{}\n", self.image);
-        for caption in &self.captions {
-            text.push_str(&format!("  {} ({:.2})\n", caption.text, caption.log_probability));
-        }
-        for region in self.regions.iter().flatten() {
-            let [x1, y1, x2, y2] = <[f32; 4]>::from(region.region_box).map(|x| x.round() as i64);
-            text.push_str(&format!("    [{x1}, {y1}, {x2}, {y2}] {} ({:.2})\n", region.text, region.log_probability));
-        }
-        text
-    }
-}
 
 /// The first line of a CSV file.
 const HEADER: [&str; 4] = ["image", "rank", "caption", "log_probability"];
@@ -176,6 +144,8 @@ fn text_path(folder: &Path, key: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use sightline_train::caption::Caption;
+
     use super::*;
 
     fn described(image: &str, text: &str) -> Described {

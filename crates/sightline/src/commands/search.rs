@@ -1,0 +1,185 @@
+//! `search`: photos of an index by words, by a photo, by a box of a photo; every hit with its reasons.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args as ClapArgs;
+use sightline_data::BoxXyxy;
+use sightline_vision::Photo;
+
+use crate::index::date;
+use crate::index::search::{Answer, Filters, Like, Question, Request, Searcher, open_models};
+use crate::sources::DeviceKind;
+use crate::ui::{Ui, Usage, count, table};
+
+/// Find photos by words, and see which word matched which region
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  sightline search \"a dog catching a ball\" --index pictures.index
+  sightline search \"beach\" --not people --from 2023 --until 2024-06 --index pictures.index
+  sightline search --photo sunset.jpg --index pictures.index
+  sightline search --photo street.jpg --box 40,60,200,220 --index pictures.index
+  sightline search \"two children\" --index pictures.index -0 | xargs -0 feh")]
+pub struct Args {
+    /// What the photos show, in words
+    words: Vec<String>,
+    /// An index of `sightline index`
+    #[arg(long)]
+    index: PathBuf,
+    /// Find photos like this one
+    #[arg(long, value_name = "FILE")]
+    photo: Option<PathBuf>,
+    /// Only this part of --photo counts: left, top, right, bottom in pixels
+    #[arg(long, value_name = "X1,Y1,X2,Y2", requires = "photo", value_parser = parse_box)]
+    r#box: Option<BoxXyxy>,
+    /// What the photos should not show; may be given several times
+    #[arg(long, value_name = "WORDS")]
+    not: Vec<String>,
+    /// Only photos below this folder of the index
+    #[arg(long, default_value = "", hide_default_value = true)]
+    folder: String,
+    /// Only photos taken on this day or later: 2023, 2023-06 or 2023-06-15
+    #[arg(long, value_name = "DATE")]
+    from: Option<String>,
+    /// Only photos taken on this day or earlier
+    #[arg(long, value_name = "DATE")]
+    until: Option<String>,
+    /// Only photos at least this large, in pixels
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = parse_size)]
+    min_size: Option<(u32, u32)>,
+    /// Only photos at most this large, in pixels
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = parse_size)]
+    max_size: Option<(u32, u32)>,
+    /// Most photos
+    #[arg(short, long, default_value_t = 10)]
+    n: usize,
+    /// Show every photo, even those that look the same
+    #[arg(long)]
+    all: bool,
+    /// Print paths alone, each followed by a zero byte
+    #[arg(short = '0', long = "print0", conflicts_with = "json")]
+    print0: bool,
+    /// The index's model, if it has moved
+    #[arg(long, value_name = "RUN")]
+    model: Option<PathBuf>,
+    /// Where the backbone's file lies now, if it has moved
+    #[arg(long, value_name = "FILE")]
+    backbone: Option<String>,
+    /// Where the regions come from (as `features --regions`), if the file has moved
+    #[arg(long, value_name = "REGIONS")]
+    proposals: Option<String>,
+    /// Where the numbers are computed
+    #[arg(long, default_value = "cpu")]
+    device: DeviceKind,
+}
+
+/// Asks and prints.
+pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    let filters = filters(&args.folder, args.from.as_deref(), args.until.as_deref(), args.min_size, args.max_size)?;
+    let like = args.photo.as_deref().map(Photo::open).transpose()?.map(Like::Picture);
+    let reads_photos = like.is_some();
+    let device = args.device.open()?;
+    let (backbone, proposals) = (args.backbone.as_deref(), args.proposals.as_deref());
+    let models = open_models(&args.index, args.model.as_deref(), backbone, proposals, reads_photos, &device, ui)?;
+    let searcher = Searcher::open(&args.index, Arc::new(models))?;
+    let request = Request {
+        text: args.words.join(" "),
+        not: args.not.join(" "),
+        like,
+        region: args.r#box,
+        filters,
+        n: args.n,
+        fold: !args.all,
+    };
+    let answer = searcher.answer(request).map_err(|error| match error.downcast_ref::<Question>() {
+        Some(Question::Empty | Question::TooLong(_) | Question::EmptyBox(..)) => Usage(error.to_string()).into(),
+        _ => error,
+    })?;
+    if !answer.unknown.is_empty() {
+        ui.say(format_args!("the model does not know, and left out: {}", answer.unknown.join(", ")));
+    }
+    if !answer.answered {
+        ui.say(if answer.hits.is_empty() {
+            format!("none of {}", count(answer.searched, "photo"))
+        } else {
+            "nothing here matches well; the nearest photos are".to_owned()
+        });
+    }
+    if args.print0 {
+        let mut out = std::io::stdout().lock();
+        for hit in &answer.hits {
+            out.write_all(&crate::index::walk::to_bytes(&searcher.file(hit.id)?))?;
+            out.write_all(b"\0")?;
+        }
+        return Ok(out.flush()?);
+    }
+    ui.result(&answer, || text(&answer))
+}
+
+/// Filters from words; an error of usage where a date is none.
+pub fn filters(
+    folder: &str,
+    from: Option<&str>,
+    until: Option<&str>,
+    least: Option<(u32, u32)>,
+    most: Option<(u32, u32)>,
+) -> anyhow::Result<Filters> {
+    let date = |text: &str| {
+        date::parse(text).ok_or_else(|| Usage(format!("date {text}: expected 2023, 2023-06 or 2023-06-15")))
+    };
+    Ok(Filters {
+        folder: folder.to_owned(),
+        from: from.map(date).transpose()?.map(|(first, _)| first),
+        until: until.map(date).transpose()?.map(|(_, next)| next),
+        least,
+        most,
+    })
+}
+
+/// Four numbers with commas between.
+pub fn parse_box(text: &str) -> Result<BoxXyxy, String> {
+    let numbers: Vec<f32> = text.split(',').filter_map(|part| part.trim().parse().ok()).collect();
+    match numbers[..] {
+        [x1, y1, x2, y2] if numbers.iter().all(|x| x.is_finite()) && text.split(',').count() == 4 => {
+            Ok(BoxXyxy { x1, y1, x2, y2 })
+        }
+        _ => Err("expected left, top, right and bottom in pixels, 40,60,200,220 say".to_owned()),
+    }
+}
+
+/// `800x600`.
+pub fn parse_size(text: &str) -> Result<(u32, u32), String> {
+    let (width, height) = text.split_once('x').unwrap_or(("", ""));
+    match (width.parse(), height.parse()) {
+        (Ok(width), Ok(height)) => Ok((width, height)),
+        _ => Err("expected width and height in pixels, 800x600 say".to_owned()),
+    }
+}
+
+fn text(answer: &Answer) -> String {
+    let mut rows = vec![["photo", "score", "word → region (score)"].map(str::to_owned).to_vec()];
+    for hit in &answer.hits {
+        let words: Vec<String> = (hit.words.iter().filter(|word| word.matched))
+            .map(|word| {
+                let [x1, y1, x2, y2] = word.region_box.map(|x| x.round() as i64);
+                format!("{} → [{x1} {y1} {x2} {y2}] ({:.2})", word.word, word.score)
+            })
+            .collect();
+        rows.push(vec![hit.image.clone(), format!("{:.2}", hit.score), words.join(", ")]);
+        for duplicate in &hit.duplicates {
+            rows.push(vec![format!("  like it: {duplicate}")]);
+        }
+    }
+    let mut text = String::new();
+    // The reasons are as long as they are: only the first two columns are aligned.
+    let heads = table(&rows.iter().map(|row| row[..row.len().min(2)].to_vec()).collect::<Vec<_>>());
+    for (head, row) in heads.lines().zip(&rows) {
+        text.push_str(head);
+        if let Some(words) = row.get(2).filter(|words| !words.is_empty()) {
+            text.push_str(&format!("  {words}"));
+        }
+        text.push('\n');
+    }
+    text
+}

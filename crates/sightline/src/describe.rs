@@ -1,0 +1,119 @@
+//! Photos in new sentences: what the command and the server share.
+
+use serde::Serialize;
+use sightline_data::BoxXyxy;
+use sightline_model::caption::BeamSettings;
+use sightline_train::caption::{Caption, Captioner, Decoding};
+use sightline_vision::Photo;
+
+use crate::panels::{MostRegions, region_captions};
+use crate::report::RegionCaption;
+use crate::sources::Extraction;
+
+/// The record of one photo.
+#[derive(Debug, Serialize)]
+pub struct Described {
+    /// As it was named.
+    pub image: String,
+    /// Best first.
+    pub captions: Vec<Caption>,
+    /// What the captions' `word_regions` number; empty where they have none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub boxes: Vec<BoxXyxy>,
+    /// Best first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub regions: Option<Vec<RegionCaption>>,
+}
+
+impl Described {
+    /// For a terminal.
+    pub fn text(&self) -> String {
+        let mut text = format!("{}\n", self.image);
+        for caption in &self.captions {
+            text.push_str(&format!("  {} ({:.2})\n", caption.text, caption.log_probability));
+        }
+        for region in self.regions.iter().flatten() {
+            let [x1, y1, x2, y2] = <[f32; 4]>::from(region.region_box).map(|x| x.round() as i64);
+            text.push_str(&format!("    [{x1}, {y1}, {x2}, {y2}] {} ({:.2})\n", region.text, region.log_probability));
+        }
+        text
+    }
+}
+
+/// A photo as the models see it.
+pub struct Seen {
+    /// Its pixels.
+    pub photo: Photo,
+    /// The whole photo's first.
+    pub boxes: Vec<BoxXyxy>,
+    /// `[boxes, features]`.
+    pub vectors: Vec<f32>,
+}
+
+/// The models that describe.
+pub struct Describer {
+    /// Whole photos.
+    photos: Captioner,
+    /// Their regions, where those are wanted.
+    regions: Option<Captioner>,
+    /// How captions are searched for.
+    beam: BeamSettings,
+}
+
+impl Describer {
+    /// From opened models.
+    ///
+    /// # Errors
+    /// The two read different vectors.
+    pub fn new(photos: Captioner, regions: Option<Captioner>, beam: BeamSettings) -> anyhow::Result<Self> {
+        let differences = regions.as_ref().map_or_else(Vec::new, |r| r.features.differences(&photos.features));
+        anyhow::ensure!(
+            differences.is_empty(),
+            "the two models read different vectors: {}; train both on the same feature store",
+            differences.join("; ")
+        );
+        Ok(Self { photos, regions, beam })
+    }
+
+    /// Whether regions can be described.
+    pub fn has_regions(&self) -> bool {
+        self.regions.is_some()
+    }
+
+    /// How captions are searched for, unless somebody asks for another way.
+    pub fn beam(&self) -> BeamSettings {
+        self.beam
+    }
+
+    /// A photo's vectors, of its regions too where a model or `with_regions` needs them. `key` names the photo to
+    /// proposers that look boxes up by name.
+    pub fn see(&self, key: &str, photo: Photo, extraction: &Extraction, with_regions: bool) -> anyhow::Result<Seen> {
+        let needs_regions = self.photos.looks_at_regions() || (with_regions && self.regions.is_some());
+        let boxes = if needs_regions { extraction.boxes(key, &photo)? } else { vec![photo.whole()] };
+        let (photos, all_boxes) = ([photo], [boxes]);
+        let vectors = extraction.features(&photos, &all_boxes)?.swap_remove(0);
+        let ([photo], [boxes]) = (photos, all_boxes);
+        Ok(Seen { photo, boxes, vectors })
+    }
+
+    /// Sentences for photos, and for `most` of their regions where those are wanted; `images` name them in the records.
+    pub fn describe(
+        &self,
+        images: impl Iterator<Item = String>,
+        seen: &[Seen],
+        decoding: Decoding,
+        most: Option<MostRegions>,
+    ) -> Vec<Described> {
+        let pictures = self.photos.pictures(seen.iter().map(|own| (own.vectors.as_slice(), 0)));
+        let captions = self.photos.captions(&pictures, decoding);
+        let record = |((image, own), captions): ((String, &Seen), Vec<Caption>)| {
+            let regions = self.regions.as_ref().zip(most);
+            let regions =
+                regions.map(|(model, most)| region_captions(model, &own.vectors, &own.boxes, self.beam, most));
+            let has_regions = captions.iter().any(|caption| !caption.word_regions.is_empty());
+            let boxes = if has_regions { own.boxes.clone() } else { Vec::new() };
+            Described { image, captions, boxes, regions }
+        };
+        images.zip(seen).zip(captions).map(record).collect()
+    }
+}

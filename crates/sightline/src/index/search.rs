@@ -1,0 +1,643 @@
+//! Questions to an index: words, a photo, a box of a photo, all of them together; answered with reasons.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use anyhow::{Context as _, ensure};
+use serde::Serialize;
+use sightline_data::{BoxXyxy, tokens};
+use sightline_model::alignment::Score;
+use sightline_model::{Device, decode};
+use sightline_search::{Collection, Exact, Index, Measure, Pruned, Query};
+use sightline_train::align::Aligner;
+use sightline_train::checkpoint::Kind;
+use sightline_train::run::RunFolder;
+use sightline_vision::Photo;
+use utoipa::ToSchema;
+
+use super::catalogue::{Catalogue, PhotoRow, Settings};
+use super::{CENTROIDS, date, walk};
+use crate::sources::Extraction;
+use crate::ui::{Ui, one_line};
+
+/// Longer queries are refused.
+pub const MOST_WORDS: usize = 200;
+
+/// Photos that a query's scores are compared with.
+const SAMPLE: usize = 512;
+
+/// Smaller collections say nothing about how scores spread.
+const LEAST_SAMPLE: usize = 30;
+
+/// A query whose best photo stands out by fewer deviations ([`Answer::deviations`]) is said to have no answer.
+///
+/// Chosen by `examples/answerable.rs`, whose table stands in docs/log.md.
+pub const CUT_OFF: f32 = 2.5;
+
+/// Photos whose difference hashes differ in at most this many bits may be the same picture.
+const SAME_LOOK: u32 = 6;
+
+/// And they are, if their whole-photo vectors have at least this cosine.
+const SAME_COSINE: f32 = 0.95;
+
+/// Mistakes in a question, as opposed to anything that went wrong.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Question {
+    /// Neither words nor a photo.
+    #[error("nothing is asked; give words, a photo, or both")]
+    Empty,
+    /// Too many words.
+    #[error("a query of {0} words; at most {MOST_WORDS} are read")]
+    TooLong(usize),
+    /// No word is in the model's vocabulary.
+    #[error("the model knows none of these words: {}", .0.join(", "))]
+    UnknownWords(Vec<String>),
+    /// No such photo in the index.
+    #[error("no photo {0} in this index")]
+    NoPhoto(i64),
+    /// A box that holds nothing of the photo.
+    #[error("the box {0:?} lies outside of the photo, which is {1} × {2} pixels")]
+    EmptyBox([f32; 4], u32, u32),
+    /// Questions by photo need the networks that read photos.
+    #[error("photos cannot be read here: {0}")]
+    NoNetworks(String),
+}
+
+/// The networks that understand questions.
+pub struct Models {
+    /// Words to vectors.
+    aligner: Mutex<Aligner>,
+    /// Photos to features, or why they cannot be read.
+    extraction: Result<Extraction, String>,
+}
+
+impl Models {
+    /// From an opened model, and what makes its features.
+    pub fn new(aligner: Aligner, extraction: anyhow::Result<Extraction>) -> Self {
+        Self { aligner: Mutex::new(aligner), extraction: extraction.map_err(|error| one_line(&error)) }
+    }
+
+    fn aligner(&self) -> MutexGuard<'_, Aligner> {
+        // The model is never changed, so a panic of another thread left it whole.
+        self.aligner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What reads photos.
+    pub fn extraction(&self) -> Result<&Extraction, Question> {
+        self.extraction.as_ref().map_err(|reason| Question::NoNetworks(reason.clone()))
+    }
+
+    /// Region vectors of a photo, `[regions, dim]`, and their boxes, the whole photo first.
+    fn regions(&self, photo: Photo) -> anyhow::Result<(Vec<f32>, Vec<BoxXyxy>)> {
+        let extraction = self.extraction()?;
+        let (size, boxes) = ([photo.width, photo.height], [extraction.boxes("query", &photo)?]);
+        let features = extraction.features(&[photo], &boxes)?.swap_remove(0);
+        let [boxes] = boxes;
+        Ok((self.aligner().regions_of(features, &boxes, size), boxes))
+    }
+
+    /// The vector of one box of a photo: `[dim]`.
+    fn region(&self, photo: Photo, region: BoxXyxy) -> anyhow::Result<Vec<f32>> {
+        let clipped = region.clip(photo.width, photo.height);
+        if !(clipped.width() >= 1.0 && clipped.height() >= 1.0) {
+            return Err(Question::EmptyBox(region.into(), photo.width, photo.height).into());
+        }
+        let (size, boxes) = ([photo.width, photo.height], [vec![photo.whole(), clipped]]);
+        let features = self.extraction()?.features(&[photo], &boxes)?.swap_remove(0);
+        let aligner = self.aligner();
+        let mut vectors = aligner.regions_of(features, &boxes[0], size);
+        let mut vector = vectors.split_off(aligner.dim());
+        // What the whole photo shows was not pointed at.
+        vector[aligner.settings.dim..].fill(0.0);
+        Ok(vector)
+    }
+}
+
+/// Words that the model knows and those that it does not, in the sentence's order.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Words {
+    known: Vec<String>,
+    unknown: Vec<String>,
+    /// `[known, dim]`.
+    vectors: Vec<f32>,
+    /// The same without what stands for the whole sentence, which says nothing about single regions.
+    alone: Vec<f32>,
+    /// Weight of each word, as the model's score has it.
+    weight: f32,
+}
+
+/// A picture to find more of.
+#[derive(Debug, Clone)]
+pub enum Like {
+    /// A photo of the index.
+    Indexed(i64),
+    /// Another picture.
+    Picture(Photo),
+}
+
+/// Which photos may be found.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Filters {
+    /// Only below this folder, relative to the index's root; empty for all.
+    pub folder: String,
+    /// Taken at this second or later.
+    pub from: Option<i64>,
+    /// Taken before this second.
+    pub until: Option<i64>,
+    /// At least this wide and high, in pixels.
+    pub least: Option<(u32, u32)>,
+    /// At most this wide and high, in pixels.
+    pub most: Option<(u32, u32)>,
+}
+
+impl Filters {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn lets(&self, row: &PhotoRow) -> bool {
+        let folder = self.folder.trim_matches('/').as_bytes();
+        (folder.is_empty() || row.path.strip_prefix(folder).is_some_and(|rest| rest.starts_with(b"/")))
+            && self.from.is_none_or(|from| row.taken >= from)
+            && self.until.is_none_or(|until| row.taken < until)
+            && self.least.is_none_or(|(width, height)| row.width >= width && row.height >= height)
+            && self.most.is_none_or(|(width, height)| row.width <= width && row.height <= height)
+    }
+}
+
+/// A question.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Words to find.
+    pub text: String,
+    /// Words to turn away from.
+    pub not: String,
+    /// A picture to find more of.
+    pub like: Option<Like>,
+    /// The part of it that counts, in pixels of the upright picture.
+    pub region: Option<BoxXyxy>,
+    /// Which photos may be found.
+    pub filters: Filters,
+    /// Most hits.
+    pub n: usize,
+    /// Whether photos that look the same are one hit.
+    pub fold: bool,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct Answer {
+    /// Words that were looked for.
+    pub known: Vec<String>,
+    /// Words that the model does not know; left out.
+    pub unknown: Vec<String>,
+    /// How far the best photo stands above the collection's middle, in units of how far the lower half spreads; none
+    /// where there are too few photos.
+    pub deviations: Option<f32>,
+    /// Whether anything here matches: `deviations` reach the cut-off.
+    pub answered: bool,
+    /// Photos searched, after filters.
+    pub searched: usize,
+    /// Best first.
+    pub hits: Vec<HitRecord>,
+}
+
+/// A photo that was found, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct HitRecord {
+    /// Its path.
+    pub image: String,
+    /// Its score; comparable within one answer only.
+    pub score: f32,
+    /// Each known word with the region that it matched best.
+    pub words: Vec<WordRecord>,
+    /// Its number in the index.
+    pub id: i64,
+    /// Width in pixels, upright.
+    pub width: u32,
+    /// Height in pixels, upright.
+    pub height: u32,
+    /// The day it was taken.
+    pub taken: String,
+    /// Photos of the same look, folded into this hit.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub duplicates: Vec<String>,
+}
+
+/// A word and the region it matched.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct WordRecord {
+    /// As the model knows it.
+    pub word: String,
+    /// Index of the region in its photo; 0 is the whole photo.
+    pub region: usize,
+    /// Its box, `x1 y1 x2 y2` in pixels of the upright picture.
+    #[serde(rename = "box")]
+    pub region_box: [f32; 4],
+    /// Product of their vectors.
+    pub score: f32,
+    /// Whether that stands out from what the word scores elsewhere in the collection.
+    pub matched: bool,
+}
+
+/// A run of words that share a region.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct PhraseRecord {
+    /// First word.
+    pub start: usize,
+    /// One past the last word.
+    pub end: usize,
+    /// The words.
+    pub text: String,
+    /// Index of the region.
+    pub region: usize,
+    /// Mean product of its words with the region.
+    pub score: f32,
+}
+
+/// A photo's regions, and how the words of a sentence attach to them.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct RegionsRecord {
+    /// The photo's number in the index.
+    pub id: i64,
+    /// Its path.
+    pub image: String,
+    /// Width in pixels, upright.
+    pub width: u32,
+    /// Height in pixels, upright.
+    pub height: u32,
+    /// The day it was taken.
+    pub taken: String,
+    /// Boxes of its regions, the whole photo first.
+    pub boxes: Vec<[f32; 4]>,
+    /// Words that the model does not know; left out.
+    pub unknown: Vec<String>,
+    /// Each known word, attached to a region by its score and the affinity of neighbours.
+    pub words: Vec<WordRecord>,
+    /// The same words as runs on one region each.
+    pub phrases: Vec<PhraseRecord>,
+}
+
+/// Where values lie, and how far they spread.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Spread {
+    middle: f32,
+    deviation: f32,
+}
+
+impl Spread {
+    /// Mean and standard deviation.
+    fn of(values: impl Iterator<Item = f32> + Clone) -> Self {
+        let n = values.clone().count().max(1) as f64;
+        let mean = values.clone().map(f64::from).sum::<f64>() / n;
+        let variance = values.map(|x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
+        Self { middle: mean as f32, deviation: variance.sqrt() as f32 }
+    }
+
+    /// The median, and its distance to what 16 in 100 lie below, which is the standard deviation of normal values.
+    ///
+    /// What photos score that do not fit: those that do are in the upper half and disturb neither, be they one or many.
+    fn of_lower_half(mut values: Vec<f32>) -> Self {
+        values.sort_unstable_by(f32::total_cmp);
+        let at = |share: f64| values.get((share * values.len() as f64) as usize).copied().unwrap_or(0.0);
+        Self { middle: at(0.5), deviation: at(0.5) - at(0.16) }
+    }
+
+    /// How many deviations a value lies above the middle; none where nothing deviates.
+    fn deviations(self, value: f32) -> Option<f32> {
+        (self.deviation > 0.0).then(|| (value - self.middle) / self.deviation)
+    }
+}
+
+/// An index, open for questions.
+pub struct Searcher {
+    index: PathBuf,
+    settings: Settings,
+    catalogue: Mutex<Catalogue>,
+    rows: Vec<PhotoRow>,
+    by_id: HashMap<i64, usize>,
+    collection: Arc<Collection>,
+    search: Box<dyn Index>,
+    /// Photos spread evenly over the collection.
+    sample: Vec<usize>,
+    models: Arc<Models>,
+}
+
+impl Searcher {
+    /// Opens an index and checks all of it.
+    ///
+    /// # Errors
+    /// No index, another version, of another model, cut short, or changed since it was written.
+    pub fn open(index: &Path, models: Arc<Models>) -> anyhow::Result<Self> {
+        let catalogue = Catalogue::open(index)?;
+        let settings = catalogue.settings().clone();
+        let rows = catalogue.photos()?;
+        let collection = Arc::new(super::collection(&catalogue, index, &rows)?);
+        let centroids = index.join(CENTROIDS);
+        let pruned = if centroids.exists() { Pruned::open(&centroids, collection.clone())? } else { None };
+        let search: Box<dyn Index> = match pruned {
+            Some(pruned) => Box::new(pruned),
+            None => Box::new(Exact::new(collection.clone())),
+        };
+        let n = rows.len().min(SAMPLE);
+        Ok(Self {
+            index: index.to_owned(),
+            settings,
+            catalogue: Mutex::new(catalogue),
+            by_id: rows.iter().enumerate().map(|(photo, row)| (row.id, photo)).collect(),
+            sample: (0..n).map(|i| i * rows.len() / n).collect(),
+            rows,
+            collection,
+            search,
+            models,
+        })
+    }
+
+    /// The same index as it is now, with the same networks.
+    pub fn reopen(&self) -> anyhow::Result<Self> {
+        let new = Self::open(&self.index, self.models.clone())?;
+        ensure!(
+            new.settings.model_checksum == self.settings.model_checksum,
+            "{} is of another model now; start the server again",
+            self.index.display()
+        );
+        Ok(new)
+    }
+
+    /// When the index was changed last.
+    pub fn changed(&self) -> Option<SystemTime> {
+        super::catalogue::changed(&self.index)
+    }
+
+    /// What the index was made with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Number of photos.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there is no photo.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The networks.
+    pub fn models(&self) -> &Models {
+        &self.models
+    }
+
+    /// The file of a photo.
+    pub fn file(&self, id: i64) -> Result<PathBuf, Question> {
+        Ok(self.settings.root.join(walk::to_path(&self.row(id)?.path)))
+    }
+
+    /// The thumbnail of a photo, JPEG; made anew from the photo where the index has none.
+    pub fn thumbnail(&self, id: i64) -> anyhow::Result<Vec<u8>> {
+        let content = self.row(id)?.content;
+        let found = self.catalogue.lock().unwrap_or_else(PoisonError::into_inner).thumbnail(&content)?;
+        match found {
+            Some(jpeg) => Ok(jpeg),
+            None => super::build::thumbnail(&Photo::open(self.file(id)?)?),
+        }
+    }
+
+    fn position(&self, id: i64) -> Result<usize, Question> {
+        self.by_id.get(&id).copied().ok_or(Question::NoPhoto(id))
+    }
+
+    fn row(&self, id: i64) -> Result<&PhotoRow, Question> {
+        Ok(&self.rows[self.position(id)?])
+    }
+
+    /// Path of a photo as it is shown.
+    fn image(&self, row: &PhotoRow) -> String {
+        self.settings.root.join(walk::to_path(&row.path)).display().to_string()
+    }
+
+    fn words(&self, text: &str) -> Result<Words, Question> {
+        let tokens = tokens::tokenize(text);
+        if tokens.len() > MOST_WORDS {
+            return Err(Question::TooLong(tokens.len()));
+        }
+        let aligner = self.models.aligner();
+        let (known, unknown): (Vec<String>, Vec<String>) =
+            tokens.into_iter().partition(|token| aligner.vocabulary.get(token).is_some());
+        let indices = aligner.vocabulary.encode(&known);
+        let vectors = if indices.is_empty() { Vec::new() } else { aligner.words(&[indices]).get(0).to_vec() };
+        let mut alone = vectors.clone();
+        for word in alone.chunks_exact_mut(aligner.dim()) {
+            word[aligner.settings.dim..].fill(0.0);
+        }
+        let weight = match aligner.settings.score {
+            Score::MeanOfMax => 1.0 / known.len().max(1) as f32,
+            _ => 1.0,
+        };
+        Ok(Words { known, unknown, vectors, alone, weight })
+    }
+
+    /// Vectors of a picture to find more of: of the box, or of all its regions.
+    fn like(&self, like: Like, region: Option<BoxXyxy>) -> anyhow::Result<Vec<f32>> {
+        let picture = match (like, region) {
+            (Like::Indexed(id), None) => return Ok(self.collection.vectors(self.position(id)?)),
+            (Like::Indexed(id), Some(_)) => Photo::open(self.file(id)?)?,
+            (Like::Picture(picture), _) => picture,
+        };
+        match region {
+            Some(region) => self.models.region(picture, region),
+            None => Ok(self.models.regions(picture)?.0),
+        }
+    }
+
+    /// Answers a question.
+    ///
+    /// # Errors
+    /// A [`Question`] that cannot be answered; a photo that cannot be read.
+    pub fn answer(&self, request: Request) -> anyhow::Result<Answer> {
+        let dim = self.settings.dim;
+        let words = self.words(&request.text)?;
+        let not = self.words(&request.not)?;
+        let n_words = words.known.len();
+        if n_words == 0 && request.like.is_none() {
+            let unknown = [words.unknown, not.unknown].concat();
+            let nothing = unknown.is_empty();
+            return Err(if nothing { Question::Empty } else { Question::UnknownWords(unknown) }.into());
+        }
+        let mut query = Query::words(dim, &words.vectors, words.weight);
+        not.vectors.chunks_exact(dim).for_each(|word| query.push(word, Measure::Product, -not.weight));
+        let n_text = query.len();
+        if let Some(like) = request.like {
+            let vectors = self.like(like, request.region)?;
+            let weight = dim as f32 / vectors.len() as f32;
+            vectors.chunks_exact(dim).for_each(|region| query.push(region, Measure::Cosine, weight));
+        }
+        // [sample, terms]; weights are not in it.
+        let sample = self.collection.best_values_of(&self.sample, &query);
+        let totals = |query: &Query, terms: Range<usize>| -> Vec<f32> {
+            let weights = &query.weights()[terms.clone()];
+            let rows = sample.chunks_exact(query.len()).filter(|row| row[0] > f32::NEG_INFINITY);
+            rows.map(|row| row[terms.clone()].iter().zip(weights).map(|(value, weight)| value * weight).sum()).collect()
+        };
+        if n_text > 0 && n_text < query.len() {
+            // Words and pictures are measured in different units; each part's spread becomes 1.
+            for part in [0..n_text, n_text..query.len()] {
+                let deviation = Spread::of(totals(&query, part.clone()).into_iter()).deviation;
+                if deviation > 0.0 {
+                    query.scale(part, 1.0 / deviation);
+                }
+            }
+        }
+        let spread = Spread::of_lower_half(totals(&query, 0..query.len()));
+        let reasons = Query::words(dim, &words.alone, words.weight);
+        let of_word = self.spreads(&reasons);
+
+        let among: Option<Vec<bool>> =
+            (!request.filters.is_empty()).then(|| self.rows.iter().map(|row| request.filters.lets(row)).collect());
+        let searched = among.as_ref().map_or(self.rows.len(), |among| among.iter().filter(|&&in_it| in_it).count());
+        let wanted = if request.fold { request.n.saturating_mul(2).saturating_add(20) } else { request.n };
+        let found = self.search.best(&query, among.as_deref(), wanted.min(self.rows.len()));
+        let deviations = match found.first() {
+            Some(best) if self.sample.len() >= LEAST_SAMPLE => spread.deviations(best.score),
+            _ => None,
+        };
+        let mut hits: Vec<HitRecord> = Vec::new();
+        let mut kept: Vec<(usize, Vec<f32>)> = Vec::new();
+        for hit in found {
+            let row = &self.rows[hit.photo];
+            if request.fold {
+                let whole = self.whole(hit.photo);
+                let same = kept.iter().position(|(photo, other)| self.is_same(*photo, other, hit.photo, &whole));
+                if let Some(at) = same {
+                    hits[at].duplicates.push(self.image(row));
+                    continue;
+                }
+                kept.push((hit.photo, whole));
+            }
+            if hits.len() == request.n {
+                break;
+            }
+            let boxes = self.collection.boxes(hit.photo);
+            let evidence = self.collection.evidence(hit.photo, &reasons);
+            let evidence = evidence.into_iter().map(|e| (e.region, e.score));
+            hits.push(HitRecord {
+                image: self.image(row),
+                score: hit.score,
+                words: word_records(&words.known, evidence, boxes, &of_word),
+                id: row.id,
+                width: row.width,
+                height: row.height,
+                taken: date::format(row.taken),
+                duplicates: Vec::new(),
+            });
+        }
+        let answered = !hits.is_empty() && deviations.is_none_or(|deviations| deviations >= CUT_OFF);
+        let unknown = [words.unknown, not.unknown].concat();
+        Ok(Answer { known: words.known, unknown, deviations, answered, searched, hits })
+    }
+
+    /// How each query vector's best value spreads over the sample.
+    fn spreads(&self, query: &Query) -> Vec<Spread> {
+        let sample = self.collection.best_values_of(&self.sample, query);
+        let of_term = |term| sample.chunks_exact(query.len()).map(move |row: &[f32]| row[term]);
+        (0..query.len()).map(|term| Spread::of(of_term(term).filter(|x| x.is_finite()))).collect()
+    }
+
+    /// The whole photo's vector at length 1.
+    fn whole(&self, photo: usize) -> Vec<f32> {
+        let mut vector = self.collection.vectors(photo);
+        vector.truncate(self.settings.dim);
+        let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
+        vector.iter_mut().for_each(|x| *x /= length);
+        vector
+    }
+
+    /// Whether two photos show the same picture.
+    fn is_same(&self, a: usize, whole_a: &[f32], b: usize, whole_b: &[f32]) -> bool {
+        let (first, second) = (&self.rows[a], &self.rows[b]);
+        let cosine = || whole_a.iter().zip(whole_b).map(|(x, y)| x * y).sum::<f32>();
+        first.content == second.content
+            || ((first.look ^ second.look).count_ones() <= SAME_LOOK && cosine() >= SAME_COSINE)
+    }
+
+    /// A photo's regions, and the words of `text` attached to them; neighbours on one region gain `affinity`.
+    pub fn regions(&self, id: i64, text: &str, affinity: f32) -> anyhow::Result<RegionsRecord> {
+        ensure!(affinity >= 0.0 && affinity.is_finite(), "affinity {affinity}: expected a number of 0 or more");
+        let photo = self.position(id)?;
+        let row = &self.rows[photo];
+        let words = self.words(text)?;
+        let boxes = self.collection.boxes(photo);
+        let query = Query::words(self.settings.dim, &words.alone, words.weight);
+        let values = self.collection.values(photo, &query);
+        let assignment = if values.is_empty() { Vec::new() } else { decode::viterbi(&values, boxes.len(), affinity) };
+        let of_word = self.spreads(&query);
+        let score = |word: usize, region: usize| values[word * boxes.len() + region];
+        let attached = assignment.iter().enumerate().map(|(word, &region)| (region, score(word, region)));
+        let phrases = decode::segments(&assignment).into_iter().map(|segment| PhraseRecord {
+            start: segment.start,
+            end: segment.end,
+            text: words.known[segment.start..segment.end].join(" "),
+            region: segment.region,
+            score: (segment.start..segment.end).map(|word| score(word, segment.region)).sum::<f32>()
+                / (segment.end - segment.start) as f32,
+        });
+        Ok(RegionsRecord {
+            id,
+            image: self.image(row),
+            width: row.width,
+            height: row.height,
+            taken: date::format(row.taken),
+            boxes: boxes.to_vec(),
+            words: word_records(&words.known, attached, boxes, &of_word),
+            phrases: phrases.collect(),
+            unknown: words.unknown,
+        })
+    }
+}
+
+/// A word stands out where it scores a deviation above its mean over the collection, and a tenth of the best word here.
+fn word_records(
+    words: &[String],
+    attached: impl Iterator<Item = (usize, f32)> + Clone,
+    boxes: &[[f32; 4]],
+    of_word: &[Spread],
+) -> Vec<WordRecord> {
+    let most = attached.clone().fold(0.0f32, |most, (_, score)| most.max(score));
+    let record = |((word, (region, score)), spread): ((&String, (usize, f32)), &Spread)| WordRecord {
+        word: word.clone(),
+        region,
+        region_box: boxes[region],
+        score,
+        matched: score > 0.1 * most && spread.deviations(score).is_none_or(|deviations| deviations >= 1.0),
+    };
+    words.iter().zip(attached).zip(of_word).map(record).collect()
+}
+
+/// The model of an index and, where `reads_photos`, the networks that read photos for it; these may be missing, words
+/// need only the model.
+pub fn open_models(
+    index: &Path,
+    model: Option<&Path>,
+    backbone: Option<&str>,
+    proposals: Option<&str>,
+    reads_photos: bool,
+    device: &Device,
+    ui: &Ui,
+) -> anyhow::Result<Models> {
+    let mut settings = Catalogue::open(index)?.settings().clone();
+    if let Some(model) = model {
+        settings.model = if model.is_dir() { model.join("best.ckpt") } else { model.to_owned() };
+    }
+    settings.check_model()?;
+    let checkpoint = RunFolder::model(&settings.model, &[Kind::Alignment])?;
+    let aligner = Aligner::new(checkpoint, device).context("cannot open the index's model")?;
+    let extraction = match reads_photos {
+        true => Extraction::like(&settings.features, backbone, proposals, device, ui),
+        false => Err(anyhow::anyhow!("the networks for photos are not opened")),
+    };
+    Ok(Models::new(aligner, extraction))
+}

@@ -1,0 +1,657 @@
+//! An index over HTTP: the page, its API under `/api/v1`, health and metrics.
+//!
+//! Photos go by their number in the index, never by path. Work is done off the server's threads, so many at a time and
+//! no more: whoever comes on top waits a moment and is then asked to come again (503).
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{MatchedPath, Path, Query, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sightline_data::BoxXyxy;
+use sightline_train::caption::Decoding;
+use sightline_vision::Photo;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use utoipa::{IntoParams, OpenApi, ToSchema};
+
+use super::metrics::Metrics;
+use super::{is_this_machine, of_type, refusal, upload, with_security_headers};
+use crate::commands::search::{filters, parse_box, parse_size};
+use crate::describe::{Described, Describer};
+use crate::index::search::Request as SearchRequest;
+use crate::index::search::{Answer, CUT_OFF, Like, Question, RegionsRecord, Searcher};
+use crate::panels::MostRegions;
+
+/// Longest wait for a free worker before a request is asked to come again.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// Requests that may wait for a worker.
+const QUEUE: usize = 64;
+
+/// Longest time for a request's body to arrive, and for an answer to be made.
+const BODY_TIME: Duration = Duration::from_secs(20);
+const ANSWER_TIME: Duration = Duration::from_secs(60);
+
+/// How often the index's file is looked at for changes.
+const FRESHNESS: Duration = Duration::from_secs(2);
+
+/// Photos larger than this are sent as a smaller JPEG.
+const MAX_PHOTO_BYTES: u64 = 40 << 20;
+
+/// Hits that one answer holds at most.
+const MOST_HITS: usize = 200;
+
+/// Regions of a photo that one answer describes at most.
+const MOST_REGIONS: usize = 20;
+
+/// What the page may do: load its own files and the API's pictures.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
+                      media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'";
+
+/// The page's files, built from `web/`.
+const FILES: [(&str, &str, &[u8]); 3] = [
+    ("/", "text/html; charset=utf-8", include_bytes!("../../web/dist/index.html")),
+    ("/assets/app.js", "text/javascript; charset=utf-8", include_bytes!("../../web/dist/assets/app.js")),
+    ("/assets/app.css", "text/css; charset=utf-8", include_bytes!("../../web/dist/assets/app.css")),
+];
+
+/// Everything that requests share. Cloning is cheap.
+#[derive(Clone)]
+pub struct App {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    searcher: RwLock<Arc<Searcher>>,
+    /// When the catalogue that is open was changed last, and when somebody looked.
+    seen: Mutex<(Option<SystemTime>, Instant)>,
+    describer: Option<Describer>,
+    workers: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    metrics: Metrics,
+    token: Option<String>,
+}
+
+impl App {
+    /// Serves `searcher`. With a `token`, every request must bring it.
+    pub fn new(searcher: Searcher, describer: Option<Describer>, token: Option<String>) -> Self {
+        let workers = std::thread::available_parallelism().map_or(2, usize::from);
+        let seen = (searcher.changed(), Instant::now());
+        Self {
+            shared: Arc::new(Shared {
+                searcher: RwLock::new(Arc::new(searcher)),
+                seen: Mutex::new(seen),
+                describer,
+                workers: Arc::new(Semaphore::new(workers)),
+                waiting: AtomicUsize::new(0),
+                metrics: Metrics::default(),
+                token,
+            }),
+        }
+    }
+
+    fn searcher(&self) -> Arc<Searcher> {
+        self.shared.searcher.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Opens the index anew where `index` has changed it since. Called by workers; one of them looks, the others go on.
+    fn refresh(&self) {
+        let Ok(mut seen) = self.shared.seen.try_lock() else { return };
+        if seen.1.elapsed() < FRESHNESS {
+            return;
+        }
+        let searcher = self.searcher();
+        let changed = searcher.changed();
+        if changed != seen.0 {
+            match searcher.reopen() {
+                Ok(new) => {
+                    *self.shared.searcher.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+                    seen.0 = changed;
+                }
+                // The old one goes on answering; an indexer may be between two files.
+                Err(error) => eprintln!("the index changed and cannot be opened yet: {error:#}"),
+            }
+        }
+        seen.1 = Instant::now();
+    }
+
+    /// Runs `work` on a worker's thread, when one is free.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> anyhow::Result<T> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let permit = self.permit().await?;
+        let app = self.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            // Freed when the work is done, not when the client goes away.
+            let _permit = permit;
+            app.refresh();
+            work(&app)
+        });
+        match tokio::time::timeout(ANSWER_TIME, task).await {
+            Ok(Ok(done)) => done.map_err(Refusal::from),
+            Ok(Err(_)) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the work on this request failed")),
+            Err(_) => Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, "the answer took too long")),
+        }
+    }
+
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let workers = self.shared.workers.clone();
+        if let Ok(permit) = workers.clone().try_acquire_owned() {
+            return Ok(permit);
+        }
+        let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once; try again in a second");
+        if self.shared.waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE {
+            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+            return Err(busy());
+        }
+        let permit = tokio::time::timeout(PATIENCE, workers.acquire_owned()).await;
+        self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+        match permit {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(busy()),
+        }
+    }
+}
+
+/// A request that got no answer: status and one line.
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    message: String,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+
+    fn usage(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+}
+
+impl From<anyhow::Error> for Refusal {
+    fn from(error: anyhow::Error) -> Self {
+        let status = match error.downcast_ref::<Question>() {
+            Some(Question::NoPhoto(_)) => StatusCode::NOT_FOUND,
+            Some(Question::NoNetworks(_)) => StatusCode::NOT_IMPLEMENTED,
+            Some(Question::UnknownWords(_)) => StatusCode::UNPROCESSABLE_ENTITY,
+            Some(_) => StatusCode::BAD_REQUEST,
+            None if error.is::<crate::ui::Usage>() => StatusCode::BAD_REQUEST,
+            None => match error.downcast_ref::<sightline_vision::Error>() {
+                Some(sightline_vision::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                    return Self::new(StatusCode::GONE, "the photo is no longer where it was; index the folder again");
+                }
+                Some(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                None => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+        };
+        Self::new(status, crate::ui::one_line(&error))
+    }
+}
+
+impl From<upload::Refused> for Refusal {
+    fn from((status, message): upload::Refused) -> Self {
+        Self::new(status, message)
+    }
+}
+
+impl From<QueryRejection> for Refusal {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::usage(rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for Refusal {
+    fn from(_: PathRejection) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "a photo's number is a whole number")
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = refusal(self.status, &self.message);
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+/// What is asked, in a request's query.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct SearchQuery {
+    /// Words to find.
+    q: String,
+    /// Words to turn away from.
+    not: String,
+    /// A photo of the index to find more of.
+    like: Option<i64>,
+    /// The part of it that counts: left, top, right, bottom in pixels.
+    #[serde(rename = "box")]
+    #[param(rename = "box")]
+    region: Option<String>,
+    /// Only below this folder of the index.
+    folder: String,
+    /// Only photos taken on this day or later: 2023, 2023-06 or 2023-06-15.
+    from: Option<String>,
+    /// Only photos taken on this day or earlier.
+    until: Option<String>,
+    /// Only photos at least this large: 800x600.
+    min_size: Option<String>,
+    /// Only photos at most this large.
+    max_size: Option<String>,
+    /// Most hits, 1 to 200; 40 if not said.
+    n: Option<usize>,
+    /// Show every photo, even those that look the same.
+    all: bool,
+}
+
+impl SearchQuery {
+    fn request(&self, picture: Option<Photo>) -> Result<SearchRequest, Refusal> {
+        let size = |text: &Option<String>| text.as_deref().map(parse_size).transpose().map_err(Refusal::usage);
+        let n = self.n.unwrap_or(40);
+        if n == 0 || n > MOST_HITS {
+            return Err(Refusal::usage(format!("n = {n}: expected 1 to {MOST_HITS}")));
+        }
+        Ok(SearchRequest {
+            text: self.q.clone(),
+            not: self.not.clone(),
+            like: picture.map(Like::Picture).or(self.like.map(Like::Indexed)),
+            region: region(self.region.as_deref())?,
+            filters: filters(
+                &self.folder,
+                self.from.as_deref(),
+                self.until.as_deref(),
+                size(&self.min_size)?,
+                size(&self.max_size)?,
+            )?,
+            n,
+            fold: !self.all,
+        })
+    }
+}
+
+fn region(text: Option<&str>) -> Result<Option<BoxXyxy>, Refusal> {
+    text.map(parse_box).transpose().map_err(|message| Refusal::usage(format!("box: {message}")))
+}
+
+/// Find photos by words, by a photo of the index, or by both
+#[utoipa::path(get, path = "/api/v1/search", params(SearchQuery),
+    responses((status = 200, body = Answer), (status = 400, body = Problem), (status = 422, body = Problem), (status = 503, body = Problem)))]
+async fn search(
+    State(app): State<App>,
+    query: Result<Query<SearchQuery>, QueryRejection>,
+) -> Result<Json<Answer>, Refusal> {
+    let request = query?.0.request(None)?;
+    app.work(move |app| app.searcher().answer(request)).await.map(Json)
+}
+
+/// Find photos like a picture that is sent
+#[utoipa::path(post, path = "/api/v1/similar", params(SearchQuery), request_body(content = Vec<u8>, content_type = "image/*"),
+    responses((status = 200, body = Answer), (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem)))]
+async fn similar(
+    State(app): State<App>,
+    query: Result<Query<SearchQuery>, QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Answer>, Refusal> {
+    let query = query?.0;
+    // Mistakes in the words are told before the picture is read.
+    query.request(None)?;
+    let bytes = picture(&headers, body).await?;
+    let answered = app
+        .work(move |app| {
+            let decoded = upload::decode(&bytes).map_err(Refusal::from);
+            Ok(match decoded.and_then(|photo| query.request(Some(photo))) {
+                Ok(request) => app.searcher().answer(request).map_err(Refusal::from),
+                Err(refused) => Err(refused),
+            })
+        })
+        .await?;
+    answered.map(Json)
+}
+
+/// The body of a picture, within its limits.
+async fn picture(headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
+    let too_large = || {
+        Refusal::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("a picture of more than {} MB; scale it down", upload::MAX_BYTES >> 20),
+        )
+    };
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > upload::MAX_BYTES as u64) {
+        return Err(too_large());
+    }
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if !kind.starts_with("image/") && kind != "application/octet-stream" {
+        return Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "send the picture itself as the body, with its type (image/jpeg, say)",
+        ));
+    }
+    match tokio::time::timeout(BODY_TIME, to_bytes(body, upload::MAX_BYTES)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) => {
+            let mut cause: Option<&dyn std::error::Error> = Some(&error);
+            while let Some(inner) = cause {
+                if inner.to_string().contains("length limit") {
+                    return Err(too_large());
+                }
+                cause = inner.source();
+            }
+            Err(Refusal::usage("the picture did not arrive whole"))
+        }
+        Err(_) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the picture took too long to arrive")),
+    }
+}
+
+/// Which words a photo's regions are asked for.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct RegionsQuery {
+    /// Words to attach to regions.
+    q: String,
+    /// What neighbouring words gain on one region (β).
+    affinity: f32,
+}
+
+/// A photo's regions, and how words attach to them
+#[utoipa::path(get, path = "/api/v1/regions/{id}", params(("id" = i64, Path), RegionsQuery),
+    responses((status = 200, body = RegionsRecord), (status = 404, body = Problem)))]
+async fn regions(
+    State(app): State<App>,
+    id: Result<Path<i64>, PathRejection>,
+    query: Result<Query<RegionsQuery>, QueryRejection>,
+) -> Result<Json<RegionsRecord>, Refusal> {
+    let (Path(id), Query(RegionsQuery { q, affinity })) = (id?, query?);
+    if !(0.0..=1e6).contains(&affinity) {
+        return Err(Refusal::usage(format!("affinity {affinity}: expected a number of 0 or more")));
+    }
+    app.work(move |app| app.searcher().regions(id, &q, affinity)).await.map(Json)
+}
+
+/// A photo of the index, as its file is
+#[utoipa::path(get, path = "/api/v1/photo/{id}", params(("id" = i64, Path)),
+    responses((status = 200, body = Vec<u8>, content_type = "image/*"), (status = 404, body = Problem), (status = 410, body = Problem)))]
+async fn photo(State(app): State<App>, id: Result<Path<i64>, PathRejection>) -> Result<Response, Refusal> {
+    let Path(id) = id?;
+    let (kind, bytes) = app.work(move |app| read_photo(&app.searcher().file(id)?)).await?;
+    Ok(picture_response(kind, bytes))
+}
+
+/// The file as it is where a browser can show it, else a JPEG of it.
+fn read_photo(path: &std::path::Path) -> anyhow::Result<(&'static str, Vec<u8>)> {
+    let facts = std::fs::metadata(path).map_err(sightline_vision::Error::io("read", path))?;
+    if facts.is_file() && facts.len() <= MAX_PHOTO_BYTES {
+        let bytes = std::fs::read(path).map_err(sightline_vision::Error::io("read", path))?;
+        let kind = match upload::kind_of(&bytes) {
+            Some(image::ImageFormat::Jpeg) => Some("image/jpeg"),
+            Some(image::ImageFormat::Png) => Some("image/png"),
+            Some(image::ImageFormat::WebP) => Some("image/webp"),
+            Some(image::ImageFormat::Gif) => Some("image/gif"),
+            Some(image::ImageFormat::Bmp) => Some("image/bmp"),
+            _ => None,
+        };
+        if let Some(kind) = kind {
+            return Ok((kind, bytes));
+        }
+    }
+    Ok(("image/jpeg", Photo::open(path)?.encode_jpeg(90)?))
+}
+
+/// A small JPEG of a photo
+#[utoipa::path(get, path = "/api/v1/thumbnail/{id}", params(("id" = i64, Path)),
+    responses((status = 200, body = Vec<u8>, content_type = "image/jpeg"), (status = 404, body = Problem)))]
+async fn thumbnail(State(app): State<App>, id: Result<Path<i64>, PathRejection>) -> Result<Response, Refusal> {
+    let Path(id) = id?;
+    let bytes = app.work(move |app| app.searcher().thumbnail(id)).await?;
+    Ok(picture_response("image/jpeg", bytes))
+}
+
+fn picture_response(kind: &'static str, bytes: Vec<u8>) -> Response {
+    let mut response = of_type(kind, bytes.into());
+    // A photo may change under its number, so the browser keeps it for a while only.
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=300"));
+    response
+}
+
+/// What is to be described.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct CaptionQuery {
+    /// A photo of the index; without it the body is the picture.
+    id: Option<i64>,
+    /// Most regions to describe too.
+    regions: usize,
+}
+
+/// Describe a photo of the index, and its regions, in new sentences
+#[utoipa::path(get, path = "/api/v1/caption", params(CaptionQuery),
+    responses((status = 200, body = serde_json::Value), (status = 404, body = Problem), (status = 501, body = Problem)))]
+async fn caption(
+    State(app): State<App>,
+    query: Result<Query<CaptionQuery>, QueryRejection>,
+) -> Result<Json<Described>, Refusal> {
+    let Query(CaptionQuery { id, regions }) = query?;
+    let id = id.ok_or_else(|| Refusal::usage("name a photo by id, or POST a picture"))?;
+    app.work(move |app| {
+        let path = app.searcher().file(id)?;
+        app.describe(path.display().to_string(), Photo::open(&path)?, regions)
+    })
+    .await
+    .map(Json)
+}
+
+/// Describe a picture that is sent
+#[utoipa::path(post, path = "/api/v1/caption", params(CaptionQuery), request_body(content = Vec<u8>, content_type = "image/*"),
+    responses((status = 200, body = serde_json::Value), (status = 413, body = Problem), (status = 415, body = Problem), (status = 501, body = Problem)))]
+async fn caption_picture(
+    State(app): State<App>,
+    query: Result<Query<CaptionQuery>, QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Described>, Refusal> {
+    let Query(CaptionQuery { regions, .. }) = query?;
+    let bytes = picture(&headers, body).await?;
+    let described = app
+        .work(move |app| match upload::decode(&bytes) {
+            Ok(photo) => app.describe("picture".to_owned(), photo, regions).map(Ok),
+            Err(refused) => Ok(Err(Refusal::from(refused))),
+        })
+        .await?;
+    described.map(Json)
+}
+
+impl App {
+    fn describe(&self, image: String, photo: Photo, regions: usize) -> anyhow::Result<Described> {
+        let searcher = self.searcher();
+        let extraction = searcher.models().extraction()?;
+        let none = || Question::NoNetworks("this server was started without --caption-model".to_owned());
+        let describer = self.shared.describer.as_ref().ok_or_else(none)?;
+        let most = MostRegions { captions: regions.min(MOST_REGIONS), ..MostRegions::default() };
+        let seen = [describer.see(&image, photo, extraction, regions > 0)?];
+        let decoding = Decoding::Beam(describer.beam());
+        let most = (regions > 0).then_some(most);
+        Ok(describer.describe(std::iter::once(image), &seen, decoding, most).swap_remove(0))
+    }
+}
+
+/// What the server can do.
+#[derive(Debug, Serialize, ToSchema)]
+struct Status {
+    version: &'static str,
+    /// Photos in the index.
+    photos: usize,
+    /// The folder that was indexed.
+    folder: String,
+    /// Whether pictures can be sent and boxes searched by.
+    reads_photos: bool,
+    /// Whether photos can be described.
+    captions: bool,
+    /// Whether regions can be described.
+    region_captions: bool,
+    /// Deviations that a best photo must reach for an answer.
+    cut_off: f32,
+}
+
+/// What the server can do
+#[utoipa::path(get, path = "/api/v1/status", responses((status = 200, body = Status)))]
+async fn status(State(app): State<App>) -> Json<Status> {
+    let searcher = app.searcher();
+    let describer = app.shared.describer.as_ref();
+    Json(Status {
+        version: env!("CARGO_PKG_VERSION"),
+        photos: searcher.len(),
+        folder: searcher.settings().root.display().to_string(),
+        reads_photos: searcher.models().extraction().is_ok(),
+        captions: describer.is_some(),
+        region_captions: describer.is_some_and(Describer::has_regions),
+        cut_off: CUT_OFF,
+    })
+}
+
+/// A refusal.
+#[derive(Debug, Serialize, ToSchema)]
+struct Problem {
+    /// One line: what, where, what to do.
+    error: String,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Sightline", description = "Photos by words, with reasons"),
+    paths(search, similar, regions, photo, thumbnail, caption, caption_picture, status),
+    components(schemas(Problem))
+)]
+struct ApiDoc;
+
+/// All routes with their checks; needs no socket.
+pub fn routes(app: App) -> Router {
+    let mut routes = Router::new()
+        .route("/api/v1/search", get(search))
+        .route("/api/v1/similar", post(similar))
+        .route("/api/v1/regions/{id}", get(regions))
+        .route("/api/v1/photo/{id}", get(photo))
+        .route("/api/v1/thumbnail/{id}", get(thumbnail))
+        .route("/api/v1/caption", get(caption).post(caption_picture))
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/openapi.json", get(|| async { Json(ApiDoc::openapi()) }))
+        .route("/health", get(|| async { Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") })) }))
+        .route(
+            "/metrics",
+            get(|State(app): State<App>| async move {
+                of_type(
+                    "text/plain; version=0.0.4; charset=utf-8",
+                    app.shared.metrics.text(app.searcher().len()).into(),
+                )
+            }),
+        );
+    for (path, kind, bytes) in FILES {
+        routes = routes.route(path, get(move || async move { of_type(kind, Bytes::from_static(bytes)) }));
+    }
+    routes
+        .fallback(|| async {
+            refusal(StatusCode::NOT_FOUND, "no such page; the API is described in /api/v1/openapi.json")
+        })
+        .method_not_allowed_fallback(|| async {
+            refusal(StatusCode::METHOD_NOT_ALLOWED, "this address is asked in another way; see /api/v1/openapi.json")
+        })
+        .layer(middleware::from_fn_with_state(app.clone(), guard))
+        .layer(middleware::from_fn_with_state(app.clone(), counted))
+        .layer(middleware::map_response(|response| async { with_security_headers(response, POLICY) }))
+        .with_state(app)
+}
+
+/// Counts requests and their time.
+async fn counted(State(app): State<App>, request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
+    let response = next.run(request).await;
+    app.shared.metrics.count(&route, response.status().as_u16(), start.elapsed());
+    response
+}
+
+/// Lets a request through that comes from here: by this machine's name or with the token, and from no other page.
+async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let host = text(header::HOST);
+    match &app.shared.token {
+        Some(token) => {
+            if let Some(given) = token_of_query(request.uri())
+                && is_same(given.as_bytes(), token.as_bytes())
+            {
+                let cookie = format!("sightline={token}; HttpOnly; SameSite=Strict; Path=/");
+                let Ok(cookie) = HeaderValue::from_str(&cookie) else {
+                    return refusal(StatusCode::INTERNAL_SERVER_ERROR, "the token cannot be a cookie");
+                };
+                return ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response();
+            }
+            let given = text(header::AUTHORIZATION)
+                .and_then(|value| value.strip_prefix("Bearer "))
+                .or_else(|| text(header::COOKIE)?.split("; ").find_map(|cookie| cookie.strip_prefix("sightline=")));
+            if !given.is_some_and(|given| is_same(given.as_bytes(), token.as_bytes())) {
+                let message = "this server wants its token: open /?token=…, or send Authorization: Bearer …";
+                return refusal(StatusCode::UNAUTHORIZED, message);
+            }
+        }
+        None if host.is_some_and(is_this_machine) => {}
+        None => {
+            let message = "this server answers to localhost, 127.0.0.1 and [::1] only";
+            return refusal(StatusCode::MISDIRECTED_REQUEST, message);
+        }
+    }
+    // Browsers name the page that asks; another page has no business here.
+    let from_elsewhere = match text(header::ORIGIN) {
+        Some(origin) => {
+            host.is_none_or(|host| origin != format!("http://{host}") && origin != format!("https://{host}"))
+        }
+        None => {
+            headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site")
+                && headers.get("sec-fetch-mode").is_none_or(|mode| mode != "navigate")
+        }
+    };
+    if from_elsewhere {
+        return refusal(StatusCode::FORBIDDEN, "requests of other pages are refused");
+    }
+    next.run(request).await
+}
+
+/// The token of `/?token=…`.
+fn token_of_query(uri: &Uri) -> Option<&str> {
+    (uri.path() == "/").then(|| uri.query()?.split('&').find_map(|pair| pair.strip_prefix("token=")))?
+}
+
+/// Compares in a time that does not tell how much was right.
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |different, (a, b)| different | (a ^ b)) == 0
+}
+
+/// Serves until Ctrl-C. `on_ready` is told the address; port 0 takes a free one.
+///
+/// # Errors
+/// An address beyond this machine without a token; a port that is taken.
+pub fn serve(app: App, host: IpAddr, port: u16, on_ready: impl FnOnce(SocketAddr)) -> anyhow::Result<()> {
+    if !host.is_loopback() && app.shared.token.is_none() {
+        let message = format!("--host {host} can be reached from other machines; set a --token that they must bring");
+        return Err(crate::ui::Usage(message).into());
+    }
+    super::run(routes(app), SocketAddr::new(host, port), on_ready)
+}

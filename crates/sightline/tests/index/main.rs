@@ -1,0 +1,258 @@
+//! Index, search and server as their user meets them: a folder that changes, traps in it, broken files, odd questions.
+
+mod server;
+mod world;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use sightline_model::Device;
+
+use world::{World, fails, json, sightline};
+
+fn counts(report: &Value) -> [u64; 7] {
+    let number = |name: &str| report[name].as_u64().unwrap();
+    let failed = report["failed"].as_array().unwrap().len() as u64;
+    let [photos, added, changed] = ["photos", "added", "changed"].map(number);
+    let [moved, deleted, unchanged] = ["moved", "deleted", "unchanged"].map(number);
+    [photos, added, changed, moved, deleted, unchanged, failed]
+}
+
+fn images(answer: &Value) -> Vec<String> {
+    answer["hits"].as_array().unwrap().iter().map(|hit| hit["image"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn an_index_follows_its_folder() {
+    let world = World::new();
+    let photos = world.photos();
+    let before: Vec<Vec<u8>> = photos.iter().map(|path| std::fs::read(path).unwrap()).collect();
+    std::fs::write(world.path("photos/broken.jpg"), "no picture").unwrap();
+    assert_eq!(counts(&world.index()), [12, 12, 0, 0, 0, 0, 1]);
+    assert_eq!(counts(&world.index()), [12, 0, 0, 0, 0, 12, 1]);
+    let same = world.search(&["a red circle", "--all", "-n", "20"]);
+    assert_eq!(images(&same).len(), 12);
+
+    // Renamed, moved, copied, deleted, changed, mended.
+    let extension = photos[0].extension().unwrap().to_str().unwrap().to_owned();
+    let named = |name: &str| PathBuf::from(world.path(&format!("photos/{name}.{extension}")));
+    std::fs::create_dir(world.path("photos/sub")).unwrap();
+    std::fs::rename(&photos[0], named("renamed")).unwrap();
+    std::fs::rename(&photos[1], named("sub/moved")).unwrap();
+    std::fs::copy(&photos[2], named("copy")).unwrap();
+    std::fs::remove_file(&photos[3]).unwrap();
+    std::fs::write(&photos[4], &before[3][..]).unwrap();
+    std::fs::remove_file(world.path("photos/broken.jpg")).unwrap();
+    let report = world.index();
+    // The content of photo 3 is known, so photo 4 changed without being read by the network.
+    assert_eq!(counts(&report), [12, 1, 1, 2, 1, 8, 0]);
+    assert_eq!(counts(&world.index()), [12, 0, 0, 0, 0, 12, 0]);
+    let after = world.search(&["a red circle", "--all", "-n", "20"]);
+    let found = images(&after);
+    assert!(found.iter().any(|path| path.ends_with(&format!("photos/sub/moved.{extension}"))), "{found:?}");
+    assert!(found.iter().all(|path| Path::new(path).exists()));
+    // A moved photo keeps its number, its score and its reasons.
+    let hit = |answer: &Value, path: &Path| {
+        let hits = answer["hits"].as_array().unwrap();
+        let mut hit = hits.iter().find(|hit| hit["image"] == path.to_str().unwrap()).unwrap().clone();
+        hit["image"] = Value::Null;
+        hit
+    };
+    let (root, moved) =
+        (photos[1].parent().unwrap().canonicalize().unwrap(), named("sub/moved").canonicalize().unwrap());
+    assert_eq!(hit(&same, &root.join(photos[1].file_name().unwrap())), hit(&after, &moved));
+    // Photos were only read.
+    assert_eq!(std::fs::read(named("renamed")).unwrap(), before[0]);
+    assert_eq!(std::fs::read(&photos[5]).unwrap(), before[5]);
+
+    // The whole folder elsewhere: nothing is read anew.
+    std::fs::rename(world.path("photos"), world.path("elsewhere")).unwrap();
+    let report = json(&["index", &world.path("elsewhere"), "-o", &world.path("index")]);
+    assert_eq!(counts(&report), [12, 0, 0, 0, 0, 12, 0]);
+    assert!(images(&world.search(&["blue", "--all"]))[0].contains("elsewhere"));
+    // All gone.
+    std::fs::remove_dir_all(world.path("elsewhere")).unwrap();
+    fails(&["index", &world.path("elsewhere"), "-o", &world.path("index")], 1, "is no folder");
+    std::fs::create_dir(world.path("elsewhere")).unwrap();
+    let report = json(&["index", &world.path("elsewhere"), "-o", &world.path("index")]);
+    assert_eq!(counts(&report), [0, 0, 0, 0, 12, 0, 0]);
+    assert_eq!(images(&world.search(&["blue"])), [""; 0]);
+}
+
+#[test]
+fn hits_say_why_and_filters_hold() {
+    let world = World::new();
+    world.index();
+    let answer = world.search(&["a RED circle, zyzzyva!", "-n", "3"]);
+    assert_eq!(answer["known"], serde_json::json!(["a", "red", "circle"]));
+    assert_eq!(answer["unknown"], serde_json::json!(["zyzzyva"]));
+    assert_eq!(answer["hits"].as_array().unwrap().len(), 3);
+    for hit in answer["hits"].as_array().unwrap() {
+        let words = hit["words"].as_array().unwrap();
+        assert_eq!(words.len(), 3);
+        let sum: f64 = words.iter().map(|word| word["score"].as_f64().unwrap()).sum();
+        assert!((sum - hit["score"].as_f64().unwrap()).abs() < 1e-4, "{hit}");
+        let (width, height) = (hit["width"].as_f64().unwrap(), hit["height"].as_f64().unwrap());
+        for word in words {
+            let corner = |i: usize| word["box"][i].as_f64().unwrap();
+            assert!(0.0 <= corner(0) && corner(0) < corner(2) && corner(2) <= width, "{word}");
+            assert!(0.0 <= corner(1) && corner(1) < corner(3) && corner(3) <= height, "{word}");
+        }
+    }
+    // A photo is nearest to itself, and so is its whole box.
+    let photo = world.photos()[7].canonicalize().unwrap();
+    let photo = photo.to_str().unwrap();
+    assert_eq!(images(&world.search(&["--photo", photo, "--all"]))[0], photo);
+    assert_eq!(images(&world.search(&["--photo", photo, "--box", "0,0,9999,9999", "--all"])).len(), 10);
+    // Turning away from a word takes its score off.
+    let with = world.search(&["circle", "--all", "-n", "12"]);
+    let without = world.search(&["square", "--not", "circle", "--all", "-n", "12"]);
+    assert_ne!(images(&with), images(&without));
+    assert_eq!(without["hits"][0]["words"].as_array().unwrap().len(), 1);
+    // Filters.
+    let n = |arguments: &[&str]| world.search(&[&["red", "--all", "-n", "50"], arguments].concat())["searched"].clone();
+    assert_eq!(n(&[]), 12);
+    assert_eq!(n(&["--folder", "sub"]), 0);
+    assert_eq!(n(&["--from", "2000", "--min-size", "1x1"]), 12);
+    assert_eq!(n(&["--until", "2000"]), 0);
+    assert_eq!(n(&["--max-size", "3x3"]), 0);
+    // Paths for pipes.
+    let output = sightline(&["search", "red", "--all", "-n", "2", "-0", "--index", &world.path("index"), "--quiet"]);
+    assert_eq!(output.stdout.iter().filter(|&&byte| byte == 0).count(), 2);
+    assert!(output.stdout.ends_with(b"\0") && !output.stdout.contains(&b'\n'));
+}
+
+#[test]
+fn copies_are_one_hit() {
+    let world = World::new();
+    let photo = world.photos()[2].clone();
+    std::fs::copy(&photo, world.path("photos/again.png")).unwrap();
+    assert_eq!(counts(&world.index())[0], 13);
+    let answer = world.search(&["--photo", photo.to_str().unwrap(), "-n", "20"]);
+    let duplicates = answer["hits"][0]["duplicates"].as_array().unwrap();
+    assert!(!duplicates.is_empty(), "{answer}");
+    assert_eq!(images(&world.search(&["red", "--all", "-n", "20"])).len(), 13);
+}
+
+#[test]
+fn mistakes_get_one_line() {
+    let world = World::new();
+    let (photos, index, model) = (world.path("photos"), world.path("index"), world.path("model.ckpt"));
+    fails(&["search", "red", "--index", &index], 1, "holds no index");
+    fails(&["index", &photos, "-o", &index], 2, "--model");
+    assert!(!Path::new(&index).exists(), "nothing is left of a failed start");
+    fails(&["index", &world.path("absent"), "-o", &index, "--model", &model], 1, "is no folder");
+    std::fs::create_dir(world.path("empty")).unwrap();
+    fails(&["index", &world.path("empty"), "-o", &index, "--model", &model], 1, "holds no photo");
+    fails(&["index", &photos, "-o", &index, "--model", &world.path("absent")], 1, "absent");
+    world.index();
+
+    let search = |arguments: &[&str], code: i32, part: &str| {
+        fails(&[&["search", "--index", &index], arguments].concat(), code, part);
+    };
+    search(&[], 2, "nothing is asked");
+    search(&[""], 2, "nothing is asked");
+    search(&[" \t.,!"], 2, "nothing is asked");
+    search(&["🐕🐈"], 2, "nothing is asked");
+    search(&["zyzzyva כלב"], 1, "knows none of these words: zyzzyva, כלב");
+    search(&[&"red ".repeat(10_000)], 2, "10000 words");
+    search(&["red", "--photo", &world.path("absent.jpg")], 1, "absent.jpg");
+    search(&["--photo", &model], 1, "not a picture");
+    search(&["red", "--from", "yesterday"], 2, "yesterday");
+    search(&["--photo", world.photos()[0].to_str().unwrap(), "--box", "500,500,600,600"], 2, "outside of the photo");
+    for (option, value) in [("--box", "1,2,3"), ("--min-size", "800")] {
+        let photo = world.photos()[0].to_str().unwrap().to_owned();
+        let output = sightline(&["search", "--index", &index, "--photo", &photo, option, value]);
+        assert_eq!(output.status.code(), Some(2), "{option} {value}");
+    }
+
+    // Another model, another encoding, another indexer.
+    world.write_model("other.ckpt", 2);
+    fails(&["index", &photos, "-o", &index, "--model", &world.path("other.ckpt")], 1, "another model");
+    search(&["red", "--model", &world.path("other.ckpt")], 1, "not the model");
+    fails(&["index", &photos, "-o", &index, "--encoding", "int8"], 1, "F16");
+    let lock = sightline::index::build::Lock::take(Path::new(&index)).unwrap();
+    fails(&["index", &photos, "-o", &index], 1, "is being written by another");
+    drop(lock);
+    std::fs::rename(&model, world.path("hidden.ckpt")).unwrap();
+    search(&["red"], 1, "--model");
+    world.search(&["red", "--model", &world.path("hidden.ckpt")]);
+}
+
+#[test]
+fn what_a_killed_run_left_is_swept_up() {
+    let world = World::new();
+    world.index();
+    let index = PathBuf::from(world.path("index"));
+    let before = world.search(&["red", "--all"]);
+    std::fs::write(index.join("vectors-000099.slv"), "half").unwrap();
+    std::fs::write(index.join(".sightline-x.partial"), "half").unwrap();
+    assert_eq!(world.search(&["red", "--all"]), before);
+    world.index();
+    assert!(!index.join("vectors-000099.slv").exists() && !index.join(".sightline-x.partial").exists());
+    assert_eq!(world.search(&["red", "--all"]), before);
+}
+
+#[test]
+fn int8_ranks_like_f16_and_the_same_folder_gives_the_same_vectors() {
+    let world = World::new();
+    world.index();
+    let photos = world.path("photos");
+    for (name, encoding) in [("again", "f16"), ("small", "int8")] {
+        let arguments = ["index", &photos, "-o", &world.path(name), "--model", &world.path("model.ckpt")];
+        json(&[&arguments[..], &["--encoding", encoding]].concat());
+    }
+    let vectors = |name: &str| std::fs::read(world.folder.path().join(name).join("vectors-000001.slv")).unwrap();
+    assert!(vectors("index") == vectors("again"));
+    assert!(vectors("small").len() < vectors("index").len());
+    let best =
+        |name: &str| images(&json(&["search", "a red circle", "--index", &world.path(name), "--all"]))[0].clone();
+    assert_eq!(best("small"), best("index"));
+}
+
+#[test]
+fn any_changed_byte_is_noticed_or_changes_nothing() {
+    let world = World::new();
+    world.index();
+    let index = PathBuf::from(world.path("index"));
+    let ask = || {
+        use sightline::index::search::{Request, Searcher, open_models};
+        let ui = sightline::ui::Ui { json: false, quiet: true };
+        let models = open_models(&index, None, None, None, false, &Device::flex(), &ui)?;
+        let searcher = Searcher::open(&index, std::sync::Arc::new(models))?;
+        let answer = searcher.answer(Request { text: "a red circle".into(), n: 12, ..Request::default() })?;
+        let thumbnails: Vec<Vec<u8>> =
+            answer.hits.iter().map(|hit| searcher.thumbnail(hit.id)).collect::<anyhow::Result<_>>()?;
+        anyhow::Ok((answer, thumbnails))
+    };
+    let expected = ask().unwrap();
+    assert_eq!(expected.0.hits.len(), 12);
+    for name in ["vectors-000001.slv", "catalogue.sqlite"] {
+        let path = index.join(name);
+        let bytes = std::fs::read(&path).unwrap();
+        let step = (bytes.len() / 150).max(1);
+        let (mut noticed, mut harmless) = (0, 0);
+        for at in (0..bytes.len()).step_by(step).chain(0..100) {
+            let mut changed = bytes.clone();
+            changed[at] ^= 0x15;
+            std::fs::write(&path, &changed).unwrap();
+            match ask() {
+                Ok(answer) => {
+                    assert!(answer == expected, "{name}: byte {at} changed the answer unnoticed");
+                    harmless += 1;
+                }
+                Err(_) => noticed += 1,
+            }
+        }
+        assert!(noticed > 20, "{name}: {noticed} noticed, {harmless} harmless");
+        assert!(name != "vectors-000001.slv" || harmless == 0, "every byte of the vectors counts");
+        for cut in [0, 1, bytes.len() / 2, bytes.len() - 1] {
+            std::fs::write(&path, &bytes[..cut]).unwrap();
+            // The last bytes of a catalogue may be of a page that nothing is read from.
+            let same = ask().map(|answer| answer == expected).unwrap_or(false);
+            assert!(ask().is_err() || (same && name == "catalogue.sqlite"), "{name} cut at {cut}");
+        }
+        std::fs::write(&path, &bytes).unwrap();
+    }
+    assert!(ask().unwrap() == expected);
+}

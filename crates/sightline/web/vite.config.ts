@@ -1,0 +1,16 @@
+import { defineConfig } from "vite";
+
+// Fixed names without hashes: the built files are committed and embedded in the program by name.
+export default defineConfig({
+  build: {
+    target: "es2022",
+    modulePreload: false,
+    assetsInlineLimit: 0,
+    rollupOptions: {
+      output: {
+        entryFileNames: "assets/app.js",
+        assetFileNames: "assets/app[extname]",
+      },
+    },
+  },
+});
