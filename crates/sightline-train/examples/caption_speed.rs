@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use rand::{Rng, RngExt};
 use sightline_model::caption::{
-    BeamSettings, CaptionSettings, GeneratorKind, Loss, Pictures, Said, beam_search, gradients, in_chunks,
+    BeamSettings, CaptionSettings, GeneratorKind, Loss, Pictures, Rounded, Said, Shortcut, beam_search, gradients,
+    in_chunks,
 };
 use sightline_model::random::{self, Dropout};
 use sightline_train::optimizer::{OptimizerKind, OptimizerSettings, PlainOptimizer};
@@ -50,10 +51,12 @@ fn main() {
     };
     let steps = repeated(step, &mut weights);
 
+    let layer = Rounded::of(&*generator, &weights);
+    let shortcut = layer.as_ref().map(|layer| Shortcut { layer, exact: 2 * BeamSettings::default().beam });
     let beam = |n: usize| {
         let pictures = self::pictures(n, &mut random::stream(2, 0));
         let started = Instant::now();
-        let found = in_chunks(&*generator, &weights, &pictures, |source, range| {
+        let found = in_chunks(&*generator, &weights, shortcut, &pictures, |source, range| {
             beam_search(source, range.len(), BeamSettings::default())
         });
         let words = found.iter().map(|best| best[0].words.len()).max().unwrap_or(0);

@@ -7,10 +7,12 @@
 //!
 //! `image` is the photo's key in the dataset, `box` is `[x1, y1, x2, y2]` in pixels of the original picture.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sightline_data::BoxXyxy;
+use sightline_data::categories::NamedBox;
 use sightline_data::store::FeatureStore;
 
 use crate::{Error, Result};
@@ -74,6 +76,20 @@ impl RegionPhrases {
             }
         }
         Ok(record)
+    }
+
+    /// COCO's boxes as described regions, the category of each its only phrase: those of photos that the store has, by key
+    /// or by file name.
+    pub fn of_instances(named: &BTreeMap<String, Vec<NamedBox>>, store: &FeatureStore) -> Self {
+        let region =
+            |own: &NamedBox| DescribedRegion { region_box: own.region, phrases: vec![own.category.clone()] };
+        let image = |key: &str| {
+            let file = Path::new(key).file_name().and_then(|name| name.to_str()).unwrap_or(key);
+            let boxes = named.get(key).or_else(|| named.get(file))?;
+            let regions = boxes.iter().filter(|own| own.region.area() > 0.0).map(region).collect();
+            Some(DescribedImage { image: key.to_owned(), regions })
+        };
+        Self { version: VERSION, images: store.keys().filter_map(image).collect() }
     }
 
     /// Writes the record.

@@ -94,7 +94,7 @@ pub fn beam_search(source: &mut impl NextWords, pictures: usize, settings: BeamS
             let mut taken = Vec::new();
             for group in groups {
                 let n_live = group.live.len();
-                advance(group, &words, first_row..first_row + n_live, rows.len(), &mut taken, &settings);
+                advance(group, &words, first_row..first_row + n_live, &mut taken, &settings);
                 first_row += n_live;
             }
         }
@@ -118,28 +118,23 @@ fn advance(
     group: &mut Group,
     words: &Words,
     rows: std::ops::Range<usize>,
-    n_rows: usize,
     taken: &mut Vec<u32>,
     settings: &BeamSettings,
 ) {
     let width = settings.beam / settings.groups;
-    let vocab = words.log_probabilities.len() / n_rows;
     let mut candidates = Vec::new();
     for (parent, (live, row)) in group.live.iter().zip(rows.clone()).enumerate() {
-        let own = &words.log_probabilities[row * vocab..(row + 1) * vocab];
-        let tokens = match live.sentence.words.len() {
-            0 => 1..vocab as u32,
-            n if n >= settings.max_words => END..END + 1,
-            _ => END..vocab as u32,
-        };
+        let n_words = live.sentence.words.len();
+        let in_turn = |token: u32| if token == END { n_words > 0 } else { n_words < settings.max_words };
+        let tokens = words.log_probabilities.row(row).filter(|&(token, _)| in_turn(token));
         let price = |token: u32| match taken.is_empty() {
             true => 0.0,
             false => settings.diversity * taken.iter().filter(|&&t| t == token).count() as f32,
         };
         let allowed = |token: u32| settings.repeats_trigrams || !live.sentence.repeats_trigram(token);
-        for token in best_tokens(own, tokens, width, price, allowed) {
-            let log_probability = live.sentence.log_probability + f64::from(own[token as usize]);
-            let score = settings.score(log_probability - f64::from(price(token)), live.sentence.words.len() + 1);
+        for (token, own) in best_tokens(tokens, width, price, allowed) {
+            let log_probability = live.sentence.log_probability + f64::from(own);
+            let score = settings.score(log_probability - f64::from(price(token)), n_words + 1);
             candidates.push(Candidate { parent, token, log_probability, score });
         }
     }
@@ -176,28 +171,27 @@ fn advance(
     group.live = next_live;
 }
 
-/// The `most` best of the allowed tokens by log probability less their price, best first; the smaller among equals.
+/// The `most` best of the allowed tokens by log probability less their price, best first, with their log probabilities;
+/// the smaller among equals.
 fn best_tokens(
-    log_probabilities: &[f32],
-    tokens: std::ops::Range<u32>,
+    tokens: impl Iterator<Item = (u32, f32)>,
     most: usize,
     price: impl Fn(u32) -> f32,
     allowed: impl Fn(u32) -> bool,
-) -> Vec<u32> {
-    let mut best: Vec<(f32, u32)> = Vec::with_capacity(most + 1);
+) -> Vec<(u32, f32)> {
+    let mut best: Vec<(f32, (u32, f32))> = Vec::with_capacity(most + 1);
     let mut threshold = f32::NEG_INFINITY;
-    for token in tokens {
-        let value = log_probabilities[token as usize];
+    for (token, log_probability) in tokens {
         // Prices only lower a value.
-        if best.len() == most && value <= threshold || !allowed(token) {
+        if best.len() == most && log_probability <= threshold || !allowed(token) {
             continue;
         }
-        let value = value - price(token);
+        let value = log_probability - price(token);
         if best.len() == most && value <= threshold {
             continue;
         }
         let place = best.partition_point(|&(other, _)| other >= value);
-        best.insert(place, (value, token));
+        best.insert(place, (value, (token, log_probability)));
         best.truncate(most);
         if best.len() == most {
             threshold = best[most - 1].0;

@@ -117,15 +117,23 @@ fn multiply_few_rows(a: &[f32], b: &[f32], out: &mut [f32], [m, k, n]: [usize; 3
         vectorised(
             #[inline(always)]
             || {
-                for (column, b) in columns.chunks_exact_mut(m).zip(b.chunks_exact(k)) {
+                for (columns, b) in columns.chunks_mut(2 * m).zip(b.chunks(2 * k)) {
+                    // A last column without a neighbour is its own.
+                    let b = [&b[..k], &b[b.len() - k..]];
+                    let last = columns.len() - m;
                     let mut row = 0;
-                    while row + 4 <= m {
-                        column[row..row + 4].copy_from_slice(&dots::<4>(&a[row * k..], b));
-                        row += 4;
-                    }
                     while row < m {
-                        column[row..=row].copy_from_slice(&dots::<1>(&a[row * k..], b));
-                        row += 1;
+                        let a = &a[row * k..];
+                        let sums = match m - row {
+                            1 => few_dots::<1>(a, b),
+                            2 => few_dots::<2>(a, b),
+                            3 => few_dots::<3>(a, b),
+                            _ => few_dots::<4>(a, b),
+                        };
+                        let n_rows = (m - row).min(4);
+                        columns[row..row + n_rows].copy_from_slice(&sums[0][..n_rows]);
+                        columns[last + row..][..n_rows].copy_from_slice(&sums[1][..n_rows]);
+                        row += n_rows;
                     }
                 }
             },
@@ -138,27 +146,33 @@ fn multiply_few_rows(a: &[f32], b: &[f32], out: &mut [f32], [m, k, n]: [usize; 3
     }
 }
 
-/// Sums of products of `b` with the first `R` rows of `a`, rows as long as `b`.
+/// Sums of products of two vectors with the first `R` rows of `a`, rows as long as they: enough sums at once that each
+/// addition need not wait for the one before.
 #[inline(always)]
-fn dots<const R: usize>(a: &[f32], b: &[f32]) -> [f32; R] {
-    let k = b.len();
-    let mut lanes = [[0.0f32; LANES]; R];
+fn few_dots<const R: usize>(a: &[f32], b: [&[f32]; 2]) -> [[f32; 4]; 2] {
+    let k = b[0].len();
+    let mut lanes = [[[0.0f32; LANES]; R]; 2];
     let whole = k / LANES * LANES;
     let mut at = 0;
     while at < whole {
-        let b = &b[at..at + LANES];
+        let b = [&b[0][at..at + LANES], &b[1][at..at + LANES]];
         for row in 0..R {
             let a = &a[row * k + at..row * k + at + LANES];
             for lane in 0..LANES {
-                lanes[row][lane] += a[lane] * b[lane];
+                lanes[0][row][lane] += a[lane] * b[0][lane];
+                lanes[1][row][lane] += a[lane] * b[1][lane];
             }
         }
         at += LANES;
     }
-    std::array::from_fn(|row| {
-        let rest = a[row * k + whole..(row + 1) * k].iter().zip(&b[whole..]).map(|(x, y)| x * y).sum::<f32>();
-        lanes[row].iter().sum::<f32>() + rest
-    })
+    let mut sums = [[0.0; 4]; 2];
+    for row in 0..R {
+        for (sums, (lanes, b)) in sums.iter_mut().zip(lanes.iter().zip(b)) {
+            let rest = a[row * k + whole..(row + 1) * k].iter().zip(&b[whole..]).map(|(x, y)| x * y).sum::<f32>();
+            sums[row] = lanes[row].iter().sum::<f32>() + rest;
+        }
+    }
+    sums
 }
 
 /// Runs a loop compiled for this processor's widest vectors. The closure and what it calls must be `#[inline(always)]`:
@@ -172,18 +186,25 @@ pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
 /// Sums run in this many lanes, so that they vectorise; the same on every processor.
 const LANES: usize = 16;
 
-/// The sum of products.
+/// The sum of products, in four sums so that no addition waits for the one before.
 #[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let mut lanes = [[0.0f32; LANES]; 4];
+    let (a_chunks, b_chunks) = (a.chunks_exact(4 * LANES), b.chunks_exact(4 * LANES));
     let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(x, y)| x * y).sum();
     for (x, y) in a_chunks.zip(b_chunks) {
-        for lane in 0..LANES {
-            lanes[lane] += x[lane] * y[lane];
+        for (i, lanes) in lanes.iter_mut().enumerate() {
+            let (x, y) = (&x[i * LANES..][..LANES], &y[i * LANES..][..LANES]);
+            for lane in 0..LANES {
+                lanes[lane] += x[lane] * y[lane];
+            }
         }
     }
-    lanes.iter().sum::<f32>() + rest
+    let [mut total, others @ ..] = lanes;
+    for other in others {
+        total.iter_mut().zip(other).for_each(|(total, x)| *total += x);
+    }
+    total.iter().sum::<f32>() + rest
 }
 
 /// The sum of `of(x)`.

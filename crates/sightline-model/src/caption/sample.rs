@@ -37,10 +37,10 @@ pub fn sample(source: &mut impl NextWords, rngs: &mut [ChaCha8Rng], settings: Sa
     while !live.is_empty() {
         let tokens: Vec<u32> = live.iter().map(|&s| sentences[s].words.last().copied().unwrap_or(END)).collect();
         let words = source.read(&rows, &tokens);
-        let vocab = words.log_probabilities.len() / rows.len();
         rows.clear();
         let mut still_live = Vec::new();
-        for (row, (&s, own)) in live.iter().zip(words.log_probabilities.chunks_exact(vocab)).enumerate() {
+        for (row, &s) in live.iter().enumerate() {
+            let own = words.log_probabilities.all(row);
             let sentence = &mut sentences[s];
             let token = match sentence.words.len() {
                 n if n >= max_words => END,

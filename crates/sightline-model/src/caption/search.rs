@@ -5,6 +5,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::generator::{Generator, Pictures, State};
+use super::matrix::Matrix;
+use super::rounded::Rounded;
 use super::tape::Tape;
 use crate::weights::Weights;
 
@@ -15,11 +17,39 @@ pub trait NextWords {
     fn read(&mut self, rows: &[usize], tokens: &[u32]) -> Words;
 }
 
+/// Log probabilities of next tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LogProbabilities {
+    /// Of all tokens: `[rows, vocab]`, row-major.
+    All(Matrix),
+    /// For each row the likeliest tokens, and END, by token.
+    Likeliest(Vec<Vec<(u32, f32)>>),
+}
+
+impl LogProbabilities {
+    /// Tokens after a row with their log probabilities, by token.
+    pub(super) fn row(&self, row: usize) -> impl Iterator<Item = (u32, f32)> {
+        let (all, likeliest) = match self {
+            Self::All(matrix) => (matrix.row(row), [].as_slice()),
+            Self::Likeliest(rows) => ([].as_slice(), rows[row].as_slice()),
+        };
+        (0..).zip(all.iter().copied()).chain(likeliest.iter().copied())
+    }
+
+    /// Log probabilities of all tokens after a row, for those who may draw any of them: a decoder without a shortcut.
+    pub(super) fn all(&self, row: usize) -> &[f32] {
+        match self {
+            Self::All(matrix) => matrix.row(row),
+            Self::Likeliest(_) => panic!("sampling needs a decoder without a shortcut"),
+        }
+    }
+}
+
 /// What may come next.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Words {
-    /// `[rows, vocab]`, row-major.
-    pub log_probabilities: Vec<f32>,
+    /// Of each row.
+    pub log_probabilities: LogProbabilities,
     /// The region that each row looks at most; empty where the generator does not look.
     pub regions: Vec<usize>,
 }
@@ -54,19 +84,34 @@ impl Hypothesis {
     }
 }
 
+/// The rounded output layer of a generator's weights, and how many of the likeliest tokens must be exact all the same.
+#[derive(Debug, Clone, Copy)]
+pub struct Shortcut<'a> {
+    /// Rounded from the weights that decode.
+    pub layer: &'a Rounded,
+    /// Twice what a beam keeps leaves room for words that it refuses or puts back.
+    pub exact: usize,
+}
+
 /// A generator at work on some pictures.
 pub struct Decoder<'a> {
     generator: &'a dyn Generator,
+    shortcut: Option<Shortcut<'a>>,
     tape: Tape<'a>,
     state: State,
 }
 
 impl<'a> Decoder<'a> {
     /// Before the first word, one sentence a picture.
-    pub fn new(generator: &'a dyn Generator, weights: &'a Weights, pictures: &Pictures) -> Self {
+    pub fn new(
+        generator: &'a dyn Generator,
+        weights: &'a Weights,
+        shortcut: Option<Shortcut<'a>>,
+        pictures: &Pictures,
+    ) -> Self {
         let mut tape = Tape::forward_only(weights);
         let state = generator.start(&mut tape, pictures);
-        Self { generator, tape, state }
+        Self { generator, shortcut, tape, state }
     }
 }
 
@@ -74,7 +119,7 @@ impl NextWords for Decoder<'_> {
     fn read(&mut self, rows: &[usize], tokens: &[u32]) -> Words {
         let state = self.state.select(&mut self.tape, rows);
         let (state, step) = self.generator.step(&mut self.tape, &state, tokens);
-        let log_probabilities = self.tape.log_probabilities(step.hidden, self.generator.output()).values;
+        let log_probabilities = self.tape.log_probabilities(step.hidden, self.generator.output(), self.shortcut);
         let mut rest = step.attention.as_slice();
         let mut regions = Vec::new();
         if !rest.is_empty() {
@@ -97,13 +142,14 @@ const CHUNK: usize = 25;
 pub fn in_chunks<T: Send>(
     generator: &dyn Generator,
     weights: &Weights,
+    shortcut: Option<Shortcut<'_>>,
     pictures: &Pictures,
     decode: impl Fn(&mut Decoder<'_>, Range<usize>) -> Vec<T> + Sync,
 ) -> Vec<T> {
     let starts: Vec<usize> = (0..pictures.len()).step_by(CHUNK).collect();
     let of_chunk = |&start: &usize| {
         let range = start..(start + CHUNK).min(pictures.len());
-        decode(&mut Decoder::new(generator, weights, &pictures.range(range.clone())), range)
+        decode(&mut Decoder::new(generator, weights, shortcut, &pictures.range(range.clone())), range)
     };
     starts.par_iter().flat_map_iter(of_chunk).collect()
 }
@@ -122,7 +168,9 @@ pub(super) mod tests {
     impl NextWords for Table {
         fn read(&mut self, _rows: &[usize], tokens: &[u32]) -> Words {
             let row = |&t: &u32| &self.log_probabilities[t as usize * self.vocab..(t as usize + 1) * self.vocab];
-            Words { log_probabilities: tokens.iter().flat_map(row).copied().collect(), regions: Vec::new() }
+            let values = tokens.iter().flat_map(row).copied().collect();
+            let log_probabilities = LogProbabilities::All(Matrix::new(tokens.len(), self.vocab, values));
+            Words { log_probabilities, regions: Vec::new() }
         }
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::matrix::{Factor, Matrix, add_scaled, dot, multiply, sigmoid, softmax, sum_of, tanh, vectorised};
+use super::search::{LogProbabilities, Shortcut};
 use crate::random::Dropout;
 use crate::weights::{Weight, Weights};
 
@@ -510,9 +511,18 @@ impl<'a> Tape<'a> {
         (h, new_c)
     }
 
-    /// Log probabilities of all tokens after every row of `hidden`: `[rows, vocab]`.
-    pub fn log_probabilities(&self, hidden: Var, output: Output<'_>) -> Matrix {
+    /// Log probabilities of tokens after every row of `hidden`: of all, or by a shortcut of the likeliest.
+    pub fn log_probabilities(
+        &self,
+        hidden: Var,
+        output: Output<'_>,
+        shortcut: Option<Shortcut<'_>>,
+    ) -> LogProbabilities {
         let (h, bias) = (self.value(hidden), &self.weight(output.bias).values);
+        if let Some(Shortcut { layer, exact }) = shortcut {
+            let matrix = &self.weight(output.matrix).values;
+            return LogProbabilities::Likeliest(layer.likeliest(&h.values, matrix, bias, exact));
+        }
         let mut logits = bias.repeat(h.rows);
         let matrix = Factor::Transposed(&self.weight(output.matrix).values);
         multiply(Factor::Plain(&h.values), matrix, &mut logits, [h.rows, h.columns, bias.len()], true);
@@ -526,7 +536,7 @@ impl<'a> Tape<'a> {
                 }
             },
         );
-        Matrix::new(h.rows, bias.len(), logits)
+        LogProbabilities::All(Matrix::new(h.rows, bias.len(), logits))
     }
 
     /// Log probabilities of the right tokens after every row of `hidden`; `[rows]`. In training also the loss, the sum

@@ -1,3 +1,4 @@
+use super::search::LogProbabilities;
 use super::*;
 use crate::weights;
 
@@ -59,7 +60,8 @@ fn training_and_decoding_see_the_same_probabilities() {
             let mut token = END;
             for &target in words.iter().chain([&END]) {
                 let (next, step) = generator.step(&mut tape, &state, &[token]);
-                let log_probabilities = tape.log_probabilities(step.hidden, generator.output());
+                let log_probabilities = tape.log_probabilities(step.hidden, generator.output(), None);
+                let LogProbabilities::All(log_probabilities) = log_probabilities else { unreachable!("no shortcut") };
                 let sum: f32 = log_probabilities.values.iter().map(|p| p.exp()).sum();
                 assert!((sum - 1.0).abs() < 1e-5, "{kind:?}: {sum}");
                 let got = log_probabilities.values[target as usize];
@@ -127,5 +129,26 @@ fn every_generator_learns_a_few_sentences_by_heart() {
         }
         let sum: f32 = log_likelihoods(&*generator, &weights, &pictures(), said).iter().sum();
         assert!(sum > -0.3, "{kind:?}: log likelihood {sum}");
+    }
+}
+
+#[test]
+fn a_shortcut_finds_the_same_sentences() {
+    for kind in KINDS {
+        let settings = settings(kind);
+        let (weights, generator) = (initial(&settings), settings.generator());
+        let Some(layer) = Rounded::of(&*generator, &weights) else { return };
+        let shortcut = Shortcut { layer: &layer, exact: 9 };
+        let beam = BeamSettings { beam: 3, n_best: 3, max_words: 6, ..BeamSettings::default() };
+        let found = [None, Some(shortcut)].map(|shortcut| {
+            in_chunks(&*generator, &weights, shortcut, &pictures(), |source, range| {
+                beam_search(source, range.len(), beam)
+            })
+        });
+        for (exact, near) in found[0].iter().flatten().zip(found[1].iter().flatten()) {
+            assert_eq!(exact.words, near.words, "{kind:?}");
+            let off = exact.log_probability - near.log_probability;
+            assert!(off.abs() < 1e-2, "{kind:?}: {off}");
+        }
     }
 }

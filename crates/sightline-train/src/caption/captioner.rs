@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use sightline_data::Vocabulary;
 use sightline_data::store::{FeatureStore, StoreSettings};
 use sightline_model::caption::{
-    BeamSettings, Generator, Hypothesis, Pictures, Said, SampleSettings, beam_search, in_chunks, log_likelihoods,
-    sample,
+    BeamSettings, Generator, Hypothesis, Pictures, Rounded, Said, SampleSettings, Shortcut, beam_search, in_chunks,
+    log_likelihoods, sample,
 };
 use sightline_model::random;
 use sightline_model::weights::Weights;
@@ -43,6 +43,7 @@ pub enum Decoding {
 pub struct Captioner {
     generator: Box<dyn Generator>,
     weights: Weights,
+    rounded: Option<Rounded>,
     sight: Sight,
     /// Its words.
     pub vocabulary: Vocabulary,
@@ -71,7 +72,9 @@ impl Captioner {
                 )));
             }
         }
-        Ok(Self { generator: settings.model.generator(), weights: checkpoint.model, sight, vocabulary, features, kind })
+        let (generator, weights) = (settings.model.generator(), checkpoint.model);
+        let rounded = Rounded::of(&*generator, &weights);
+        Ok(Self { generator, weights, rounded, sight, vocabulary, features, kind })
     }
 
     /// An error that names the differences where the store's vectors are not what the model was trained on.
@@ -92,7 +95,12 @@ impl Captioner {
 
     /// Captions of pictures, best first, one list a picture.
     pub fn captions(&self, pictures: &Pictures, decoding: Decoding) -> Vec<Vec<Caption>> {
-        let found = in_chunks(&*self.generator, &self.weights, pictures, |source, range| match decoding {
+        let shortcut = match decoding {
+            Decoding::Beam(settings) => self.rounded.as_ref().map(|layer| Shortcut { layer, exact: 2 * settings.beam }),
+            // Any token may be drawn.
+            Decoding::Sample(..) => None,
+        };
+        let found = in_chunks(&*self.generator, &self.weights, shortcut, pictures, |source, range| match decoding {
             Decoding::Beam(settings) => beam_search(source, range.len(), settings),
             Decoding::Sample(settings, seed) => {
                 let mut rngs: Vec<_> = range.map(|picture| random::stream(seed, picture as u64)).collect();

@@ -102,7 +102,7 @@ impl<'a> CaptionLearner<'a> {
         let pictures = self.sight.items(self.store, items.iter().copied());
         let how =
             SampleSettings { samples: settings.samples, max_words: settings.max_words, ..SampleSettings::default() };
-        let sampled = in_chunks(&*self.generator, &self.weights, &pictures, |source, range| {
+        let sampled = in_chunks(&*self.generator, &self.weights, None, &pictures, |source, range| {
             let stream = |picture: usize| SAMPLES_STREAM + step * MOST_PICTURES + picture as u64;
             let mut rngs: Vec<_> = range.map(|p| random::stream(self.settings.seed, stream(p))).collect();
             sample(source, &mut rngs, how)
@@ -131,7 +131,7 @@ impl<'a> CaptionLearner<'a> {
 
     fn greedy(&self, weights: &Weights, pictures: &Pictures, max_words: usize) -> Vec<Vec<u32>> {
         let how = BeamSettings { beam: 1, max_words, ..BeamSettings::default() };
-        in_chunks(&*self.generator, weights, pictures, |source, range| {
+        in_chunks(&*self.generator, weights, None, pictures, |source, range| {
             beam_search(source, range.len(), how).into_iter().map(|mut best| best.swap_remove(0).words).collect()
         })
     }

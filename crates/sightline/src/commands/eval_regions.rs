@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use sightline_data::{Dataset, FeatureStore};
+use sightline_data::categories::{self, CategoryWords};
+use sightline_data::{Dataset, FeatureStore, tokens};
 use sightline_metrics::caption::{self as metrics, CaptionReport};
 use sightline_metrics::dense::{DenseCounts, Detection, TrueRegion};
 use sightline_metrics::meteor::{Meteor, Task};
@@ -31,6 +32,8 @@ Each is described by the region of the store that covers it best.
 
 Examples:
   sightline eval regions --model runs/regions --phrases human.json --features photos.features
+  sightline eval regions --model runs/regions --instances instances.json --features photos.features \\
+      --caption-model runs/caption
   sightline eval regions --model runs/regions --phrases human.json --features photos.features \\
       --caption-model runs/caption --align-model runs/align --training-phrases phrases.json")]
 pub struct Args {
@@ -38,8 +41,11 @@ pub struct Args {
     #[arg(long, value_name = "RUN")]
     model: PathBuf,
     /// People's phrases
+    #[arg(long, value_name = "FILE", required_unless_present = "instances", conflicts_with = "instances")]
+    phrases: Option<PathBuf>,
+    /// COCO's boxes instead: are things called by their names?
     #[arg(long, value_name = "FILE")]
-    phrases: PathBuf,
+    instances: Option<PathBuf>,
     /// A feature store of `features` with the photos
     #[arg(long)]
     features: PathBuf,
@@ -68,7 +74,8 @@ struct Row {
     #[serde(flatten)]
     report: CaptionReport,
     regions: usize,
-    /// Share of regions whose caption has the last word of one of the phrases: the thing's name, mostly.
+    /// Share of regions whose caption names the thing: it has the last word of one of the phrases, or another word for
+    /// the category that a phrase is.
     name_recall: f64,
 }
 
@@ -97,8 +104,12 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     if !(0.0..=1.0).contains(&args.min_iou) {
         return Err(Usage(format!("--min-iou {}: expected 0 to 1", args.min_iou)).into());
     }
-    let record = RegionPhrases::load(&args.phrases)?;
     let store = FeatureStore::open(&args.features)?;
+    let (record, file) = match (&args.phrases, &args.instances) {
+        (Some(file), _) => (RegionPhrases::load(file)?, file),
+        (None, Some(file)) => (RegionPhrases::of_instances(&categories::read_instances(file)?, &store), file),
+        (None, None) => unreachable!("one of the two is required"),
+    };
     let regional = open(&args.model, Kind::RegionCaption, &store)?;
     let described = record.images.iter().map(|image| image.regions.len()).sum();
     let targets = targets(&record, &store, args.min_iou);
@@ -107,7 +118,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         "{} covers none of the {described} boxes of {} with an IoU of {} or more; extract features with \
          `--regions boxes=FILE` or lower --min-iou",
         args.features.display(),
-        args.phrases.display(),
+        file.display(),
         args.min_iou
     );
     if targets.len() < described {
@@ -202,10 +213,16 @@ fn human(targets: &[Target<'_>], meteor: &Meteor) -> anyhow::Result<Option<Row>>
 fn score(captions: &[String], references: &[&[String]], meteor: &Meteor) -> anyhow::Result<Row> {
     let settings = metrics::Settings { meteor: Some(meteor), ..metrics::Settings::default() };
     let report = metrics::evaluate(captions, references, &settings)?.report;
+    let table = CategoryWords::coco();
     let named = |(caption, phrases): &(&String, &&[String])| {
         let name = |phrase: &String| phrase.split_whitespace().next_back().map(str::to_lowercase);
-        let words: Vec<&str> = caption.split_whitespace().collect();
-        phrases.iter().filter_map(name).any(|name| words.contains(&name.as_str()))
+        let words = tokens::tokenize(caption);
+        let categories = table.find(&words);
+        let is_named = |phrase: &String| {
+            categories.iter().any(|(_, category)| category == phrase)
+                || name(phrase).is_some_and(|name| words.contains(&name))
+        };
+        phrases.iter().any(is_named)
     };
     let hits = captions.iter().zip(references).filter(named).count();
     Ok(Row { report, regions: captions.len(), name_recall: hits as f64 / captions.len().max(1) as f64 })
