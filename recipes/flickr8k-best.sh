@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Beyond the paper on Flickr8k, from the same vectors and the same sentences: three alignment models together, captions
+# by attention to the regions, that model trained on for CIDEr, and captions of regions.
+#
+#   recipes/flickr8k-best.sh OUT
+#
+#   OUT       the folder that recipes/flickr8k.sh made; an interrupted run goes on where it stopped
+#
+# Time and scores: docs/log.md.
+set -euo pipefail
+if [ $# -ne 1 ]; then sed -n '2,9p' "$0"; exit 2; fi
+out=$1
+here="$(cd "$(dirname "$0")" && pwd)"
+# SIGHTLINE names the program; without it the checkout's own is built.
+sightline() { ${SIGHTLINE:-cargo run --release --quiet --manifest-path "$here/../Cargo.toml" --} "$@"; }
+data="$out/flickr8k.json" features="$out/flickr8k.features"
+
+# Trains a run, or goes on with it.
+train() { # kind, run, recipe, more arguments
+    local kind=$1 run="$out/$2" recipe="$here/$3"; shift 3
+    if [ -e "$run/last.ckpt" ]; then set -- "$@" --resume; else rm -rf "$run"; set -- "$@" --recipe "$recipe"; fi
+    sightline train "$kind" --dataset "$data" --features "$features" -o "$run" "$@"
+}
+for row in 03-gru 04-gru-place-whole 06-convolution; do train align "$row" "ablation/$row.toml"; done
+train caption attention flickr8k-caption-attention.toml
+train caption cider flickr8k-caption-cider.toml --start "$out/attention"
+# Words that share a region are phrases; unit vectors want a small affinity.
+sightline align --model "$out/06-convolution" --dataset "$data" --features "$features" -o "$out/phrases-best.json" --affinity 0.02
+train caption regions-best flickr8k-regions-best.toml --phrases "$out/phrases-best.json"
+
+echo "== retrieval, three models together, then re-ranked"
+three=(--model "$out/03-gru" --model "$out/04-gru-place-whole" --model "$out/06-convolution")
+sightline eval retrieval "${three[@]}" --dataset "$data" --features "$features" --split val
+sightline eval retrieval "${three[@]}" --dataset "$data" --features "$features" --split val --rerank 3
+for run in attention cider; do
+    echo "== captions: $run"
+    sightline eval caption --model "$out/$run" --dataset "$data" --features "$features" --split val --beam 2
+done
