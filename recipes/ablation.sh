@@ -5,26 +5,22 @@
 #
 #   DATASET, FEATURES   of `dataset import` and `features` (recipes/flickr8k.sh makes both)
 #   OUT                 folder for the runs, OUT/ROW/seed-N; an interrupted run goes on where it stopped
-#   SEEDS               "1 2 3" unless given
+#   SEEDS               how many or which (1,2,5), as of `train align --seeds`; 3 unless given
 #
 # A row takes 5 to 15 minutes a seed on one core; two run side by side on two.
 set -euo pipefail
 if [ $# -lt 3 ]; then sed -n '2,10p' "$0"; exit 2; fi
-dataset=$1 features=$2 out=$3 seeds=${4:-1 2 3}
+dataset=$1 features=$2 out=$3 seeds=${4:-3}
 here="$(cd "$(dirname "$0")" && pwd)"
 # SIGHTLINE names the program; without it the checkout's own is built.
 sightline() { ${SIGHTLINE:-cargo run --release --quiet --manifest-path "$here/../Cargo.toml" --} "$@"; }
 
 for recipe in "$here"/ablation/*.toml; do
-    for seed in $seeds; do
-        run="$out/$(basename "$recipe" .toml)/seed-$seed"
-        if [ -e "$run/last.ckpt" ]; then
-            sightline train align --dataset "$dataset" --features "$features" -o "$run" --resume
-        else
-            rm -rf "$run"
-            mkdir -p "$(dirname "$run")"
-            sightline train align --dataset "$dataset" --features "$features" -o "$run" --recipe "$recipe" --set "seed=$seed"
-        fi
-    done
+    run="$out/$(basename "$recipe" .toml)"
+    if ls "$run"/seed-*/settings.toml > /dev/null 2>&1; then
+        sightline train align --dataset "$dataset" --features "$features" -o "$run" --seeds "$seeds" --resume
+    else
+        sightline train align --dataset "$dataset" --features "$features" -o "$run" --seeds "$seeds" --recipe "$recipe"
+    fi
 done
 sightline eval ablation "$out" --dataset "$dataset" --features "$features" --split val --rerank 3

@@ -91,6 +91,8 @@ fn every_command_on_a_small_collection() {
     assert_eq!((&table["images"], &table["sentences"]), (&10.into(), &50.into()));
     assert!(table["rsum"].as_f64().unwrap() > 0.0);
 
+    several_seeds(&c, &[&data[..], &SMALL, &sizes].concat(), &data);
+
     let phrases = c.path("phrases.json");
     let decoded = json(&[&["align", "--model", &align, "-o", &phrases], &data[..]].concat());
     assert_eq!(decoded["photos"], 40);
@@ -145,6 +147,32 @@ fn every_command_on_a_small_collection() {
     fails(&mixed, 1, &["does not fit the model", "max_regions is 3, not 20"]);
     let again = ["features", &dataset, "-o", &other, "--backbone", "pixels", "--max-regions", "4"];
     fails(&again, 1, &["max_regions"]);
+}
+
+/// A run a seed, one more on resuming, and one table of them from either command.
+fn several_seeds(c: &Collection, settings: &[&str], data: &[&str]) {
+    let runs = c.path("seeds");
+    let trained = json(&[&["train", "align", "-o", &runs, "--seeds", "2,5"], settings].concat());
+    assert_eq!((&trained["runs"][1]["seed"], &trained["validation"]["runs"]), (&5.into(), &2.into()));
+    assert!(trained["validation"]["deviation"][6].is_number(), "{trained}");
+    let first = std::fs::read(Path::new(&runs).join("seed-2/best.ckpt")).unwrap();
+    assert_ne!(first, std::fs::read(Path::new(&runs).join("seed-5/best.ckpt")).unwrap());
+
+    let more = json(&[&["train", "align", "-o", &runs, "--seeds", "2,5,3", "--resume"], data].concat());
+    assert_eq!(more["validation"]["runs"], 3);
+    assert_eq!(first, std::fs::read(Path::new(&runs).join("seed-2/best.ckpt")).unwrap(), "it was done already");
+    let all = json(&[&["train", "align", "-o", &runs, "--resume"], data].concat());
+    let means = |record: &serde_json::Value| -> Vec<f64> {
+        record.as_array().unwrap().iter().map(|mean| (mean.as_f64().unwrap() * 1e6).round()).collect()
+    };
+    assert_eq!(means(&all["validation"]["mean"]), means(&more["validation"]["mean"]));
+    let table = json(&[&["eval", "ablation", &runs, "--split", "val"], data].concat());
+    assert_eq!((&table[0]["name"], &table[0]["runs"]), (&"seeds".into(), &3.into()));
+    assert_eq!(means(&table[0]["mean"]), means(&all["validation"]["mean"]));
+
+    fails(&[&["eval", "retrieval", "--model", &runs], data].concat(), 1, &["one run a seed", "seed-2"]);
+    fails(&[&["train", "align", "-o", &runs, "--seeds", "2"], data].concat(), 1, &["already holds a run"]);
+    fails(&[&["train", "align", "-o", &c.path("no"), "--seeds", "2", "--resume"], data].concat(), 1, &["no run"]);
 }
 
 /// The box of the first decoded phrase of a photo.
