@@ -47,6 +47,11 @@ pub fn train(
             store.dim()
         )));
     }
+    if settings.model.whole && !matches!(settings.model.score, Score::MaxOverRegions | Score::MeanOfMax) {
+        return Err(Error::Setting(
+            "model.whole adds to the scores max_over_regions and mean_of_max alone; set model.whole=false".into(),
+        ));
+    }
     let corpus = Corpus::new(dataset, Split::Train, store, &vocabulary)?;
     let validation = Corpus::new(dataset, Split::Val, store, &vocabulary)?;
     let device = device.clone().autodiff();
@@ -280,7 +285,7 @@ pub(crate) fn scores(score: Score, regions: &VectorSets, words: &VectorSets, dev
     match score {
         Score::MaxOverRegions => sightline_search::scores(regions, words, Reduction::Sum),
         Score::MeanOfMax => sightline_search::scores(regions, words, Reduction::Mean),
-        Score::SumOfPositive | Score::SmoothedSumOfPositive | Score::SoftAttention => {
+        Score::SumOfPositive | Score::SmoothedSumOfPositive | Score::SoftAttention | Score::SoftAttentionOverWords => {
             let mut out = vec![0.0; regions.len() * words.len()];
             for images in chunks(regions.len(), SCORED_IMAGES) {
                 let counts = RegionCounts::new(images.clone().map(|i| regions.count(i)).collect());

@@ -144,13 +144,22 @@ fn until(steps: u64, job: impl FnOnce(&mut Control<'_>) -> sightline_train::Resu
     job(&mut Control { on_event: &mut on_event, stop: &stop }).unwrap()
 }
 
+fn with_score(objective: Objective, score: Score) -> AlignSettings {
+    let settings = align_settings(objective);
+    AlignSettings { model: AlignmentSettings { score, ..settings.model }, ..settings }
+}
+
 #[test]
-fn both_objectives_overfit_and_decode() {
+fn alignment_models_overfit_and_decode() {
     let device = Device::flex();
-    for objective in [Objective::SumHinge, Objective::Contrastive] {
+    for settings in [
+        align_settings(Objective::SumHinge),
+        align_settings(Objective::Contrastive),
+        with_score(Objective::Contrastive, Score::SoftAttention),
+        with_score(Objective::Contrastive, Score::SoftAttentionOverWords),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let (dataset, store) = collection(folder.path());
-        let settings = align_settings(objective);
         let run = RunFolder::create(&folder.path().join("run"), &settings).unwrap();
         let outcome = until(u64::MAX, |c| align::train(&dataset, &store, &settings, &run, false, &device, c));
         assert_eq!((outcome.stopped, outcome.progress.epoch), (false, 120));
@@ -158,7 +167,7 @@ fn both_objectives_overfit_and_decode() {
         let aligner = Aligner::new(RunFolder::model(run.path(), &[Kind::Alignment]).unwrap(), &device).unwrap();
         let corpus = Corpus::new(&dataset, Split::Val, &store, &aligner.vocabulary).unwrap();
         let report = evaluate::scores(&aligner, &corpus).report();
-        assert_eq!((report.image_to_sentence.r1, report.sentence_to_image.r1), (100.0, 100.0), "{objective:?}");
+        assert_eq!((report.image_to_sentence.r1, report.sentence_to_image.r1), (100.0, 100.0), "{:?}", settings.model);
 
         let phrases = Phrases::decode(&aligner, &dataset, &store, &[Split::Val], 1000.0, |_, _| {}).unwrap();
         assert_eq!(phrases.len(), SAID.len(), "a huge affinity leaves one phrase a sentence");
@@ -327,6 +336,20 @@ fn a_run_is_not_resumed_on_other_data() {
     let mut control = Control { on_event: &mut |_| {}, stop: &stop };
     let error = align::train(&dataset, &store, &settings, &run, true, &device, &mut control).unwrap_err();
     assert!(error.to_string().contains("other data"), "{error}");
+}
+
+#[test]
+fn vectors_of_the_whole_need_a_score_they_can_add_to() {
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
+    let (dataset, store) = collection(folder.path());
+    let mut settings = with_score(Objective::Contrastive, Score::SoftAttention);
+    settings.model.whole = true;
+    let run = RunFolder::create(&folder.path().join("run"), &settings).unwrap();
+    let stop = AtomicBool::new(false);
+    let mut control = Control { on_event: &mut |_| {}, stop: &stop };
+    let error = align::train(&dataset, &store, &settings, &run, false, &device, &mut control).unwrap_err();
+    assert!(error.to_string().contains("model.whole"), "{error}");
 }
 
 #[test]

@@ -101,6 +101,48 @@ fn scores_agree_with_the_equations() {
     }
 }
 
+/// Cross attention in either direction, one number at a time; an empty sentence scores nothing.
+#[test]
+fn soft_attention_agrees_with_its_definition() {
+    let device = Device::flex();
+    let (counts, lengths, dim) = ([3, 1, 4], [4, 0, 1, 3], 5);
+    let mut rng = random::stream(8, 0);
+    let (v, s) = (random::uniform_values(&mut rng, 8 * dim, 1.0), random::uniform_values(&mut rng, 8 * dim, 1.0));
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+    // The cosine of `own` with what it attends to, times the length of `own`.
+    let attended = |own: &[f32], others: &[f32], sharpness: f64| {
+        let weights: Vec<f64> = others.chunks(dim).map(|other| (sharpness * dot(own, other)).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let mixture: Vec<f32> = (0..dim)
+            .map(|d| others.chunks(dim).zip(&weights).map(|(x, w)| f64::from(x[d]) * w / total).sum::<f64>() as f32)
+            .collect();
+        dot(own, &mixture) / (dot(&mixture, &mixture) + 1e-8).sqrt()
+    };
+    for (score, sharpness) in [(Score::SoftAttention, 9.0), (Score::SoftAttentionOverWords, 4.0)] {
+        let [regions, words] = [&v, &s].map(|x| features_tensor(x.clone(), dim, &device));
+        let scores = values(score.scores(regions, &RegionCounts::new(counts.to_vec()), words, &lengths));
+        let (mut first_region, mut i) = (0, 0);
+        for count in counts {
+            let own_regions = &v[first_region * dim..(first_region + count) * dim];
+            let mut first_word = 0;
+            for length in lengths {
+                let own_words = &s[first_word * dim..(first_word + length) * dim];
+                let (these, those) = match score {
+                    Score::SoftAttention => (own_words, own_regions),
+                    _ => (own_regions, own_words),
+                };
+                let n = if own_words.is_empty() { 0 } else { these.len() / dim };
+                let sum: f64 = these.chunks(dim).take(n).map(|own| attended(own, those, sharpness)).sum();
+                let expected = sum / n.max(1) as f64;
+                assert!((f64::from(scores[i]) - expected).abs() < 1e-5, "{score:?} {i}: {} {expected}", scores[i]);
+                first_word += length;
+                i += 1;
+            }
+            first_region += count;
+        }
+    }
+}
+
 #[test]
 fn hinge_agrees_with_the_equation() {
     let device = Device::flex();
@@ -185,6 +227,7 @@ fn gradients_agree_with_differences() {
             ..base.clone()
         },
         AlignmentSettings { score: Score::SoftAttention, ..contrastive.clone() },
+        AlignmentSettings { score: Score::SoftAttentionOverWords, ..contrastive.clone() },
         AlignmentSettings { encoder: RegionEncoder::Conv, unit_vectors: false, ..contrastive.clone() },
         encoder(SentenceEncoder::Gru),
         encoder(SentenceEncoder::BagOfWords),
