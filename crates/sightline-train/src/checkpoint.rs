@@ -195,6 +195,7 @@ mod tests {
                     max_regions: 20,
                     extra: BTreeMap::new(),
                     sources: BTreeMap::new(),
+                    parts: Vec::new(),
                 },
                 progress: Progress { step: 7, best: Some(1.25), ..Progress::default() },
             },

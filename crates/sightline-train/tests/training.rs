@@ -49,6 +49,7 @@ fn collection(folder: &Path) -> (Dataset, FeatureStore) {
         max_regions: 4,
         extra: Default::default(),
         sources: Default::default(),
+        parts: Vec::new(),
     };
     let path = folder.join("store.features");
     let writer = StoreWriter::create_or_resume(&path, &settings).unwrap();

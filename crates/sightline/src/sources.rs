@@ -150,6 +150,14 @@ impl Extraction {
                 .into()),
             }
         };
+        if settings.vectors == VectorMode::Joined {
+            anyhow::bail!(
+                "the model reads the vectors of {} stores side by side ({}), which are not made of new photos here; use it \
+                 with `features join` and `eval`, or train a model on one of the stores",
+                settings.parts.len(),
+                settings.backbone
+            );
+        }
         if settings.vectors == VectorMode::Imported {
             anyhow::bail!(
                 "the model was trained on imported vectors ({}); new photos need vectors from the same program: import \

@@ -145,8 +145,30 @@ fn every_command_on_a_small_collection() {
     json(&["features", &dataset, "-o", &other, "--backbone", "pixels", "--max-regions", "3"]);
     let mixed = ["eval", "retrieval", "--model", &align, "--dataset", &dataset, "--features", &other];
     fails(&mixed, 1, &["does not fit the model", "max_regions is 3, not 20"]);
+    joined_stores(&c, &features, &other);
     let again = ["features", &dataset, "-o", &other, "--backbone", "pixels", "--max-regions", "4"];
     fails(&again, 1, &["max_regions"]);
+}
+
+/// Two stores as one: trained on and measured on, refused where a photo's vectors would have to be made anew.
+fn joined_stores(c: &Collection, features: &str, other: &str) {
+    let (dataset, both, run) = (c.path("dataset.json"), c.path("both.features"), c.path("both"));
+    let half = c.path("half.features");
+    std::fs::copy(features, &half).unwrap();
+    let joined = json(&["features", "join", features, &half, "-o", &both]);
+    let dim = |record: &serde_json::Value| record["settings"]["dim"].as_u64().unwrap();
+    assert_eq!((&joined["photos"], joined["settings"]["parts"].as_array().unwrap().len()), (&40.into(), 2));
+    assert_eq!(dim(&joined), 2 * joined["settings"]["parts"][0]["dim"].as_u64().unwrap());
+    fails(&["features", "join", features, other, "-o", &c.path("no")], 1, &["scene-", "number of regions"]);
+
+    let data = ["--dataset", &dataset, "--features", &both];
+    let sizes = ["--set", "model.dim=16", "--set", "model.hidden=16", "--set", "model.standardize=true"];
+    json(&[&["train", "align", "-o", &run], &data[..], &SMALL, &sizes].concat());
+    assert_eq!(json(&[&["eval", "retrieval", "--model", &run], &data[..]].concat())["images"], 10);
+    let single = ["eval", "retrieval", "--model", &run, "--dataset", &dataset, "--features", features];
+    fails(&single, 1, &["does not fit the model", "number of joined stores is 0, not 2"]);
+    let photos = c.path("photos");
+    fails(&["index", &photos, "-o", &c.path("index"), "--model", &run], 1, &["2 stores side by side"]);
 }
 
 /// A run a seed, one more on resuming, and one table of them from either command.
