@@ -92,6 +92,7 @@ fn every_command_on_a_small_collection() {
     assert!(table["rsum"].as_f64().unwrap() > 0.0);
 
     several_seeds(&c, &[&data[..], &SMALL, &sizes].concat(), &data);
+    parsed_sentences(&c, &[&data[..], &SMALL, &sizes].concat(), &data);
 
     let phrases = c.path("phrases.json");
     let decoded = json(&[&["align", "--model", &align, "-o", &phrases], &data[..]].concat());
@@ -148,6 +149,50 @@ fn every_command_on_a_small_collection() {
     joined_stores(&c, &features, &other);
     let again = ["features", &dataset, "-o", &other, "--backbone", "pixels", "--max-regions", "4"];
     fails(&again, 1, &["max_regions"]);
+}
+
+/// A model of dependency edges: every command that reads sentences asks for their trees, and queries have none.
+fn parsed_sentences(c: &Collection, settings: &[&str], data: &[&str]) {
+    let (run, parses) = (c.path("edges"), c.path("chains.conllu"));
+    let dataset: serde_json::Value = serde_json::from_slice(&std::fs::read(c.path("dataset.json")).unwrap()).unwrap();
+    let mut text = String::new();
+    // Every word hangs on the one before; the last sentence of all has no tree.
+    let images = dataset["images"].as_array().unwrap();
+    let sentences: Vec<_> = images.iter().flat_map(|image| image["sentences"].as_array().unwrap()).collect();
+    for sentence in &sentences[..sentences.len() - 1] {
+        text += &format!("# sent_id = {}\n", sentence["sentid"]);
+        for (i, token) in sentence["tokens"].as_array().unwrap().iter().enumerate() {
+            let relation = if i == 0 { "root" } else { "dep" };
+            text += &format!("{}\t{}\t_\t_\t_\t_\t{i}\t{relation}\t_\t_\n", i + 1, token.as_str().unwrap());
+        }
+        text += "\n";
+    }
+    std::fs::write(&parses, &text).unwrap();
+    let edges = ["--set", "model.sentence_encoder=dependency_edges", "--set", "min_relation_count=1"];
+    let train = [&["train", "align", "-o", &run], settings, &edges].concat();
+    fails(&train, 1, &["--parses"]);
+    let of_words = c.path("words");
+    fails(&[&["train", "align", "-o", &of_words, "--parses", &parses], settings].concat(), 2, &["dependency_edges"]);
+    json(&[&train[..], &["--parses", &parses]].concat());
+    let with_trees = ["--parses", &parses];
+    let retrieval = [&["eval", "retrieval", "--model", &run], data].concat();
+    fails(&retrieval, 1, &["--parses"]);
+    let told = sightline(&[&retrieval[..], &with_trees].concat());
+    assert!(
+        told.status.success() && stderr(&told).contains("1 sentence without a dependency tree"),
+        "{}",
+        stderr(&told)
+    );
+    assert_eq!(json(&[&retrieval[..], &with_trees].concat())["sentences"], 50);
+    let decoded = ["align", "--model", &run, "-o", &c.path("edges.json"), "--split", "val"];
+    assert_eq!(json(&[&decoded[..], data, &with_trees].concat())["photos"], 10);
+    json(&[&["eval", "words", "--model", &run], data, &with_trees].concat());
+    let html = c.path("edges.html");
+    json(&[&retrieval[..], &with_trees, &["--html", &html, "--photos", "3"]].concat());
+    fails(&["index", &c.path("photos"), "-o", &c.path("no"), "--model", &run], 1, &["dependency trees"]);
+
+    std::fs::write(&parses, text.replacen("root", "_", 1)).unwrap();
+    fails(&[&retrieval[..], &with_trees].concat(), 1, &["chains.conllu", "line 2: token 1 has no relation"]);
 }
 
 /// Two stores as one: trained on and measured on, refused where a photo's vectors would have to be made anew.

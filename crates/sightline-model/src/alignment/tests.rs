@@ -1,4 +1,5 @@
 use super::*;
+use crate::sentences::{Edge, Sentence};
 use crate::weights::{self, values};
 
 /// Sizes all differ, so that swapped axes show.
@@ -9,6 +10,10 @@ fn settings() -> AlignmentSettings {
     AlignmentSettings { dim: 5, hidden: 6, word_dim: 8, dropout: 0.0, ..AlignmentSettings::default() }
 }
 
+fn sizes(photos: usize) -> Sizes {
+    Sizes { features: FEATURES, vocab: VOCAB, photos, relations: 3 }
+}
+
 fn batch() -> (Vec<f32>, RegionCounts, SentenceBatch) {
     use rand::RngExt;
     let counts = vec![3, 1, 4];
@@ -16,6 +21,15 @@ fn batch() -> (Vec<f32>, RegionCounts, SentenceBatch) {
     let features = (0..8 * FEATURES).map(|_| rng.random_range(-1.0..1.0)).collect();
     let sentences = SentenceBatch::new(&[vec![1, 2, 3, 4], vec![5], vec![10, 2, 6]]);
     (features, RegionCounts::new(counts), sentences)
+}
+
+/// The sentences of [`batch`] with an edge a word; relations 0 and 2 of three.
+fn parsed_batch() -> SentenceBatch {
+    let edge = |(head, relation)| Edge { head, relation };
+    let words = [vec![1, 2, 3, 4], vec![5], vec![10, 2, 6]];
+    let edges = [vec![(3, 2), (1, 0), (0, 0), (3, 2)], vec![(0, 0)], vec![(2, 0), (0, 0), (2, 2)]];
+    let edges = edges.map(|edges| edges.into_iter().map(edge).collect::<Vec<_>>());
+    SentenceBatch::new(words.iter().zip(&edges).map(|(words, edges)| Sentence { words, edges }))
 }
 
 /// Equations 1 to 6 and 8, one number at a time, in f64.
@@ -80,7 +94,7 @@ fn slow_scores(model: &AlignmentModel, features: &[f32], counts: &[usize], sente
 #[test]
 fn scores_agree_with_the_equations() {
     let device = Device::flex();
-    let model = AlignmentModel::new(&settings(), FEATURES, VOCAB, 0, &mut random::stream(1, 0), &device);
+    let model = AlignmentModel::new(&settings(), sizes(0), &mut random::stream(1, 0), &device);
     let (features, counts, sentences) = batch();
     let regions = features_tensor(features.clone(), FEATURES, &device);
     let v = model.regions(RegionBatch { features: regions, geometry: None, counts: counts.clone() });
@@ -98,6 +112,28 @@ fn scores_agree_with_the_equations() {
         assert!((f64::from(score) - expected).abs() < 1e-5 * (1.0 + expected.abs()), "{i}: {score} {expected}");
         let expected = expected / [4.0, 1.0, 3.0][i % 3];
         assert!((f64::from(mean[i]) - expected).abs() < 1e-5 * (1.0 + expected.abs()), "{i}: mean");
+    }
+}
+
+/// `relu(W_R [w_head w_dependent] + b_R)`, one number at a time.
+#[test]
+fn dependency_edges_agree_with_their_definition() {
+    let device = Device::flex();
+    let settings = AlignmentSettings { sentence_encoder: SentenceEncoder::DependencyEdges, ..settings() };
+    let model = AlignmentModel::new(&settings, sizes(0), &mut random::stream(2, 0), &device);
+    let w = weights::export(&model);
+    let word = |index: u32| &w["word_vectors"].values[index as usize * settings.word_dim..][..settings.word_dim];
+    let got = values(model.words(&parsed_batch()));
+    let edges = [(3, 1, 2), (1, 2, 0), (0, 3, 0), (3, 4, 2), (0, 5, 0), (2, 10, 0), (0, 2, 0), (2, 6, 2)];
+    for (i, (head, dependent, relation)) in edges.into_iter().enumerate() {
+        let x: Vec<f32> = [word(head), word(dependent)].concat();
+        let name = |part: &str| format!("sentence.DependencyEdges.relations.{relation}.{part}");
+        let (m, b) = (&w[&name("weight")].values, &w[&name("bias")].values);
+        for d in 0..settings.dim {
+            let sum: f32 = x.iter().enumerate().map(|(k, x)| x * m[k * settings.dim + d]).sum();
+            let expected = (sum + b[d]).max(0.0);
+            assert!((got[i * settings.dim + d] - expected).abs() < 1e-5, "edge {i}, {d}");
+        }
     }
 }
 
@@ -233,6 +269,13 @@ fn gradients_agree_with_differences() {
         encoder(SentenceEncoder::BagOfWords),
         encoder(SentenceEncoder::Convolution),
         encoder(SentenceEncoder::SelfAttention),
+        encoder(SentenceEncoder::DependencyEdges),
+        AlignmentSettings {
+            sentence_encoder: SentenceEncoder::DependencyEdges,
+            objective: Objective::Fragments,
+            score: Score::SmoothedSumOfPositive,
+            ..base.clone()
+        },
         AlignmentSettings { geometry: true, context: true, standardize: true, ..contrastive.clone() },
         AlignmentSettings { region_attention: true, whole: true, ..contrastive.clone() },
         AlignmentSettings { whole: true, ..base },
@@ -241,8 +284,13 @@ fn gradients_agree_with_differences() {
         let features = if settings.encoder == RegionEncoder::Conv { conv.pixels() } else { FEATURES };
         let settings = AlignmentSettings { conv, ..settings };
         let (_, counts, sentences) = batch();
+        let sentences = match settings.sentence_encoder {
+            SentenceEncoder::DependencyEdges => parsed_batch(),
+            _ => sentences,
+        };
         let values: Vec<f32> = (0..8 * features).map(|i| ((i * 37 % 23) as f32 - 11.0) / 11.0).collect();
-        let mut model = AlignmentModel::new(&settings, features, VOCAB, 3, &mut random::stream(5, 0), &device);
+        let mut model =
+            AlignmentModel::new(&settings, Sizes { features, ..sizes(3) }, &mut random::stream(5, 0), &device);
         if settings.standardize {
             model.set_standard(&[0.1; FEATURES], &[0.5; FEATURES]);
         }
@@ -267,7 +315,7 @@ fn joined_vectors_give_the_score_of_training() {
     let device = Device::flex();
     for score in [Score::MeanOfMax, Score::MaxOverRegions] {
         let settings = AlignmentSettings { whole: true, unit_vectors: true, score, ..settings() };
-        let model = AlignmentModel::new(&settings, FEATURES, VOCAB, 0, &mut random::stream(5, 0), &device);
+        let model = AlignmentModel::new(&settings, sizes(0), &mut random::stream(5, 0), &device);
         let (values_, counts, sentences) = batch();
         let regions = RegionBatch { features: features_tensor(values_, FEATURES, &device), geometry: None, counts };
         let (v, s) = (model.regions(regions.clone()), model.words(&sentences));
@@ -283,9 +331,8 @@ fn joined_vectors_give_the_score_of_training() {
 #[test]
 fn imports_refuse_what_does_not_fit() {
     let device = Device::flex();
-    let new = |settings: &AlignmentSettings| {
-        AlignmentModel::new(settings, FEATURES, VOCAB, 0, &mut random::stream(1, 0), &device)
-    };
+    let new =
+        |settings: &AlignmentSettings| AlignmentModel::new(settings, sizes(0), &mut random::stream(1, 0), &device);
     let model = new(&settings());
     let exported = weights::export(&model);
     assert_eq!(weights::export(&weights::import(new(&settings()), exported.clone()).unwrap()), exported);

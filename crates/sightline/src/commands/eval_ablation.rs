@@ -7,11 +7,11 @@ use serde::Serialize;
 use sightline_metrics::retrieval::RetrievalReport;
 use sightline_train::align::Aligner;
 use sightline_train::checkpoint::Kind;
-use sightline_train::corpus::Corpus;
 use sightline_train::evaluate::{self, Scores};
 use sightline_train::run::RunFolder;
 
 use super::eval::Common;
+use crate::sources::ParsesFile;
 use crate::ui::{Ui, count, table};
 
 /// One table of many alignment runs: a row a folder, its runs (seeds) as mean and spread, and as an ensemble
@@ -26,6 +26,8 @@ pub struct Args {
     folder: PathBuf,
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    parses: ParsesFile,
     /// A row more for each ensemble, re-ranked by reciprocal neighbours with this sharpness
     #[arg(long, value_name = "SHARPNESS")]
     rerank: Option<f64>,
@@ -68,6 +70,7 @@ pub(super) fn columns(report: &RetrievalReport) -> [f64; 7] {
 
 pub(super) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let data = args.common.open(ui)?;
+    let parses = args.parses.read(&data.dataset, &[data.split], ui)?;
     let mut rows = Vec::new();
     // A folder of seeds is one row, any other holds the rows.
     let seeds = !RunFolder::seeds(&args.folder).is_empty();
@@ -82,13 +85,11 @@ pub(super) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         let mut members = Vec::new();
         for run in &runs {
             let aligner = Aligner::new(RunFolder::model(run, &[Kind::Alignment])?, &data.device)?;
-            // A row may read other vectors than the rest, or be of another kind: it is named and the others go on.
-            if let Err(error) = aligner.check(&data.store) {
-                ui.say(format_args!("{} left out: {error}", run.display()));
-                continue;
+            // A row may read other vectors than the rest, or trees that are not there: it is named and the others go on.
+            match aligner.corpus(&data.dataset, data.split, &data.store, parses.as_ref()) {
+                Ok(corpus) => members.push(evaluate::scores(&aligner, &corpus)),
+                Err(error) => ui.say(format_args!("{} left out: {error}", run.display())),
             }
-            let corpus = Corpus::new(&data.dataset, data.split, &data.store, &aligner.vocabulary)?;
-            members.push(evaluate::scores(&aligner, &corpus));
         }
         if members.is_empty() {
             continue;

@@ -5,7 +5,8 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use sightline_data::{Dataset, FeatureStore};
+use sightline_data::{Dataset, FeatureStore, Split};
+use sightline_train::align::AlignData;
 use sightline_train::caption::CaptionData;
 use sightline_train::checkpoint::Kind;
 use sightline_train::phrases::Phrases;
@@ -15,7 +16,7 @@ use sightline_train::{Control, Event, Outcome, align, caption};
 
 use super::train_seeds::{self, Seeds};
 use crate::interrupt;
-use crate::sources::DeviceKind;
+use crate::sources::{DeviceKind, ParsesFile};
 use crate::ui::{Ui, Usage};
 
 /// Train a model
@@ -33,7 +34,9 @@ pub enum Command {
   sightline train align --dataset d.json --features f.features -o runs/a --recipe recipes/flickr8k-align.toml \\
       --set optimizer.learning_rate=3e-4 --set epochs=20
   sightline train align --dataset d.json --features f.features -o runs/a --resume
-  sightline train align --dataset d.json --features f.features -o runs/b --seeds 3")]
+  sightline train align --dataset d.json --features f.features -o runs/b --seeds 3
+  sightline train align --dataset d.json --features f.features -o runs/c --parses d.conllu \\
+      --set model.sentence_encoder=dependency_edges")]
 pub struct AlignArgs {
     #[command(flatten)]
     common: Common,
@@ -41,6 +44,8 @@ pub struct AlignArgs {
     /// validation table; `eval ablation RUN` prints it again. With --resume, seeds that are not there yet are added
     #[arg(long, value_name = "SEEDS")]
     seeds: Option<Seeds>,
+    #[command(flatten)]
+    parses: ParsesFile,
 }
 
 /// Learn to describe whole photos, or regions where phrases are given
@@ -111,13 +116,15 @@ pub fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
     let store = FeatureStore::open(&common.features)?;
     let outcome = match command {
         Command::Align(args) => {
+            let parses = args.parses.read(&dataset, &[Split::Train, Split::Val], ui)?;
+            let data = AlignData { dataset: &dataset, store: &store, parses: parses.as_ref() };
             if let Some(seeds) = Seeds::of(args.seeds.as_ref(), common) {
-                return train_seeds::run(&seeds, common, &dataset, &store, ui);
+                return train_seeds::run(&seeds, common, data, ui);
             }
             let device = common.device.open()?;
             let (folder, settings) = common.open::<AlignSettings>()?;
             train(ui, interrupt::flag(), |control| {
-                align::train(&dataset, &store, &settings, &folder, common.resume, &device, control)
+                align::train(data, &settings, &folder, common.resume, &device, control)
             })?
         }
         Command::Caption(args) => {

@@ -5,11 +5,10 @@ use std::str::FromStr;
 
 use anyhow::Context as _;
 use serde_json::json;
-use sightline_data::{Dataset, FeatureStore, Split};
+use sightline_data::Split;
 use sightline_model::Device;
-use sightline_train::align::{self, Aligner};
+use sightline_train::align::{self, AlignData, Aligner};
 use sightline_train::checkpoint::Kind;
-use sightline_train::corpus::Corpus;
 use sightline_train::evaluate;
 use sightline_train::run::RunFolder;
 use sightline_train::settings::{AlignSettings, resolve};
@@ -76,19 +75,13 @@ impl Seeds {
 }
 
 /// Trains every seed in turn and prints the table of their best models on the validation split.
-pub(super) fn run(
-    seeds: &Seeds,
-    common: &Common,
-    dataset: &Dataset,
-    store: &FeatureStore,
-    ui: &Ui,
-) -> anyhow::Result<()> {
+pub(super) fn run(seeds: &Seeds, common: &Common, data: AlignData<'_>, ui: &Ui) -> anyhow::Result<()> {
     let device = common.device.open()?;
     let (mut records, mut tables) = (Vec::new(), Vec::new());
     for (folder, settings) in seeds.open(common)? {
         ui.say(format_args!("seed {}", settings.seed));
         let outcome = train(ui, interrupt::flag(), |control| {
-            align::train(dataset, store, &settings, &folder, common.resume, &device, control)
+            align::train(data, &settings, &folder, common.resume, &device, control)
         })?;
         let progress = &outcome.progress;
         if outcome.stopped {
@@ -98,7 +91,7 @@ pub(super) fn run(
             "seed": settings.seed, "run": folder.path(), "steps": progress.step, "epochs": progress.epoch,
             "best_epoch": progress.best_epoch, "best_score": progress.best,
         }));
-        tables.push(validation(folder.path(), dataset, store, &device)?);
+        tables.push(validation(folder.path(), data, &device)?);
     }
     let name = common.output.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let row = Row::new(name, &tables);
@@ -107,9 +100,9 @@ pub(super) fn run(
 }
 
 /// The validation table of a run's best model.
-fn validation(run: &Path, dataset: &Dataset, store: &FeatureStore, device: &Device) -> anyhow::Result<[f64; 7]> {
+fn validation(run: &Path, data: AlignData<'_>, device: &Device) -> anyhow::Result<[f64; 7]> {
     let aligner = Aligner::new(RunFolder::model(run, &[Kind::Alignment])?, device)?;
-    let corpus = Corpus::new(dataset, Split::Val, store, &aligner.vocabulary)?;
+    let corpus = aligner.corpus(data.dataset, Split::Val, data.store, data.parses)?;
     Ok(columns(&evaluate::scores(&aligner, &corpus).report()))
 }
 
