@@ -348,7 +348,7 @@ impl Aligner {
     /// Word vectors of sentences (known words as indices), one set a sentence. Where the model reads dependency trees, the
     /// sentences are those of [`Aligner::corpus`].
     pub fn words<'a, S: Into<Sentence<'a>>>(&self, sentences: impl IntoIterator<Item = S>) -> VectorSets {
-        encode_words(&self.model, sentences.into_iter().map(Into::into).collect())
+        encode_words(&self.model, &sentences.into_iter().map(Into::into).collect::<Vec<_>>())
     }
 
     /// Scores of all photos with all sentences, from their sets of vectors: `[images, sentences]`, row-major.
@@ -428,7 +428,7 @@ pub(crate) fn encode_regions(
     sets.unwrap_or_else(|| VectorSets::new(1))
 }
 
-pub(crate) fn encode_words(model: &AlignmentModel, sentences: Vec<Sentence<'_>>) -> VectorSets {
+pub(crate) fn encode_words(model: &AlignmentModel, sentences: &[Sentence<'_>]) -> VectorSets {
     let mut sets: Option<VectorSets> = None;
     // Sentences of like length share a chunk, so that little padding is computed.
     let mut order: Vec<usize> = (0..sentences.len()).collect();

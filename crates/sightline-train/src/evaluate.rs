@@ -81,7 +81,8 @@ fn scores_of(model: &AlignmentModel, settings: &AlignmentSettings, corpus: &Corp
     let positions: Vec<usize> = corpus.photos.iter().map(|photo| photo.position).collect();
     let device = model.device();
     let regions = encode_regions(model, settings, corpus.store, &positions, &device);
-    let words = encode_words(model, corpus.photos.iter().flat_map(CorpusPhoto::encoder_sentences).collect());
+    let sentences: Vec<_> = corpus.photos.iter().flat_map(CorpusPhoto::encoder_sentences).collect();
+    let words = encode_words(model, &sentences);
     let image_of_sentence =
         corpus.photos.iter().enumerate().flat_map(|(i, photo)| photo.sentences.iter().map(move |_| i)).collect();
     Scores {

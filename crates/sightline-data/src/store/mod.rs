@@ -31,7 +31,7 @@ pub enum VectorMode {
     Pool,
     /// Made by another program.
     Imported,
-    /// The vectors of several stores side by side ([`join`]); how each was made stands in [`StoreSettings::parts`].
+    /// The vectors of several stores side by side ([`join()`]); how each was made stands in [`StoreSettings::parts`].
     Joined,
 }
 
