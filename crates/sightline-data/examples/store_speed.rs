@@ -23,6 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         max_regions: regions,
         extra: BTreeMap::new(),
         sources: BTreeMap::new(),
+        parts: Vec::new(),
     };
     let mut photo = PhotoFeatures {
         key: String::new(),

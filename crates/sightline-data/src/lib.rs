@@ -10,6 +10,7 @@ pub mod dataset;
 mod error;
 pub mod import;
 mod map;
+pub mod parses;
 pub mod problems;
 mod record;
 pub mod store;

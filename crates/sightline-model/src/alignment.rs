@@ -132,6 +132,20 @@ pub struct AlignmentModel {
     unit_vectors: bool,
 }
 
+/// What the data decides of a model's weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Length of a region's features.
+    pub features: usize,
+    /// Words, the end token counted.
+    pub vocab: usize,
+    /// Training photos: classes of [`Objective::Instance`], and read by it alone.
+    pub photos: usize,
+    /// Relations of dependency trees with weights of their own, the shared ones counted; read by
+    /// [`SentenceEncoder::DependencyEdges`] alone.
+    pub relations: usize,
+}
+
 /// Vectors of the parts of photos or sentences, and of the wholes where the model has such.
 struct Encoded {
     /// `[parts of all, dim]`.
@@ -183,16 +197,9 @@ pub struct BatchTruth {
 }
 
 impl AlignmentModel {
-    /// A model with random weights for vectors of length `features`, `vocab` words (the end token counted) and `photos`
-    /// training photos.
-    pub fn new(
-        settings: &AlignmentSettings,
-        features: usize,
-        vocab: usize,
-        photos: usize,
-        rng: &mut ChaCha8Rng,
-        device: &Device,
-    ) -> Self {
+    /// A model with random weights.
+    pub fn new(settings: &AlignmentSettings, sizes: Sizes, rng: &mut ChaCha8Rng, device: &Device) -> Self {
+        let Sizes { features, vocab, photos, relations } = sizes;
         let AlignmentSettings { dim, word_dim, initial_scale: scale, .. } = *settings;
         let learned = settings.word_vectors == WordVectors::Learned;
         let word_vectors = random::uniform(rng, [vocab, word_dim], (3.0 / word_dim as f32).sqrt(), device);
@@ -200,7 +207,7 @@ impl AlignmentModel {
         Self {
             image: ImageSide::new(settings, features, rng, device),
             word_vectors: word_vectors.set_require_grad(learned),
-            sentence: Encoder::new(settings, rng, device),
+            sentence: Encoder::new(settings, relations, rng, device),
             whole_sentence: settings.whole.then(|| random::linear(rng, dim, dim, scale, device)),
             classifier: classes.then(|| random::linear(rng, dim, photos, scale, device)),
             log_logit_scale: random::constant([1], settings.logit_scale.ln(), device),
@@ -261,16 +268,22 @@ impl AlignmentModel {
         &self,
         sentences: &SentenceBatch,
         mut dropout: Option<&mut Dropout>,
-        blank: Option<&mut Dropout>,
+        mut blank: Option<&mut Dropout>,
     ) -> Encoded {
-        let mut x = self.word_vectors.val().select(0, sentences.indices(&self.device())); // [words, word_dim]
-        if let Some(blank) = blank {
-            let [words, _] = x.dims();
-            // Whole words go, and the others are not scaled up for it.
-            let kept = blank.apply(Tensor::ones([words, 1], &self.device().without_autodiff())).greater_elem(0.0);
-            x = x * kept.float();
+        let mut vectors = |words: Tensor<1, Int>| {
+            let mut x = self.word_vectors.val().select(0, words); // [words, word_dim]
+            if let Some(blank) = blank.as_deref_mut() {
+                let [words, _] = x.dims();
+                // Whole words go, and the others are not scaled up for it.
+                let kept = blank.apply(Tensor::ones([words, 1], &self.device().without_autodiff())).greater_elem(0.0);
+                x = x * kept.float();
+            }
+            drop_out(dropout.as_deref_mut(), x)
+        };
+        let mut x = vectors(sentences.indices(&self.device()));
+        if self.sentence.reads_edges() {
+            x = Tensor::cat(vec![vectors(sentences.heads(&self.device())), x], 1);
         }
-        let x = drop_out(dropout.as_deref_mut(), x);
         let s = self.sentence.forward(x, sentences, dropout);
         let wholes =
             self.whole_sentence.as_ref().map(|whole| unit(whole.forward(score::means(s.clone(), sentences.lengths()))));

@@ -14,4 +14,4 @@ pub mod sentences;
 pub mod weights;
 
 pub use burn::tensor::Device;
-pub use sentences::SentenceBatch;
+pub use sentences::{Edge, Sentence, SentenceBatch};

@@ -2,20 +2,54 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+/// The edge of a sentence's dependency tree that ends at one of its words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edge {
+    /// Index of the word above; the end token's above the root, and where that word is not known.
+    pub head: u32,
+    /// What the word is to the one above; 0 for all relations that share their weights.
+    pub relation: u32,
+}
+
+/// One sentence as the encoders read it.
+#[derive(Debug, Clone, Copy)]
+pub struct Sentence<'a> {
+    /// Word indices, in order.
+    pub words: &'a [u32],
+    /// One edge a word; none where nobody reads them.
+    pub edges: &'a [Edge],
+}
+
+impl<'a, S: AsRef<[u32]> + ?Sized> From<&'a S> for Sentence<'a> {
+    /// Words without edges.
+    fn from(words: &'a S) -> Self {
+        Self { words: words.as_ref(), edges: &[] }
+    }
+}
+
 /// Word indices of several sentences, packed: no padding.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SentenceBatch {
     lengths: Vec<usize>,
     /// Sentence by sentence.
     words: Vec<i64>,
+    /// Likewise; as many as words, or none.
+    edges: Vec<Edge>,
 }
 
 impl SentenceBatch {
-    /// From one list of word indices a sentence. An empty sentence stays, with no words.
-    pub fn new<S: AsRef<[u32]>>(sentences: &[S]) -> Self {
-        let lengths = sentences.iter().map(|s| s.as_ref().len()).collect();
-        let words = sentences.iter().flat_map(|s| s.as_ref()).map(|&word| i64::from(word)).collect();
-        Self { lengths, words }
+    /// From word indices, and edges where the encoder reads them. An empty sentence stays, with no words.
+    pub fn new<'a, S: Into<Sentence<'a>>>(sentences: impl IntoIterator<Item = S>) -> Self {
+        let mut batch = Self { lengths: Vec::new(), words: Vec::new(), edges: Vec::new() };
+        for sentence in sentences {
+            let Sentence { words, edges } = sentence.into();
+            batch.lengths.push(words.len());
+            batch.words.extend(words.iter().map(|&word| i64::from(word)));
+            batch.edges.extend_from_slice(edges);
+        }
+        let (words, edges) = (batch.words.len(), batch.edges.len());
+        assert!(edges == 0 || edges == words, "{edges} edges of {words} words");
+        batch
     }
 
     /// Number of sentences.
@@ -41,6 +75,19 @@ impl SentenceBatch {
     /// Word indices, sentence by sentence: `[words of all sentences]`.
     pub fn indices(&self, device: &Device) -> Tensor<1, Int> {
         Tensor::from_data(TensorData::new(self.words.clone(), [self.words.len()]), device)
+    }
+
+    /// The word above each word: `[words of all sentences]`.
+    pub(crate) fn heads(&self, device: &Device) -> Tensor<1, Int> {
+        let heads: Vec<i64> = self.edges().iter().map(|edge| i64::from(edge.head)).collect();
+        let n = heads.len();
+        Tensor::from_data(TensorData::new(heads, [n]), device)
+    }
+
+    /// One edge a word. Panics where the sentences came without.
+    pub(crate) fn edges(&self) -> &[Edge] {
+        assert_eq!(self.edges.len(), self.words.len(), "this encoder reads sentences with their edges");
+        &self.edges
     }
 
     /// The sentence of each word.

@@ -14,7 +14,7 @@ use std::time::Instant;
 use burn::tensor::TensorData;
 use safetensors::SafeTensors;
 use sightline_model::alignment::{
-    AlignmentModel, AlignmentSettings, BatchTruth, Objective, Pairing, RegionBatch, RegionCounts, WordVectors,
+    AlignmentModel, AlignmentSettings, BatchTruth, Objective, Pairing, RegionBatch, RegionCounts, Sizes, WordVectors,
     features_tensor,
 };
 use sightline_model::weights::{self, Weight};
@@ -62,7 +62,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let device = Device::flex().autodiff();
     let vocab = sentences * steps;
-    let model = AlignmentModel::new(&settings, features, vocab, 0, &mut random::stream(1, 0), &device);
+    let sizes = Sizes { features, vocab, photos: 0, relations: 0 };
+    let model = AlignmentModel::new(&settings, sizes, &mut random::stream(1, 0), &device);
     let mut own = weights::export(&model);
     own.insert("word_vectors".into(), Weight { shape: vec![vocab, word_dim], values: words.values });
     for (ours, theirs) in NAMES {

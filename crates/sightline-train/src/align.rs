@@ -4,15 +4,16 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use sightline_data::parses::Parses;
 use sightline_data::store::{FeatureStore, PhotoFeatures, StoreSettings, StoreWriter};
 use sightline_data::{BoxXyxy, Dataset, Split, Vocabulary};
-use sightline_model::SentenceBatch;
 use sightline_model::alignment::{
     AlignmentModel, AlignmentSettings, BatchTruth, GEOMETRY, Noise, Objective, Pairing, RegionBatch, RegionCounts,
-    RegionEncoder, Score, features_tensor,
+    RegionEncoder, Score, SentenceEncoder, Sizes, features_tensor,
 };
 use sightline_model::random::{self, Dropout};
 use sightline_model::weights;
+use sightline_model::{Sentence, SentenceBatch};
 use sightline_search::{Reduction, VectorSets};
 
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
@@ -23,18 +24,36 @@ use crate::settings::AlignSettings;
 use crate::trainer::{self, Plan, Task, Validation, WEIGHTS_STREAM};
 use crate::{Control, Error, Outcome, Result};
 
+/// What an alignment model is trained on.
+#[derive(Debug, Clone, Copy)]
+pub struct AlignData<'a> {
+    /// Photos and what is said of them.
+    pub dataset: &'a Dataset,
+    /// Vectors of the photos' regions.
+    pub store: &'a FeatureStore,
+    /// Dependency trees of the sentences, for [`SentenceEncoder::DependencyEdges`] and no other encoder.
+    pub parses: Option<&'a Parses>,
+}
+
+impl<'a> AlignData<'a> {
+    /// Without dependency trees.
+    pub fn new(dataset: &'a Dataset, store: &'a FeatureStore) -> Self {
+        Self { dataset, store, parses: None }
+    }
+}
+
 /// Trains an alignment model on the training split, keeping the best by rsum on the validation split.
 ///
 /// With `resume`, goes on from the run's last checkpoint, bit for bit as if it had never stopped.
 pub fn train(
-    dataset: &Dataset,
-    store: &FeatureStore,
+    data: AlignData<'_>,
     settings: &AlignSettings,
     run: &RunFolder,
     resume: bool,
     device: &Device,
     control: &mut Control<'_>,
 ) -> Result<Outcome> {
+    let AlignData { dataset, store, parses } = data;
     let vocabulary = training_vocabulary(dataset, settings.min_count)?;
     let conv = &settings.model.conv;
     if settings.model.encoder == RegionEncoder::Conv && store.dim() != conv.pixels() {
@@ -47,12 +66,38 @@ pub fn train(
             store.dim()
         )));
     }
-    let corpus = Corpus::new(dataset, Split::Train, store, &vocabulary)?;
-    let validation = Corpus::new(dataset, Split::Val, store, &vocabulary)?;
+    if settings.model.whole && !matches!(settings.model.score, Score::MaxOverRegions | Score::MeanOfMax) {
+        return Err(Error::Setting(
+            "model.whole adds to the scores max_over_regions and mean_of_max alone; set model.whole=false".into(),
+        ));
+    }
+    let mut corpus = Corpus::new(dataset, Split::Train, store, &vocabulary)?;
+    let mut validation = Corpus::new(dataset, Split::Val, store, &vocabulary)?;
+    let mut relations = Vec::new();
+    match (parses, settings.model.sentence_encoder) {
+        (Some(parses), SentenceEncoder::DependencyEdges) => {
+            relations = corpus.frequent_relations(parses, settings.min_relation_count);
+            corpus = corpus.with_parses(parses, &relations, &vocabulary)?;
+            validation = validation.with_parses(parses, &relations, &vocabulary)?;
+        }
+        (None, SentenceEncoder::DependencyEdges) => return Err(parses_wanted()),
+        (Some(parses), _) => {
+            return Err(Error::Setting(format!(
+                "{} is read by model.sentence_encoder = dependency_edges alone; set that, or leave --parses out",
+                parses.path().display()
+            )));
+        }
+        (None, _) => {}
+    }
     let device = device.clone().autodiff();
     let mut rng = random::stream(settings.seed, WEIGHTS_STREAM);
-    let photos = corpus.photos.len();
-    let mut model = AlignmentModel::new(&settings.model, store.dim(), vocabulary.len(), photos, &mut rng, &device);
+    let sizes = Sizes {
+        features: store.dim(),
+        vocab: vocabulary.len(),
+        photos: corpus.photos.len(),
+        relations: relations.len() + 1,
+    };
+    let mut model = AlignmentModel::new(&settings.model, sizes, &mut rng, &device);
     if settings.model.standardize {
         let (mean, deviation) = corpus.feature_statistics();
         model.set_standard(&mean, &deviation);
@@ -64,6 +109,7 @@ pub fn train(
         kind: Kind::Alignment,
         settings: serde_json::to_value(settings).expect("settings are plain data"),
         vocabulary,
+        relations,
         features: store.settings().clone(),
         progress: Progress::default(),
     };
@@ -79,6 +125,14 @@ pub fn train(
         device: &device,
     };
     trainer::train(&task, model, settings.average, plan, control)
+}
+
+fn parses_wanted() -> Error {
+    Error::Mismatch(
+        "this alignment model reads dependency trees (sentence_encoder = dependency_edges); name their file with --parses \
+         FILE.conllu"
+            .into(),
+    )
 }
 
 /// Puts the vectors of a file in place of the random ones.
@@ -129,8 +183,7 @@ impl Task for AlignTask<'_> {
         let positions = hands.iter().map(|hand| photos[hand.photo].position);
         let regions = region_batch(self.corpus.store, positions, settings, &self.device.clone().without_autodiff());
         let pairs = || hands.iter().enumerate().flat_map(|(i, hand)| hand.sentences.iter().map(move |&s| (i, hand, s)));
-        let sentences: Vec<&[u32]> = pairs().map(|(_, hand, s)| photos[hand.photo].sentences[s].as_slice()).collect();
-        let sentences = SentenceBatch::new(&sentences);
+        let sentences = SentenceBatch::new(pairs().map(|(_, hand, s)| photos[hand.photo].sentence(s)));
         let truth = BatchTruth {
             pairing: Pairing::new(hands.len(), pairs().map(|(image, ..)| image).collect()),
             classes: hands.iter().map(|hand| hand.photo as i64).collect(),
@@ -173,6 +226,8 @@ pub struct Aligner {
     pub settings: AlignmentSettings,
     /// Its words.
     pub vocabulary: Vocabulary,
+    /// Relations of dependency trees that it has weights for, where it reads such.
+    pub relations: Vec<String>,
     /// Whose region vectors it reads.
     pub features: StoreSettings,
     device: Device,
@@ -184,21 +239,50 @@ const CHUNK: usize = 128;
 impl Aligner {
     /// From a checkpoint of [`Kind::Alignment`].
     pub fn new(checkpoint: Checkpoint, device: &Device) -> Result<Self> {
-        let Header { settings, vocabulary, features, .. } = checkpoint.header;
+        let Header { settings, vocabulary, relations, features, .. } = checkpoint.header;
         let settings: AlignSettings = serde_json::from_value(settings)
             .map_err(|e| Error::Mismatch(format!("settings of the alignment model: {e}")))?;
         let mut rng = random::stream(settings.seed, WEIGHTS_STREAM);
         let photos = checkpoint.model.get("classifier.weight").map_or(0, |classifier| classifier.shape[1]);
         let settings = settings.model;
-        let model = AlignmentModel::new(&settings, features.dim, vocabulary.len(), photos, &mut rng, device);
+        let sizes = Sizes { features: features.dim, vocab: vocabulary.len(), photos, relations: relations.len() + 1 };
+        let model = AlignmentModel::new(&settings, sizes, &mut rng, device);
         let model = weights::import(model, checkpoint.model)
             .map_err(|e| Error::Mismatch(format!("weights of the alignment model: {e}")))?;
-        Ok(Self { model: model.valid(), settings, vocabulary, features, device: device.clone() })
+        Ok(Self { model: model.valid(), settings, vocabulary, relations, features, device: device.clone() })
     }
 
     /// An error that names the differences where the store's vectors are not what the model was trained on.
     pub fn check(&self, store: &FeatureStore) -> Result<()> {
         check_features(&self.features, store)
+    }
+
+    /// One split as this model reads it, with dependency trees where it needs them.
+    pub fn corpus<'a>(
+        &self,
+        dataset: &'a Dataset,
+        split: Split,
+        store: &'a FeatureStore,
+        parses: Option<&Parses>,
+    ) -> Result<Corpus<'a>> {
+        self.check(store)?;
+        let corpus = Corpus::new(dataset, split, store, &self.vocabulary)?;
+        if self.settings.sentence_encoder != SentenceEncoder::DependencyEdges {
+            return Ok(corpus);
+        }
+        corpus.with_parses(parses.ok_or_else(parses_wanted)?, &self.relations, &self.vocabulary)
+    }
+
+    /// An error where sentences must come with their trees: what has only words, a query say, is not for this model.
+    pub fn check_reads_words(&self) -> Result<()> {
+        if self.settings.sentence_encoder != SentenceEncoder::DependencyEdges {
+            return Ok(());
+        }
+        Err(Error::Mismatch(
+            "the alignment model reads dependency trees (sentence_encoder = dependency_edges), and these sentences have none; \
+             use a model of another sentence encoder"
+                .into(),
+        ))
     }
 
     /// Region vectors of photos of a store, one set a photo.
@@ -261,9 +345,10 @@ impl Aligner {
         Ok(FeatureStore::open(path)?)
     }
 
-    /// Word vectors of sentences (known words as indices), one set a sentence.
-    pub fn words<S: AsRef<[u32]>>(&self, sentences: &[S]) -> VectorSets {
-        encode_words(&self.model, sentences)
+    /// Word vectors of sentences (known words as indices), one set a sentence. Where the model reads dependency trees, the
+    /// sentences are those of [`Aligner::corpus`].
+    pub fn words<'a, S: Into<Sentence<'a>>>(&self, sentences: impl IntoIterator<Item = S>) -> VectorSets {
+        encode_words(&self.model, &sentences.into_iter().map(Into::into).collect::<Vec<_>>())
     }
 
     /// Scores of all photos with all sentences, from their sets of vectors: `[images, sentences]`, row-major.
@@ -280,7 +365,7 @@ pub(crate) fn scores(score: Score, regions: &VectorSets, words: &VectorSets, dev
     match score {
         Score::MaxOverRegions => sightline_search::scores(regions, words, Reduction::Sum),
         Score::MeanOfMax => sightline_search::scores(regions, words, Reduction::Mean),
-        Score::SumOfPositive | Score::SmoothedSumOfPositive | Score::SoftAttention => {
+        Score::SumOfPositive | Score::SmoothedSumOfPositive | Score::SoftAttention | Score::SoftAttentionOverWords => {
             let mut out = vec![0.0; regions.len() * words.len()];
             for images in chunks(regions.len(), SCORED_IMAGES) {
                 let counts = RegionCounts::new(images.clone().map(|i| regions.count(i)).collect());
@@ -343,15 +428,14 @@ pub(crate) fn encode_regions(
     sets.unwrap_or_else(|| VectorSets::new(1))
 }
 
-pub(crate) fn encode_words<S: AsRef<[u32]>>(model: &AlignmentModel, sentences: &[S]) -> VectorSets {
+pub(crate) fn encode_words(model: &AlignmentModel, sentences: &[Sentence<'_>]) -> VectorSets {
     let mut sets: Option<VectorSets> = None;
     // Sentences of like length share a chunk, so that little padding is computed.
     let mut order: Vec<usize> = (0..sentences.len()).collect();
-    order.sort_by_key(|&i| sentences[i].as_ref().len());
+    order.sort_by_key(|&i| sentences[i].words.len());
     let mut encoded: Vec<Vec<f32>> = vec![Vec::new(); sentences.len()];
     for chunk in order.chunks(CHUNK) {
-        let own: Vec<&[u32]> = chunk.iter().map(|&i| sentences[i].as_ref()).collect();
-        let batch = SentenceBatch::new(&own);
+        let batch = SentenceBatch::new(chunk.iter().map(|&i| sentences[i]));
         if batch.n_words() == 0 {
             continue;
         }
@@ -361,7 +445,7 @@ pub(crate) fn encode_words<S: AsRef<[u32]>>(model: &AlignmentModel, sentences: &
         let vectors = vectors.into_data().try_into_vec::<f32>().expect("vectors are f32");
         let mut start = 0;
         for &i in chunk {
-            let end = start + sentences[i].as_ref().len() * dim;
+            let end = start + sentences[i].words.len() * dim;
             encoded[i] = vectors[start..end].to_vec();
             start = end;
         }

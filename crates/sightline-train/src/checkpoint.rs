@@ -65,6 +65,9 @@ pub struct Header {
     pub settings: serde_json::Value,
     /// Its words.
     pub vocabulary: Vocabulary,
+    /// Relations of dependency trees with weights of their own, from the second on; none where it reads no trees.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relations: Vec<String>,
     /// What its region vectors are; a model only reads stores of the same settings.
     pub features: StoreSettings,
     /// Where training stood.
@@ -185,6 +188,7 @@ mod tests {
                 kind: Kind::Alignment,
                 settings: serde_json::json!({"epochs": 3}),
                 vocabulary: Vocabulary::from_sentences([words.as_slice()], 1),
+                relations: vec!["nsubj".into()],
                 features: StoreSettings {
                     backbone: "b".into(),
                     backbone_checksum: String::new(),
@@ -195,6 +199,7 @@ mod tests {
                     max_regions: 20,
                     extra: BTreeMap::new(),
                     sources: BTreeMap::new(),
+                    parts: Vec::new(),
                 },
                 progress: Progress { step: 7, best: Some(1.25), ..Progress::default() },
             },

@@ -1,11 +1,16 @@
 //! One split of a dataset joined with its feature store: which vectors and which words belong together.
 
+use std::collections::BTreeMap;
+
 use rand::seq::SliceRandom;
+use sightline_data::parses::{Parses, WordEdge};
 use sightline_data::store::FeatureStore;
+use sightline_data::vocabulary::END;
 use sightline_data::{BoxXyxy, Dataset, Split, Vocabulary};
 use sightline_model::Device;
 use sightline_model::alignment::{AlignmentSettings, GEOMETRY, RegionBatch, RegionCounts, features_tensor, geometry};
 use sightline_model::random;
+use sightline_model::{Edge, Sentence};
 
 use crate::trainer::BATCHES_STREAM;
 use crate::{Error, Result};
@@ -19,6 +24,21 @@ pub struct CorpusPhoto {
     pub position: usize,
     /// Known words of each sentence, in the dataset's order; a sentence may have none.
     pub sentences: Vec<Vec<u32>>,
+    /// The edge that ends at each of these words, in a corpus with dependency trees; else empty.
+    pub edges: Vec<Vec<Edge>>,
+}
+
+impl CorpusPhoto {
+    /// A sentence as encoders read it.
+    pub fn sentence(&self, sentence: usize) -> Sentence<'_> {
+        let edges = self.edges.get(sentence).map_or(&[][..], Vec::as_slice);
+        Sentence { words: &self.sentences[sentence], edges }
+    }
+
+    /// All sentences as encoders read them.
+    pub fn encoder_sentences(&self) -> impl Iterator<Item = Sentence<'_>> {
+        (0..self.sentences.len()).map(|sentence| self.sentence(sentence))
+    }
 }
 
 /// The photos of one split that have vectors.
@@ -34,6 +54,8 @@ pub struct Corpus<'a> {
     pub missing: Vec<String>,
     /// Sentences without any known word.
     pub wordless_sentences: usize,
+    /// Ids of sentences without a dependency tree, in a corpus with such; they have no words here.
+    pub unparsed: Vec<u64>,
 }
 
 impl<'a> Corpus<'a> {
@@ -47,7 +69,7 @@ impl<'a> Corpus<'a> {
             };
             let sentences: Vec<Vec<u32>> = image.sentences.iter().map(|s| vocabulary.encode(&s.tokens)).collect();
             wordless_sentences += sentences.iter().filter(|words| words.is_empty()).count();
-            photos.push(CorpusPhoto { image: image_idx, position, sentences });
+            photos.push(CorpusPhoto { image: image_idx, position, sentences, edges: Vec::new() });
         }
         if photos.is_empty() {
             let split_name = split.name();
@@ -61,7 +83,53 @@ impl<'a> Corpus<'a> {
                 )
             }));
         }
-        Ok(Self { dataset, store, photos, missing, wordless_sentences })
+        Ok(Self { dataset, store, photos, missing, wordless_sentences, unparsed: Vec::new() })
+    }
+
+    /// The relations that stand at `min_count` words or more, the most frequent first.
+    pub fn frequent_relations(&self, parses: &Parses, min_count: u64) -> Vec<String> {
+        let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+        let sentences = self.photos.iter().flat_map(|photo| &self.dataset.images[photo.image].sentences);
+        for edge in sentences.filter_map(|s| parses.edges(s.id, &s.tokens)).flatten() {
+            *counts.entry(edge.relation).or_default() += 1;
+        }
+        let mut kept: Vec<(&str, u64)> = counts.into_iter().filter(|&(_, count)| count >= min_count).collect();
+        kept.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+        kept.into_iter().map(|(relation, _)| relation.to_owned()).collect()
+    }
+
+    /// With the edge that ends at each known word. Sentences without a dependency tree lose their words; an error if none
+    /// has one. A relation that is not among `relations` has index 0, the others theirs and one more.
+    pub fn with_parses(mut self, parses: &Parses, relations: &[String], vocabulary: &Vocabulary) -> Result<Self> {
+        let relations: BTreeMap<&str, u32> = (1..).zip(relations).map(|(i, name)| (name.as_str(), i)).collect();
+        let mut parsed = 0;
+        for photo in &mut self.photos {
+            photo.edges.clear();
+            for (known, sentence) in photo.sentences.iter_mut().zip(&self.dataset.images[photo.image].sentences) {
+                let known_words: Vec<Option<u32>> = sentence.tokens.iter().map(|word| vocabulary.get(word)).collect();
+                let Some(edges) = parses.edges(sentence.id, &sentence.tokens) else {
+                    self.unparsed.push(sentence.id);
+                    known.clear();
+                    photo.edges.push(Vec::new());
+                    continue;
+                };
+                parsed += 1;
+                let edge = |WordEdge { head, relation }: WordEdge<'_>| Edge {
+                    head: head.and_then(|word| known_words[word]).unwrap_or(END),
+                    relation: relations.get(relation).copied().unwrap_or(0),
+                };
+                let own = edges.into_iter().zip(&known_words).filter(|(_, word)| word.is_some());
+                photo.edges.push(own.map(|(e, _)| edge(e)).collect());
+            }
+        }
+        if parsed == 0 {
+            return Err(Error::Mismatch(format!(
+                "{} has a dependency tree of none of the {} sentences; is each sent_id the sentence's sentid in the dataset?",
+                parses.path().display(),
+                self.unparsed.len()
+            )));
+        }
+        Ok(self)
     }
 
     /// Key of a photo.

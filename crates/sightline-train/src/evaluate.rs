@@ -4,7 +4,7 @@ use sightline_metrics::retrieval::{self, RetrievalReport};
 use sightline_model::alignment::{AlignmentModel, AlignmentSettings};
 
 use crate::align::{self, Aligner, encode_regions, encode_words};
-use crate::corpus::Corpus;
+use crate::corpus::{Corpus, CorpusPhoto};
 
 /// All scores of a split, and which photo each sentence belongs to.
 #[derive(Debug, Clone)]
@@ -81,7 +81,7 @@ fn scores_of(model: &AlignmentModel, settings: &AlignmentSettings, corpus: &Corp
     let positions: Vec<usize> = corpus.photos.iter().map(|photo| photo.position).collect();
     let device = model.device();
     let regions = encode_regions(model, settings, corpus.store, &positions, &device);
-    let sentences: Vec<&[u32]> = corpus.photos.iter().flat_map(|p| p.sentences.iter().map(Vec::as_slice)).collect();
+    let sentences: Vec<_> = corpus.photos.iter().flat_map(CorpusPhoto::encoder_sentences).collect();
     let words = encode_words(model, &sentences);
     let image_of_sentence =
         corpus.photos.iter().enumerate().flat_map(|(i, photo)| photo.sentences.iter().map(move |_| i)).collect();

@@ -65,20 +65,21 @@ impl GroundingSet {
             for NamedBox { category, region: b } in found.into_iter().flatten() {
                 own.entry(category.clone()).or_default().push([b.x1, b.y1, b.x2, b.y2]);
             }
-            for (sentence, known) in corpus.dataset.images[photo.image].sentences.iter().zip(&photo.sentences) {
+            for (s, sentence) in corpus.dataset.images[photo.image].sentences.iter().enumerate() {
+                let known = photo.sentence(s);
                 let in_table: Vec<bool> =
                     sentence.tokens.iter().map(|token| aligner.vocabulary.get(token).is_some()).collect();
                 for (token, category) in table.find(&sentence.tokens).into_iter().filter(|_| found.is_some()) {
                     if !own.contains_key(category) {
                         without_box += 1;
-                    } else if !in_table[token] {
+                    } else if !in_table[token] || known.words.is_empty() {
                         unknown += 1;
                     } else {
                         let word = in_table[..token].iter().filter(|&&known| known).count();
                         nouns.push(Noun { category, photo: photo_idx, sentence: sentences.len(), word });
                     }
                 }
-                sentences.push(known.as_slice());
+                sentences.push(known);
             }
             boxes.push(corpus.store.get(photo.position).boxes().collect());
             truth.push(own);
@@ -92,7 +93,7 @@ impl GroundingSet {
         }
         let positions: Vec<usize> = corpus.photos.iter().map(|photo| photo.position).collect();
         let regions = aligner.regions(corpus.store, &positions);
-        let words = aligner.words(&sentences);
+        let words = aligner.words(sentences);
         Ok(Self { nouns, boxes, truth, regions, words, without_box, unknown })
     }
 

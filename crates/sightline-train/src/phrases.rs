@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use sightline_data::parses::Parses;
 use sightline_data::store::FeatureStore;
 use sightline_data::{BoxXyxy, Dataset, Split};
 use sightline_model::decode::{segments, viterbi};
 
 use crate::align::Aligner;
-use crate::corpus::Corpus;
+use crate::corpus::CorpusPhoto;
 use crate::{Error, Result};
 
 const VERSION: u32 = 1;
@@ -48,29 +49,26 @@ pub struct Phrases {
 impl Phrases {
     /// Decodes every sentence of the given splits (equations 10 to 12).
     ///
-    /// `on_photo` hears how many photos are done, out of how many.
+    /// `parses` are the dependency trees that the aligner may need. `on_photo` hears how many photos are done, out of how many.
     pub fn decode(
         aligner: &Aligner,
         dataset: &Dataset,
         store: &FeatureStore,
+        parses: Option<&Parses>,
         splits: &[Split],
         affinity: f32,
         mut on_photo: impl FnMut(usize, usize),
     ) -> Result<Self> {
-        aligner.check(store)?;
         let mut photos = BTreeMap::new();
-        let corpora = splits
-            .iter()
-            .map(|&split| Corpus::new(dataset, split, store, &aligner.vocabulary))
-            .collect::<Result<Vec<_>>>()?;
+        let corpora =
+            splits.iter().map(|&split| aligner.corpus(dataset, split, store, parses)).collect::<Result<Vec<_>>>()?;
         let total = corpora.iter().map(|corpus| corpus.photos.len()).sum();
         let mut done = 0;
         for corpus in &corpora {
             for chunk in corpus.photos.chunks(64) {
                 let positions: Vec<usize> = chunk.iter().map(|photo| photo.position).collect();
                 let regions = aligner.regions(store, &positions);
-                let sentences: Vec<&[u32]> = chunk.iter().flat_map(|p| p.sentences.iter().map(Vec::as_slice)).collect();
-                let words = aligner.words(&sentences);
+                let words = aligner.words(chunk.iter().flat_map(CorpusPhoto::encoder_sentences));
                 let mut sentence_idx = 0;
                 for (i, photo) in chunk.iter().enumerate() {
                     let boxes: Vec<BoxXyxy> = store.get(photo.position).boxes().collect();

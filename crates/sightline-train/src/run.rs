@@ -48,6 +48,13 @@ impl RunFolder {
     pub fn model(path: &Path, kinds: &[Kind]) -> Result<Checkpoint> {
         let file = if path.is_dir() { path.join("best.ckpt") } else { path.to_owned() };
         if path.is_dir() && !file.exists() {
+            if let [first, ..] = Self::seeds(path)[..] {
+                return Err(Error::Mismatch(format!(
+                    "{} holds one run a seed; name one of them, {} say",
+                    path.display(),
+                    Self::of_seed(path, first).display()
+                )));
+            }
             return Err(Error::Mismatch(format!(
                 "{} holds no trained model yet (no best.ckpt); let `train` finish one pass first",
                 path.display()
@@ -62,6 +69,22 @@ impl RunFolder {
             });
         }
         Ok(checkpoint)
+    }
+
+    /// The folder of one seed's run in the folder of several.
+    pub fn of_seed(path: &Path, seed: u64) -> PathBuf {
+        path.join(format!("seed-{seed}"))
+    }
+
+    /// The seeds whose runs were started in a folder, in order; none where it is no folder of seeds.
+    pub fn seeds(path: &Path) -> Vec<u64> {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        let mut seeds: Vec<u64> = entries
+            .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("seed-")?.parse().ok())
+            .filter(|&seed| Self { path: Self::of_seed(path, seed) }.settings_path().is_file())
+            .collect();
+        seeds.sort_unstable();
+        seeds
     }
 
     /// The folder.

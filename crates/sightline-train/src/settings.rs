@@ -25,6 +25,9 @@ pub struct AlignSettings {
     pub captions_per_photo: usize,
     /// Words seen less often in the training split are unknown (paper: 5).
     pub min_count: u64,
+    /// Relations of dependency trees that stand at fewer words of the training split share one set of weights; read by
+    /// `model.sentence_encoder = dependency_edges` alone.
+    pub min_relation_count: u64,
     /// A file of word vectors to start from (word2vec text or binary, or GloVe); empty for none. Words that it lacks
     /// start at random; `model.word_vectors` says whether they are trained.
     pub word_vectors_from: String,
@@ -44,6 +47,7 @@ impl Default for AlignSettings {
             batch: 100,
             captions_per_photo: 1,
             min_count: 5,
+            min_relation_count: 100,
             word_vectors_from: String::new(),
             average: 0.0,
             model: AlignmentSettings::default(),

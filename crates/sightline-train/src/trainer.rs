@@ -223,7 +223,10 @@ pub(crate) fn run<L: Learner>(learner: &mut L, plan: Plan<'_>, control: &mut Con
         let checkpoint = Checkpoint::load(&run.last())?;
         let damaged = |message: String| Error::Checkpoint { path: run.last(), message };
         let same_words = header.vocabulary == checkpoint.header.vocabulary;
-        let differences = header.features.differences(&checkpoint.header.features);
+        let mut differences = header.features.differences(&checkpoint.header.features);
+        if header.relations != checkpoint.header.relations {
+            differences.push("other relations in the dependency trees".into());
+        }
         if !same_words || !differences.is_empty() {
             let what = if same_words { differences.join("; ") } else { "other words in the training split".into() };
             return Err(damaged(format!("this run was started with other data: {what}")));

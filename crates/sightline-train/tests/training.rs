@@ -4,14 +4,15 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use sightline_data::parses::Parses;
 use sightline_data::{
     BoxXyxy, Dataset, FeatureStore, Image, PhotoFeatures, Sentence, Split, StoreSettings, StoreWriter,
 };
 use sightline_data::{VectorMode, tokens::tokenize};
 use sightline_model::Device;
-use sightline_model::alignment::{AlignmentSettings, Objective, Score};
+use sightline_model::alignment::{AlignmentSettings, Objective, Score, SentenceEncoder};
 use sightline_model::caption::{BeamSettings, CaptionSettings, GeneratorKind, SampleSettings};
-use sightline_train::align::Aligner;
+use sightline_train::align::{AlignData, Aligner};
 use sightline_train::caption::{CaptionData, Captioner, Decoding};
 use sightline_train::checkpoint::Kind;
 use sightline_train::corpus::Corpus;
@@ -49,6 +50,7 @@ fn collection(folder: &Path) -> (Dataset, FeatureStore) {
         max_regions: 4,
         extra: Default::default(),
         sources: Default::default(),
+        parts: Vec::new(),
     };
     let path = folder.join("store.features");
     let writer = StoreWriter::create_or_resume(&path, &settings).unwrap();
@@ -144,23 +146,33 @@ fn until(steps: u64, job: impl FnOnce(&mut Control<'_>) -> sightline_train::Resu
     job(&mut Control { on_event: &mut on_event, stop: &stop }).unwrap()
 }
 
+fn with_score(objective: Objective, score: Score) -> AlignSettings {
+    let settings = align_settings(objective);
+    AlignSettings { model: AlignmentSettings { score, ..settings.model }, ..settings }
+}
+
 #[test]
-fn both_objectives_overfit_and_decode() {
+fn alignment_models_overfit_and_decode() {
     let device = Device::flex();
-    for objective in [Objective::SumHinge, Objective::Contrastive] {
+    for settings in [
+        align_settings(Objective::SumHinge),
+        align_settings(Objective::Contrastive),
+        with_score(Objective::Contrastive, Score::SoftAttention),
+        with_score(Objective::Contrastive, Score::SoftAttentionOverWords),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let (dataset, store) = collection(folder.path());
-        let settings = align_settings(objective);
         let run = RunFolder::create(&folder.path().join("run"), &settings).unwrap();
-        let outcome = until(u64::MAX, |c| align::train(&dataset, &store, &settings, &run, false, &device, c));
+        let outcome =
+            until(u64::MAX, |c| align::train(AlignData::new(&dataset, &store), &settings, &run, false, &device, c));
         assert_eq!((outcome.stopped, outcome.progress.epoch), (false, 120));
 
         let aligner = Aligner::new(RunFolder::model(run.path(), &[Kind::Alignment]).unwrap(), &device).unwrap();
         let corpus = Corpus::new(&dataset, Split::Val, &store, &aligner.vocabulary).unwrap();
         let report = evaluate::scores(&aligner, &corpus).report();
-        assert_eq!((report.image_to_sentence.r1, report.sentence_to_image.r1), (100.0, 100.0), "{objective:?}");
+        assert_eq!((report.image_to_sentence.r1, report.sentence_to_image.r1), (100.0, 100.0), "{:?}", settings.model);
 
-        let phrases = Phrases::decode(&aligner, &dataset, &store, &[Split::Val], 1000.0, |_, _| {}).unwrap();
+        let phrases = Phrases::decode(&aligner, &dataset, &store, None, &[Split::Val], 1000.0, |_, _| {}).unwrap();
         assert_eq!(phrases.len(), SAID.len(), "a huge affinity leaves one phrase a sentence");
         let path = folder.path().join("phrases.json");
         phrases.save(&path).unwrap();
@@ -294,7 +306,7 @@ fn checkpoints(stops: &[u64], captions: bool) -> (Vec<u8>, Vec<u8>) {
                 let data = CaptionData { dataset: &dataset, store: &store, phrases: None };
                 caption::train(data, None, &of_caption, &run, resume, c)
             }
-            false => align::train(&dataset, &store, &of_align, &run, resume, &device, c),
+            false => align::train(AlignData::new(&dataset, &store), &of_align, &run, resume, &device, c),
         });
         assert_eq!(outcome.stopped, steps != u64::MAX);
         resume = true;
@@ -321,12 +333,94 @@ fn a_run_is_not_resumed_on_other_data() {
     let (mut dataset, store) = collection(folder.path());
     let settings = AlignSettings { epochs: 3, ..align_settings(Objective::SumHinge) };
     let run = RunFolder::create(&folder.path().join("run"), &settings).unwrap();
-    until(1, |c| align::train(&dataset, &store, &settings, &run, false, &device, c));
+    until(1, |c| align::train(AlignData::new(&dataset, &store), &settings, &run, false, &device, c));
     dataset.images[0].sentences[0].tokens.push("entirely".into());
     let stop = AtomicBool::new(false);
     let mut control = Control { on_event: &mut |_| {}, stop: &stop };
-    let error = align::train(&dataset, &store, &settings, &run, true, &device, &mut control).unwrap_err();
+    let error =
+        align::train(AlignData::new(&dataset, &store), &settings, &run, true, &device, &mut control).unwrap_err();
     assert!(error.to_string().contains("other data"), "{error}");
+}
+
+/// Trees in which every word hangs on the next; of the sentences with the given ids.
+fn chains(folder: &Path, dataset: &Dataset, ids: impl Fn(u64) -> bool) -> Parses {
+    let mut text = String::new();
+    for sentence in dataset.images.iter().flat_map(|image| &image.sentences).filter(|s| ids(s.id)) {
+        text += &format!("# sent_id = {}\n", sentence.id);
+        let n = sentence.tokens.len();
+        for (i, token) in sentence.tokens.iter().enumerate() {
+            let (head, relation) = if i + 1 < n { (i + 2, ["det", "amod", "nsubj"][i % 3]) } else { (0, "root") };
+            text += &format!("{}\t{token}\t_\t_\t_\t_\t{head}\t{relation}\t_\t_\n", i + 1);
+        }
+        text += "\n";
+    }
+    let path = folder.join("chains.conllu");
+    std::fs::write(&path, text).unwrap();
+    Parses::read(&path).unwrap()
+}
+
+#[test]
+fn dependency_edges_overfit_with_either_objective() {
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
+    let (dataset, store) = collection(folder.path());
+    let parses = chains(folder.path(), &dataset, |_| true);
+    let data = AlignData { parses: Some(&parses), ..AlignData::new(&dataset, &store) };
+    let of = |settings: AlignSettings| AlignSettings {
+        min_relation_count: 5,
+        model: AlignmentSettings { sentence_encoder: SentenceEncoder::DependencyEdges, ..settings.model },
+        ..settings
+    };
+    let fragments = with_score(Objective::Fragments, Score::SmoothedSumOfPositive);
+    for (i, settings) in [of(fragments), of(align_settings(Objective::Contrastive))].into_iter().enumerate() {
+        let run = RunFolder::create(&folder.path().join(format!("run-{i}")), &settings).unwrap();
+        until(u64::MAX, |c| align::train(data, &settings, &run, false, &device, c));
+        let aligner = Aligner::new(RunFolder::model(run.path(), &[Kind::Alignment]).unwrap(), &device).unwrap();
+        assert_eq!(aligner.relations, ["det", "amod", "nsubj", "root"], "the most frequent first");
+        let corpus = aligner.corpus(&dataset, Split::Val, &store, Some(&parses)).unwrap();
+        let report = evaluate::scores(&aligner, &corpus).report();
+        assert_eq!((report.image_to_sentence.r1, report.sentence_to_image.r1), (100.0, 100.0), "{:?}", settings.model);
+        let phrases =
+            Phrases::decode(&aligner, &dataset, &store, Some(&parses), &[Split::Val], 1000.0, |_, _| {}).unwrap();
+        assert_eq!(phrases.len(), SAID.len(), "every word has the edge above it");
+
+        assert!(aligner.corpus(&dataset, Split::Val, &store, None).unwrap_err().to_string().contains("--parses"));
+        assert!(aligner.check_reads_words().is_err());
+        // A sentence without a tree is named and has nothing to say.
+        let some = chains(folder.path(), &dataset, |id| id != 9);
+        let corpus = aligner.corpus(&dataset, Split::Val, &store, Some(&some)).unwrap();
+        assert_eq!((&corpus.unparsed[..], corpus.photos[1].sentences[0].len()), (&[9][..], 0));
+        let scores = evaluate::scores(&aligner, &corpus);
+        assert!(scores.scores.iter().skip(1).step_by(SAID.len()).all(|&score| score == 0.0));
+        let none = chains(folder.path(), &dataset, |id| id == 0);
+        let error = aligner.corpus(&dataset, Split::Val, &store, Some(&none)).unwrap_err().to_string();
+        assert!(error.contains("none of the 8 sentences"), "{error}");
+    }
+
+    let stop = AtomicBool::new(false);
+    let mut control = Control { on_event: &mut |_| {}, stop: &stop };
+    let settings = align_settings(Objective::SumHinge);
+    let run = RunFolder::create(&folder.path().join("words"), &settings).unwrap();
+    let error = align::train(data, &settings, &run, false, &device, &mut control).unwrap_err().to_string();
+    assert!(error.contains("dependency_edges alone"), "{error}");
+    let settings = of(settings);
+    let error = align::train(AlignData::new(&dataset, &store), &settings, &run, false, &device, &mut control);
+    assert!(error.unwrap_err().to_string().contains("--parses"));
+}
+
+#[test]
+fn vectors_of_the_whole_need_a_score_they_can_add_to() {
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
+    let (dataset, store) = collection(folder.path());
+    let mut settings = with_score(Objective::Contrastive, Score::SoftAttention);
+    settings.model.whole = true;
+    let run = RunFolder::create(&folder.path().join("run"), &settings).unwrap();
+    let stop = AtomicBool::new(false);
+    let mut control = Control { on_event: &mut |_| {}, stop: &stop };
+    let error =
+        align::train(AlignData::new(&dataset, &store), &settings, &run, false, &device, &mut control).unwrap_err();
+    assert!(error.to_string().contains("model.whole"), "{error}");
 }
 
 #[test]
@@ -340,6 +434,7 @@ fn a_diverging_run_says_so() {
     let run = RunFolder::create(&folder.path().join("run"), &settings).unwrap();
     let stop = AtomicBool::new(false);
     let mut control = Control { on_event: &mut |_| {}, stop: &stop };
-    let error = align::train(&dataset, &store, &settings, &run, false, &device, &mut control).unwrap_err();
+    let error =
+        align::train(AlignData::new(&dataset, &store), &settings, &run, false, &device, &mut control).unwrap_err();
     assert!(error.to_string().contains("smaller learning rate"), "{error}");
 }

@@ -52,6 +52,7 @@ impl ExtractOptions {
             max_regions: self.max_regions,
             extra,
             sources: BTreeMap::new(),
+            parts: Vec::new(),
         }
     }
 }

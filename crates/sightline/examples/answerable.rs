@@ -17,7 +17,6 @@ use sightline_model::Device;
 use sightline_search::{Reduction, VectorSets, scores};
 use sightline_train::align::Aligner;
 use sightline_train::checkpoint::Kind;
-use sightline_train::corpus::Corpus;
 use sightline_train::run::RunFolder;
 
 #[derive(Parser)]
@@ -58,8 +57,7 @@ fn main() -> anyhow::Result<()> {
     let dataset = Dataset::load(&args.dataset)?;
     let store = FeatureStore::open(&args.features)?;
     let aligner = Aligner::new(RunFolder::model(&args.model, &[Kind::Alignment])?, &Device::flex())?;
-    aligner.check(&store)?;
-    let corpus = Corpus::new(&dataset, Split::Val, &store, &aligner.vocabulary)?;
+    let corpus = aligner.corpus(&dataset, Split::Val, &store, None)?;
     let in_it: Vec<usize> = corpus.photos.iter().step_by(2).map(|photo| photo.position).collect();
     let images = aligner.regions(&store, &in_it);
     let (mut sentences, mut answerable) = (Vec::new(), Vec::new());

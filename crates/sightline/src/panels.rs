@@ -94,7 +94,7 @@ impl Panels<'_> {
         let position = corpus.photos[photo].position;
         let regions = self.aligner.regions(corpus.store, &[position]);
         let sentence = &corpus.dataset.images[corpus.photos[of].image].sentences[idx];
-        let words = self.aligner.words(&[&corpus.photos[of].sentences[idx]]);
+        let words = self.aligner.words([corpus.photos[of].sentence(idx)]);
         let mut evidence = match words.count(0) {
             0 => Vec::new(),
             _ => sightline_search::evidence(regions.get(0), words.get(0), regions.dim()),

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 #[cfg(any(feature = "cuda", feature = "vulkan"))]
 use anyhow::Context as _;
-use sightline_data::{BoxXyxy, StoreSettings, VectorMode};
+use sightline_data::parses::Parses;
+use sightline_data::{BoxXyxy, Dataset, Split, StoreSettings, VectorMode};
 use sightline_model::Device;
 use sightline_vision::Photo;
 use sightline_vision::backbone::{
@@ -75,6 +76,36 @@ fn probe(device: &Device) -> Vec<f32> {
     let chosen = weights.matmul(x).select(0, rows); // [4, 7]
     let sums = chosen.tanh().sum_dim(1).into_data();
     sums.convert::<f32>().try_into_vec().unwrap_or_default()
+}
+
+/// Dependency trees on the command line.
+#[derive(Debug, clap::Args)]
+pub struct ParsesFile {
+    /// Dependency trees of the sentences (CoNLL-U, docs/parses.md), which models of dependency edges read
+    #[arg(long = "parses", value_name = "FILE.conllu")]
+    path: Option<PathBuf>,
+}
+
+impl ParsesFile {
+    /// The trees, where there are such; says which sentences of the given splits have none.
+    pub fn read(&self, dataset: &Dataset, splits: &[Split], ui: &Ui) -> anyhow::Result<Option<Parses>> {
+        let Some(path) = &self.path else {
+            return Ok(None);
+        };
+        let parses = Parses::read(path)?;
+        let images = dataset.images.iter().filter(|image| splits.contains(&image.split));
+        let sentences = images.flat_map(|image| &image.sentences);
+        let missing: Vec<u64> =
+            sentences.filter(|s| parses.edges(s.id, &s.tokens).is_none()).map(|sentence| sentence.id).collect();
+        if let Some(first) = missing.first() {
+            ui.say(format_args!(
+                "{} without a dependency tree of their words in {} left out, sentence {first} for one",
+                count(missing.len(), "sentence"),
+                path.display()
+            ));
+        }
+        Ok(Some(parses))
+    }
 }
 
 /// A backbone by name: `pixels`, a `.safetensors` file of a vision transformer, or an `.onnx` file.
@@ -150,6 +181,14 @@ impl Extraction {
                 .into()),
             }
         };
+        if settings.vectors == VectorMode::Joined {
+            anyhow::bail!(
+                "the model reads the vectors of {} stores side by side ({}), which are not made of new photos here; use it \
+                 with `features join` and `eval`, or train a model on one of the stores",
+                settings.parts.len(),
+                settings.backbone
+            );
+        }
         if settings.vectors == VectorMode::Imported {
             anyhow::bail!(
                 "the model was trained on imported vectors ({}); new photos need vectors from the same program: import \

@@ -86,9 +86,14 @@ pub fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// A count with its noun: `1 photo`, `3 photos`.
+/// A count with its noun: `1 photo`, `3 photos`, `2 boxes`.
 pub fn count(n: usize, noun: &str) -> String {
-    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+    let ending = match (n, noun.ends_with('x')) {
+        (1, _) => "",
+        (_, true) => "es",
+        (_, false) => "s",
+    };
+    format!("{n} {noun}{ending}")
 }
 
 #[cfg(test)]

@@ -91,6 +91,9 @@ fn every_command_on_a_small_collection() {
     assert_eq!((&table["images"], &table["sentences"]), (&10.into(), &50.into()));
     assert!(table["rsum"].as_f64().unwrap() > 0.0);
 
+    several_seeds(&c, &[&data[..], &SMALL, &sizes].concat(), &data);
+    parsed_sentences(&c, &[&data[..], &SMALL, &sizes].concat(), &data);
+
     let phrases = c.path("phrases.json");
     let decoded = json(&[&["align", "--model", &align, "-o", &phrases], &data[..]].concat());
     assert_eq!(decoded["photos"], 40);
@@ -143,8 +146,100 @@ fn every_command_on_a_small_collection() {
     json(&["features", &dataset, "-o", &other, "--backbone", "pixels", "--max-regions", "3"]);
     let mixed = ["eval", "retrieval", "--model", &align, "--dataset", &dataset, "--features", &other];
     fails(&mixed, 1, &["does not fit the model", "max_regions is 3, not 20"]);
+    joined_stores(&c, &features, &other);
     let again = ["features", &dataset, "-o", &other, "--backbone", "pixels", "--max-regions", "4"];
     fails(&again, 1, &["max_regions"]);
+}
+
+/// A model of dependency edges: every command that reads sentences asks for their trees, and queries have none.
+fn parsed_sentences(c: &Collection, settings: &[&str], data: &[&str]) {
+    let (run, parses) = (c.path("edges"), c.path("chains.conllu"));
+    let dataset: serde_json::Value = serde_json::from_slice(&std::fs::read(c.path("dataset.json")).unwrap()).unwrap();
+    let mut text = String::new();
+    // Every word hangs on the one before; the last sentence of all has no tree.
+    let images = dataset["images"].as_array().unwrap();
+    let sentences: Vec<_> = images.iter().flat_map(|image| image["sentences"].as_array().unwrap()).collect();
+    for sentence in &sentences[..sentences.len() - 1] {
+        text += &format!("# sent_id = {}\n", sentence["sentid"]);
+        for (i, token) in sentence["tokens"].as_array().unwrap().iter().enumerate() {
+            let relation = if i == 0 { "root" } else { "dep" };
+            text += &format!("{}\t{}\t_\t_\t_\t_\t{i}\t{relation}\t_\t_\n", i + 1, token.as_str().unwrap());
+        }
+        text += "\n";
+    }
+    std::fs::write(&parses, &text).unwrap();
+    let edges = ["--set", "model.sentence_encoder=dependency_edges", "--set", "min_relation_count=1"];
+    let train = [&["train", "align", "-o", &run], settings, &edges].concat();
+    fails(&train, 1, &["--parses"]);
+    let of_words = c.path("words");
+    fails(&[&["train", "align", "-o", &of_words, "--parses", &parses], settings].concat(), 2, &["dependency_edges"]);
+    json(&[&train[..], &["--parses", &parses]].concat());
+    let with_trees = ["--parses", &parses];
+    let retrieval = [&["eval", "retrieval", "--model", &run], data].concat();
+    fails(&retrieval, 1, &["--parses"]);
+    let told = sightline(&[&retrieval[..], &with_trees].concat());
+    assert!(
+        told.status.success() && stderr(&told).contains("1 sentence without a dependency tree"),
+        "{}",
+        stderr(&told)
+    );
+    assert_eq!(json(&[&retrieval[..], &with_trees].concat())["sentences"], 50);
+    let decoded = ["align", "--model", &run, "-o", &c.path("edges.json"), "--split", "val"];
+    assert_eq!(json(&[&decoded[..], data, &with_trees].concat())["photos"], 10);
+    json(&[&["eval", "words", "--model", &run], data, &with_trees].concat());
+    let html = c.path("edges.html");
+    json(&[&retrieval[..], &with_trees, &["--html", &html, "--photos", "3"]].concat());
+    fails(&["index", &c.path("photos"), "-o", &c.path("no"), "--model", &run], 1, &["dependency trees"]);
+
+    std::fs::write(&parses, text.replacen("root", "_", 1)).unwrap();
+    fails(&[&retrieval[..], &with_trees].concat(), 1, &["chains.conllu", "line 2: token 1 has no relation"]);
+}
+
+/// Two stores as one: trained on and measured on, refused where a photo's vectors would have to be made anew.
+fn joined_stores(c: &Collection, features: &str, other: &str) {
+    let (dataset, both, run) = (c.path("dataset.json"), c.path("both.features"), c.path("both"));
+    let half = c.path("half.features");
+    std::fs::copy(features, &half).unwrap();
+    let joined = json(&["features", "join", features, &half, "-o", &both]);
+    let dim = |record: &serde_json::Value| record["settings"]["dim"].as_u64().unwrap();
+    assert_eq!((&joined["photos"], joined["settings"]["parts"].as_array().unwrap().len()), (&40.into(), 2));
+    assert_eq!(dim(&joined), 2 * joined["settings"]["parts"][0]["dim"].as_u64().unwrap());
+    fails(&["features", "join", features, other, "-o", &c.path("no")], 1, &["scene-", "number of regions"]);
+
+    let data = ["--dataset", &dataset, "--features", &both];
+    let sizes = ["--set", "model.dim=16", "--set", "model.hidden=16", "--set", "model.standardize=true"];
+    json(&[&["train", "align", "-o", &run], &data[..], &SMALL, &sizes].concat());
+    assert_eq!(json(&[&["eval", "retrieval", "--model", &run], &data[..]].concat())["images"], 10);
+    let single = ["eval", "retrieval", "--model", &run, "--dataset", &dataset, "--features", features];
+    fails(&single, 1, &["does not fit the model", "number of joined stores is 0, not 2"]);
+    let photos = c.path("photos");
+    fails(&["index", &photos, "-o", &c.path("index"), "--model", &run], 1, &["2 stores side by side"]);
+}
+
+/// A run a seed, one more on resuming, and one table of them from either command.
+fn several_seeds(c: &Collection, settings: &[&str], data: &[&str]) {
+    let runs = c.path("seeds");
+    let trained = json(&[&["train", "align", "-o", &runs, "--seeds", "2,5"], settings].concat());
+    assert_eq!((&trained["runs"][1]["seed"], &trained["validation"]["runs"]), (&5.into(), &2.into()));
+    assert!(trained["validation"]["deviation"][6].is_number(), "{trained}");
+    let first = std::fs::read(Path::new(&runs).join("seed-2/best.ckpt")).unwrap();
+    assert_ne!(first, std::fs::read(Path::new(&runs).join("seed-5/best.ckpt")).unwrap());
+
+    let more = json(&[&["train", "align", "-o", &runs, "--seeds", "2,5,3", "--resume"], data].concat());
+    assert_eq!(more["validation"]["runs"], 3);
+    assert_eq!(first, std::fs::read(Path::new(&runs).join("seed-2/best.ckpt")).unwrap(), "it was done already");
+    let all = json(&[&["train", "align", "-o", &runs, "--resume"], data].concat());
+    let means = |record: &serde_json::Value| -> Vec<f64> {
+        record.as_array().unwrap().iter().map(|mean| (mean.as_f64().unwrap() * 1e6).round()).collect()
+    };
+    assert_eq!(means(&all["validation"]["mean"]), means(&more["validation"]["mean"]));
+    let table = json(&[&["eval", "ablation", &runs, "--split", "val"], data].concat());
+    assert_eq!((&table[0]["name"], &table[0]["runs"]), (&"seeds".into(), &3.into()));
+    assert_eq!(means(&table[0]["mean"]), means(&all["validation"]["mean"]));
+
+    fails(&[&["eval", "retrieval", "--model", &runs], data].concat(), 1, &["one run a seed", "seed-2"]);
+    fails(&[&["train", "align", "-o", &runs, "--seeds", "2"], data].concat(), 1, &["already holds a run"]);
+    fails(&[&["train", "align", "-o", &c.path("no"), "--seeds", "2", "--resume"], data].concat(), 1, &["no run"]);
 }
 
 /// The box of the first decoded phrase of a photo.

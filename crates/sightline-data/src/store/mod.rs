@@ -4,6 +4,7 @@
 //! reads it. Region 0 of every photo is the whole image, the proposals follow.
 
 mod file;
+mod join;
 mod journal;
 mod writer;
 
@@ -15,6 +16,7 @@ use half::slice::HalfFloatSliceExt;
 use serde::{Deserialize, Serialize};
 
 pub use file::{FeatureStore, Photo};
+pub use join::join;
 pub use writer::{Recovered, StoreWriter};
 
 use crate::{BoxXyxy, Error, Result};
@@ -29,6 +31,8 @@ pub enum VectorMode {
     Pool,
     /// Made by another program.
     Imported,
+    /// The vectors of several stores side by side ([`join()`]); how each was made stands in [`StoreSettings::parts`].
+    Joined,
 }
 
 /// Everything that decides what the numbers in a store mean; photos of different settings never share a store.
@@ -55,6 +59,9 @@ pub struct StoreSettings {
     /// again, which decide no number and are not compared.
     #[serde(default)]
     pub sources: BTreeMap<String, String>,
+    /// The settings of the stores that were joined into this one, in the order of their numbers; empty elsewhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<StoreSettings>,
 }
 
 impl StoreSettings {
@@ -77,6 +84,7 @@ impl StoreSettings {
             max_regions,
             extra,
             sources: _,
+            parts,
         } = self;
         let quoted = |text: &str| format!("`{text}`");
         compare("backbone", quoted(backbone), quoted(&other.backbone));
@@ -90,6 +98,10 @@ impl StoreSettings {
         for key in keys {
             let value = |map: &BTreeMap<String, String>| map.get(key).map_or("absent".to_owned(), |v| quoted(v));
             compare(key, value(extra), value(&other.extra));
+        }
+        compare("number of joined stores", parts.len().to_string(), other.parts.len().to_string());
+        for (i, (part, other)) in parts.iter().zip(&other.parts).enumerate() {
+            found.extend(part.differences(other).into_iter().map(|text| format!("of joined store {}, {text}", i + 1)));
         }
         found
     }

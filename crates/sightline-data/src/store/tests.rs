@@ -20,6 +20,7 @@ fn settings(dim: usize) -> StoreSettings {
         max_regions: 20,
         extra: BTreeMap::from([("size".into(), "224".into())]),
         sources: BTreeMap::new(),
+        parts: Vec::new(),
     }
 }
 
@@ -486,4 +487,87 @@ fn a_killed_writer_loses_nothing_that_was_appended() {
     for (i, features) in read_store(&path).into_iter().enumerate() {
         assert_eq!(features, photo(&format!("{i:06}"), 1 + i % 20, 64));
     }
+}
+
+/// A store of `dim` numbers a region by another backbone.
+fn store_of(folder: &Path, name: &str, photos: &[PhotoFeatures], dim: usize) -> FeatureStore {
+    let path = folder.join(name);
+    let writer =
+        StoreWriter::create_or_resume(&path, &StoreSettings { backbone: name.into(), ..settings(dim) }).unwrap();
+    photos.iter().for_each(|photo| writer.append(photo).unwrap());
+    writer.finish(&photos.iter().map(|photo| photo.key.clone()).collect::<Vec<_>>()).unwrap();
+    FeatureStore::open(&path).unwrap()
+}
+
+#[test]
+fn joined_stores_hold_the_vectors_side_by_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let photos = |dim: usize, keys: &[&str]| -> Vec<PhotoFeatures> {
+        keys.iter().enumerate().map(|(i, key)| photo(key, 2 + i, dim)).collect()
+    };
+    let a = store_of(folder.path(), "a", &photos(3, &["x", "y"]), 3);
+    // The other's order is its own.
+    let mut swapped = photos(2, &["x", "y"]);
+    swapped.reverse();
+    let b = store_of(folder.path(), "b", &swapped, 2);
+    let (mut heard, stores) = (0, [a, b]);
+    assert_eq!(join(&stores, &path("ab"), |done| heard = done).unwrap(), 2);
+    let ab = FeatureStore::open(path("ab")).unwrap();
+    assert_eq!((heard, ab.dim(), ab.keys().collect::<Vec<_>>()), (2, 5, vec!["x", "y"]));
+    for joined in ab.iter() {
+        let [a, b] = [&stores[0], &stores[1]].map(|store| store.find(joined.key).unwrap());
+        for r in 0..joined.n_regions() {
+            assert_eq!(joined.vector_f16(r), [a.vector_f16(r), b.vector_f16(r)].concat());
+        }
+        assert!(joined.boxes().eq(a.boxes()) && joined.scores == a.scores && joined.width == a.width);
+    }
+    let bytes = std::fs::read(path("ab")).unwrap();
+    join(&stores, &path("ab"), |_| {}).unwrap();
+    assert_eq!(bytes, std::fs::read(path("ab")).unwrap(), "joined again, nothing changes");
+
+    // The settings of both are remembered, in order.
+    let names = |store: &FeatureStore| -> Vec<String> {
+        store.settings().parts.iter().map(|part| part.backbone.clone()).collect()
+    };
+    assert_eq!((names(&ab), ab.settings().backbone.as_str()), (vec!["a".into(), "b".into()], "a + b"));
+    let [a, b] = stores;
+    join(&[b, a], &path("ba"), |_| {}).unwrap();
+    let ba = FeatureStore::open(path("ba")).unwrap();
+    let differences = ba.settings().differences(ab.settings()).join("; ");
+    assert!(differences.contains("of joined store 1, backbone is `b`, not `a`"), "{differences}");
+    join(&[ab, ba], &path("four"), |_| {}).unwrap();
+    assert_eq!(names(&FeatureStore::open(path("four")).unwrap()), ["a", "b", "b", "a"]);
+}
+
+#[test]
+fn stores_of_other_photos_or_boxes_are_not_joined() {
+    let folder = tempfile::tempdir().unwrap();
+    let x = photo("x", 2, 3);
+    let mut moved = x.clone();
+    moved.boxes[1] = [0.0, 1.0, 2.0, 3.0].into();
+    let mut wider = x.clone();
+    wider.width += 1;
+    let store = |name: &str, photos: &[PhotoFeatures]| store_of(folder.path(), name, photos, 3);
+    let output = folder.path().join("out");
+    for (name, photos, message) in [
+        ("less", vec![], "lacks 1 of the photos"),
+        ("other", vec![photo("z", 2, 3)], "`x` for one"),
+        ("more", vec![x.clone(), photo("z", 2, 3)], "`z` for one"),
+        ("moved", vec![moved], "other boxes"),
+        ("regions", vec![photo("x", 3, 3)], "another number of regions"),
+        ("wider", vec![wider], "another size"),
+    ] {
+        let first = if folder.path().join("first").exists() {
+            FeatureStore::open(folder.path().join("first")).unwrap()
+        } else {
+            store("first", std::slice::from_ref(&x))
+        };
+        let error = join(&[first, store(name, &photos)], &output, |_| {}).unwrap_err().to_string();
+        assert!(error.contains(message), "{name}: {error}");
+    }
+    for few in [vec![], vec![FeatureStore::open(folder.path().join("first")).unwrap()]] {
+        assert!(join(&few, &output, |_| {}).unwrap_err().to_string().contains("two"));
+    }
+    assert!(!output.exists());
 }

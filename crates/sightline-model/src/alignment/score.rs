@@ -22,10 +22,17 @@ pub enum Score {
     /// Each word against the mixture of regions that it attends to: the mean over words of the cosine between the word
     /// and `Σ softmax(λ ⟨v, s⟩) v` (Lee et al. 2018, text to image).
     SoftAttention,
+    /// Each region against the mixture of words that it attends to: the mean over regions of the cosine between the region
+    /// and `Σ softmax(λ ⟨v, s⟩) s` (Lee et al. 2018, image to text). Its authors add both directions as an ensemble of two
+    /// trained models.
+    SoftAttentionOverWords,
 }
 
-/// `λ` of [`Score::SoftAttention`].
-const ATTENTION_SHARPNESS: f32 = 9.0;
+/// `λ` of [`Score::SoftAttention`], as its authors have it.
+const SHARPNESS_OVER_REGIONS: f32 = 9.0;
+
+/// `λ` of [`Score::SoftAttentionOverWords`], as its authors have it.
+const SHARPNESS_OVER_WORDS: f32 = 4.0;
 
 /// What [`Score::SmoothedSumOfPositive`] adds to the number of words.
 const SMOOTHING: f32 = 10.0;
@@ -113,7 +120,7 @@ impl Score {
         let factor = |&length: &usize| match self {
             Self::MaxOverRegions | Self::SumOfPositive => 1.0,
             Self::SmoothedSumOfPositive => 1.0 / (length as f32 + SMOOTHING),
-            Self::MeanOfMax | Self::SoftAttention => 1.0 / length.max(1) as f32,
+            Self::MeanOfMax | Self::SoftAttention | Self::SoftAttentionOverWords => 1.0 / length.max(1) as f32,
         };
         lengths.iter().map(factor).collect()
     }
@@ -127,34 +134,64 @@ impl Score {
         lengths: &[usize],
     ) -> Tensor<2> {
         let device = words.device();
-        let [n_words, _] = words.dims();
+        let [n_words, dim] = words.dims();
         let images = counts.images();
         let sets = Padding::new(counts.counts());
         let most = sets.most;
-        let padded = sets.pad(regions, &device); // [images * most, dim]
-        let products = padded.clone().matmul(words.transpose()).reshape([images, most, n_words]);
+        let padded = || sets.pad(regions.clone(), &device); // [images * most, dim]
+        let products = |v: Tensor<2>| v.matmul(words.clone().transpose()).reshape([images, most, n_words]);
         let mask = sets.mask(&device).map(|mask| mask.reshape([images, most, 1]));
         let masked = |products: Tensor<3>| match &mask {
             Some(mask) => products + mask.clone(),
             None => products,
         };
         let of_words = match self {
-            Self::MaxOverRegions | Self::MeanOfMax => masked(products).max_dim(1).reshape([images, n_words]),
-            Self::SumOfPositive | Self::SmoothedSumOfPositive => {
-                relu(masked(products)).sum_dim(1).reshape([images, n_words])
-            }
+            Self::MaxOverRegions | Self::MeanOfMax => masked(products(padded())).max_dim(1),
+            Self::SumOfPositive | Self::SmoothedSumOfPositive => relu(masked(products(padded()))).sum_dim(1),
             Self::SoftAttention => {
-                let [_, dim] = padded.dims();
-                let v = padded.reshape([images, most, dim]);
-                let attention = softmax(masked(products.clone() * ATTENTION_SHARPNESS), 1); // [images, most, words]
+                let v = padded();
+                let products = products(v.clone());
+                let v = v.reshape([images, most, dim]);
+                let attention = softmax(masked(products.clone() * SHARPNESS_OVER_REGIONS), 1); // [images, most, words]
                 let along = (attention.clone() * products).sum_dim(1); // ⟨s, Σ a v⟩
                 let gram = v.clone().matmul(v.swap_dims(1, 2)); // [images, most, most]
                 let square = (attention.clone() * gram.matmul(attention)).sum_dim(1); // |Σ a v|²
-                (along / (square + 1e-8).sqrt()).reshape([images, n_words])
+                along / (square + 1e-8).sqrt()
             }
+            Self::SoftAttentionOverWords => return soft_attention_over_words(regions, counts, words, lengths),
         };
+        let of_words = of_words.reshape([images, n_words]);
         of_words.matmul(sums(lengths, &self.factors(lengths), &device))
     }
+}
+
+/// [`Score::SoftAttentionOverWords`]: sentences are brought to the longest, regions stay as they lie.
+fn soft_attention_over_words(
+    regions: Tensor<2>,
+    counts: &RegionCounts,
+    words: Tensor<2>,
+    lengths: &[usize],
+) -> Tensor<2> {
+    let device = words.device();
+    let ([n_regions, _], [_, dim]) = (regions.dims(), words.dims());
+    let sets = Padding::new(lengths);
+    let (sentences, most) = (lengths.len(), sets.most);
+    let s = sets.pad(words, &device).reshape([sentences, most, dim]);
+    let products = s.clone().reshape([sentences * most, dim]).matmul(regions.transpose());
+    let products = products.reshape([sentences, most, n_regions]);
+    let mut logits = products.clone() * SHARPNESS_OVER_WORDS;
+    if let Some(mask) = sets.mask(&device) {
+        logits = logits + mask.reshape([sentences, most, 1]);
+    }
+    let attention = softmax(logits, 1); // [sentences, most, regions]
+    let along = (attention.clone() * products).sum_dim(1); // ⟨v, Σ a s⟩
+    let gram = s.clone().matmul(s.swap_dims(1, 2)); // [sentences, most, most]
+    let square = (attention.clone() * gram.matmul(attention)).sum_dim(1); // |Σ a s|²
+    let cosines = (along / (square + 1e-8).sqrt()).reshape([sentences, n_regions]);
+    // A sentence without words has nothing to attend to.
+    let said: Vec<f32> = lengths.iter().map(|&length| f32::from(length > 0)).collect();
+    let said = Tensor::<1>::from_floats(said.as_slice(), &device.without_autodiff());
+    counts.means(cosines.transpose()) * said.unsqueeze::<2>() // [images, sentences]
 }
 
 /// Rows `owners[k]` of a tensor.

@@ -27,6 +27,9 @@ pub enum SentenceEncoder {
     Convolution,
     /// One layer of self-attention over the sentence, with learned positions.
     SelfAttention,
+    /// Each word with the one above it in the sentence's dependency tree, by weights of their relation (the fragment
+    /// embeddings of Karpathy et al. 2014; the paper's "DepTree edges"). Reads sentences with their edges.
+    DependencyEdges,
 }
 
 /// Weights of a sentence encoder: word vectors `[words of all sentences, word_dim] -> [words of all sentences, dim]`.
@@ -43,10 +46,13 @@ pub enum Encoder {
     Convolution(Convolution),
     /// An affine map, positions, attention.
     SelfAttention(SelfAttention),
+    /// An affine map a relation.
+    DependencyEdges(DependencyEdges),
 }
 
 impl Encoder {
-    pub(super) fn new(settings: &AlignmentSettings, rng: &mut ChaCha8Rng, device: &Device) -> Self {
+    /// `relations` counts those of dependency trees with weights of their own.
+    pub(super) fn new(settings: &AlignmentSettings, relations: usize, rng: &mut ChaCha8Rng, device: &Device) -> Self {
         let AlignmentSettings { dim, hidden, word_dim, initial_scale: scale, .. } = *settings;
         let mut linear = |inputs, outputs| random::linear(rng, inputs, outputs, scale, device);
         match settings.sentence_encoder {
@@ -75,7 +81,15 @@ impl Encoder {
                 positions: random::uniform(rng, [MAX_POSITIONS, dim], 0.02, device),
                 layer: AttentionLayer::new(rng, dim, device),
             }),
+            SentenceEncoder::DependencyEdges => Self::DependencyEdges(DependencyEdges {
+                relations: (0..relations).map(|_| linear(2 * word_dim, dim)).collect(),
+            }),
         }
+    }
+
+    /// Whether it reads edges, and both words of each: `[words of all sentences, 2 * word_dim]`, the one above first.
+    pub(super) fn reads_edges(&self) -> bool {
+        matches!(self, Self::DependencyEdges(_))
     }
 
     /// Vectors of words in context, sentence by sentence.
@@ -125,6 +139,20 @@ impl Encoder {
                 let x = input.forward(x) + positions.val().select(0, indices(places, &device));
                 layer.forward(drop_out(dropout.as_deref_mut(), x), lengths, dropout)
             }
+            Self::DependencyEdges(DependencyEdges { relations }) => {
+                let relation = |word: &usize| sentences.edges()[*word].relation;
+                let mut order: Vec<usize> = (0..sentences.n_words()).collect();
+                order.sort_by_key(relation);
+                // Edges of one relation go through its weights together, and then back to their places.
+                let of_relation = |words: &[usize]| {
+                    let rows = indices(words.iter().map(|&word| word as i64).collect(), &device);
+                    relations[relation(&words[0]) as usize].forward(x.clone().select(0, rows))
+                };
+                let parts = order.chunk_by(|a, b| relation(a) == relation(b)).map(of_relation).collect();
+                let mut places = vec![0; order.len()];
+                order.iter().enumerate().for_each(|(place, &word)| places[word] = place as i64);
+                relu(Tensor::cat(parts, 0).select(0, indices(places, &device)))
+            }
         }
     }
 }
@@ -170,6 +198,13 @@ pub struct SelfAttention {
     input: Linear,
     positions: Param<Tensor<2>>,
     layer: AttentionLayer,
+}
+
+/// Weights of dependency edges.
+#[derive(Module, Debug)]
+pub struct DependencyEdges {
+    /// `W_R`, `b_R`: `[2 * word_dim] -> [dim]`, one a relation; the first is shared by the rare ones.
+    relations: Vec<Linear>,
 }
 
 /// States of all words, `[words of all sentences, hidden]`, from the input's share of the gates.

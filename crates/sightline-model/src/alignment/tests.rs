@@ -1,4 +1,5 @@
 use super::*;
+use crate::sentences::{Edge, Sentence};
 use crate::weights::{self, values};
 
 /// Sizes all differ, so that swapped axes show.
@@ -9,6 +10,10 @@ fn settings() -> AlignmentSettings {
     AlignmentSettings { dim: 5, hidden: 6, word_dim: 8, dropout: 0.0, ..AlignmentSettings::default() }
 }
 
+fn sizes(photos: usize) -> Sizes {
+    Sizes { features: FEATURES, vocab: VOCAB, photos, relations: 3 }
+}
+
 fn batch() -> (Vec<f32>, RegionCounts, SentenceBatch) {
     use rand::RngExt;
     let counts = vec![3, 1, 4];
@@ -16,6 +21,15 @@ fn batch() -> (Vec<f32>, RegionCounts, SentenceBatch) {
     let features = (0..8 * FEATURES).map(|_| rng.random_range(-1.0..1.0)).collect();
     let sentences = SentenceBatch::new(&[vec![1, 2, 3, 4], vec![5], vec![10, 2, 6]]);
     (features, RegionCounts::new(counts), sentences)
+}
+
+/// The sentences of [`batch`] with an edge a word; relations 0 and 2 of three.
+fn parsed_batch() -> SentenceBatch {
+    let edge = |(head, relation)| Edge { head, relation };
+    let words = [vec![1, 2, 3, 4], vec![5], vec![10, 2, 6]];
+    let edges = [vec![(3, 2), (1, 0), (0, 0), (3, 2)], vec![(0, 0)], vec![(2, 0), (0, 0), (2, 2)]];
+    let edges = edges.map(|edges| edges.into_iter().map(edge).collect::<Vec<_>>());
+    SentenceBatch::new(words.iter().zip(&edges).map(|(words, edges)| Sentence { words, edges }))
 }
 
 /// Equations 1 to 6 and 8, one number at a time, in f64.
@@ -80,7 +94,7 @@ fn slow_scores(model: &AlignmentModel, features: &[f32], counts: &[usize], sente
 #[test]
 fn scores_agree_with_the_equations() {
     let device = Device::flex();
-    let model = AlignmentModel::new(&settings(), FEATURES, VOCAB, 0, &mut random::stream(1, 0), &device);
+    let model = AlignmentModel::new(&settings(), sizes(0), &mut random::stream(1, 0), &device);
     let (features, counts, sentences) = batch();
     let regions = features_tensor(features.clone(), FEATURES, &device);
     let v = model.regions(RegionBatch { features: regions, geometry: None, counts: counts.clone() });
@@ -98,6 +112,70 @@ fn scores_agree_with_the_equations() {
         assert!((f64::from(score) - expected).abs() < 1e-5 * (1.0 + expected.abs()), "{i}: {score} {expected}");
         let expected = expected / [4.0, 1.0, 3.0][i % 3];
         assert!((f64::from(mean[i]) - expected).abs() < 1e-5 * (1.0 + expected.abs()), "{i}: mean");
+    }
+}
+
+/// `relu(W_R [w_head w_dependent] + b_R)`, one number at a time.
+#[test]
+fn dependency_edges_agree_with_their_definition() {
+    let device = Device::flex();
+    let settings = AlignmentSettings { sentence_encoder: SentenceEncoder::DependencyEdges, ..settings() };
+    let model = AlignmentModel::new(&settings, sizes(0), &mut random::stream(2, 0), &device);
+    let w = weights::export(&model);
+    let word = |index: u32| &w["word_vectors"].values[index as usize * settings.word_dim..][..settings.word_dim];
+    let got = values(model.words(&parsed_batch()));
+    let edges = [(3, 1, 2), (1, 2, 0), (0, 3, 0), (3, 4, 2), (0, 5, 0), (2, 10, 0), (0, 2, 0), (2, 6, 2)];
+    for (i, (head, dependent, relation)) in edges.into_iter().enumerate() {
+        let x: Vec<f32> = [word(head), word(dependent)].concat();
+        let name = |part: &str| format!("sentence.DependencyEdges.relations.{relation}.{part}");
+        let (m, b) = (&w[&name("weight")].values, &w[&name("bias")].values);
+        for d in 0..settings.dim {
+            let sum: f32 = x.iter().enumerate().map(|(k, x)| x * m[k * settings.dim + d]).sum();
+            let expected = (sum + b[d]).max(0.0);
+            assert!((got[i * settings.dim + d] - expected).abs() < 1e-5, "edge {i}, {d}");
+        }
+    }
+}
+
+/// Cross attention in either direction, one number at a time; an empty sentence scores nothing.
+#[test]
+fn soft_attention_agrees_with_its_definition() {
+    let device = Device::flex();
+    let (counts, lengths, dim) = ([3, 1, 4], [4, 0, 1, 3], 5);
+    let mut rng = random::stream(8, 0);
+    let (v, s) = (random::uniform_values(&mut rng, 8 * dim, 1.0), random::uniform_values(&mut rng, 8 * dim, 1.0));
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+    // The cosine of `own` with what it attends to, times the length of `own`.
+    let attended = |own: &[f32], others: &[f32], sharpness: f64| {
+        let weights: Vec<f64> = others.chunks(dim).map(|other| (sharpness * dot(own, other)).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let mixture: Vec<f32> = (0..dim)
+            .map(|d| others.chunks(dim).zip(&weights).map(|(x, w)| f64::from(x[d]) * w / total).sum::<f64>() as f32)
+            .collect();
+        dot(own, &mixture) / (dot(&mixture, &mixture) + 1e-8).sqrt()
+    };
+    for (score, sharpness) in [(Score::SoftAttention, 9.0), (Score::SoftAttentionOverWords, 4.0)] {
+        let [regions, words] = [&v, &s].map(|x| features_tensor(x.clone(), dim, &device));
+        let scores = values(score.scores(regions, &RegionCounts::new(counts.to_vec()), words, &lengths));
+        let (mut first_region, mut i) = (0, 0);
+        for count in counts {
+            let own_regions = &v[first_region * dim..(first_region + count) * dim];
+            let mut first_word = 0;
+            for length in lengths {
+                let own_words = &s[first_word * dim..(first_word + length) * dim];
+                let (these, those) = match score {
+                    Score::SoftAttention => (own_words, own_regions),
+                    _ => (own_regions, own_words),
+                };
+                let n = if own_words.is_empty() { 0 } else { these.len() / dim };
+                let sum: f64 = these.chunks(dim).take(n).map(|own| attended(own, those, sharpness)).sum();
+                let expected = sum / n.max(1) as f64;
+                assert!((f64::from(scores[i]) - expected).abs() < 1e-5, "{score:?} {i}: {} {expected}", scores[i]);
+                first_word += length;
+                i += 1;
+            }
+            first_region += count;
+        }
     }
 }
 
@@ -185,11 +263,19 @@ fn gradients_agree_with_differences() {
             ..base.clone()
         },
         AlignmentSettings { score: Score::SoftAttention, ..contrastive.clone() },
+        AlignmentSettings { score: Score::SoftAttentionOverWords, ..contrastive.clone() },
         AlignmentSettings { encoder: RegionEncoder::Conv, unit_vectors: false, ..contrastive.clone() },
         encoder(SentenceEncoder::Gru),
         encoder(SentenceEncoder::BagOfWords),
         encoder(SentenceEncoder::Convolution),
         encoder(SentenceEncoder::SelfAttention),
+        encoder(SentenceEncoder::DependencyEdges),
+        AlignmentSettings {
+            sentence_encoder: SentenceEncoder::DependencyEdges,
+            objective: Objective::Fragments,
+            score: Score::SmoothedSumOfPositive,
+            ..base.clone()
+        },
         AlignmentSettings { geometry: true, context: true, standardize: true, ..contrastive.clone() },
         AlignmentSettings { region_attention: true, whole: true, ..contrastive.clone() },
         AlignmentSettings { whole: true, ..base },
@@ -198,8 +284,13 @@ fn gradients_agree_with_differences() {
         let features = if settings.encoder == RegionEncoder::Conv { conv.pixels() } else { FEATURES };
         let settings = AlignmentSettings { conv, ..settings };
         let (_, counts, sentences) = batch();
+        let sentences = match settings.sentence_encoder {
+            SentenceEncoder::DependencyEdges => parsed_batch(),
+            _ => sentences,
+        };
         let values: Vec<f32> = (0..8 * features).map(|i| ((i * 37 % 23) as f32 - 11.0) / 11.0).collect();
-        let mut model = AlignmentModel::new(&settings, features, VOCAB, 3, &mut random::stream(5, 0), &device);
+        let mut model =
+            AlignmentModel::new(&settings, Sizes { features, ..sizes(3) }, &mut random::stream(5, 0), &device);
         if settings.standardize {
             model.set_standard(&[0.1; FEATURES], &[0.5; FEATURES]);
         }
@@ -224,7 +315,7 @@ fn joined_vectors_give_the_score_of_training() {
     let device = Device::flex();
     for score in [Score::MeanOfMax, Score::MaxOverRegions] {
         let settings = AlignmentSettings { whole: true, unit_vectors: true, score, ..settings() };
-        let model = AlignmentModel::new(&settings, FEATURES, VOCAB, 0, &mut random::stream(5, 0), &device);
+        let model = AlignmentModel::new(&settings, sizes(0), &mut random::stream(5, 0), &device);
         let (values_, counts, sentences) = batch();
         let regions = RegionBatch { features: features_tensor(values_, FEATURES, &device), geometry: None, counts };
         let (v, s) = (model.regions(regions.clone()), model.words(&sentences));
@@ -240,9 +331,8 @@ fn joined_vectors_give_the_score_of_training() {
 #[test]
 fn imports_refuse_what_does_not_fit() {
     let device = Device::flex();
-    let new = |settings: &AlignmentSettings| {
-        AlignmentModel::new(settings, FEATURES, VOCAB, 0, &mut random::stream(1, 0), &device)
-    };
+    let new =
+        |settings: &AlignmentSettings| AlignmentModel::new(settings, sizes(0), &mut random::stream(1, 0), &device);
     let model = new(&settings());
     let exported = weights::export(&model);
     assert_eq!(weights::export(&weights::import(new(&settings()), exported.clone()).unwrap()), exported);

@@ -40,7 +40,7 @@ impl Context {
 ///
 /// The first region of every photo is the whole photo, whatever its box says. With [`VectorMode::Crop`] each box is cut from the
 /// photo's own pixels and encoded (paper, section 3.1.1); with [`VectorMode::Pool`] the photo is encoded once and its
-/// grid averaged over each box ([`pool`]). Fails where the backbone fails, or the mode is [`VectorMode::Imported`].
+/// grid averaged over each box ([`pool`]). Fails where the backbone fails, or the mode is neither.
 pub fn region_vectors(
     backbone: &dyn Backbone,
     photos: &[Photo],
@@ -59,8 +59,8 @@ pub fn region_vectors(
                 let crops: Vec<Photo> = rest.iter().map(|region| photo.crop(region)).collect();
                 backbone.encode_map(&crops)?.into_iter().map(|map| map.global).collect()
             }
-            VectorMode::Imported => {
-                return Err(Error::setting("vectors = imported cannot be computed; use `pool` or `crop`"));
+            VectorMode::Imported | VectorMode::Joined => {
+                return Err(Error::setting("vectors = imported or joined cannot be computed; use `pool` or `crop`"));
             }
         };
         let mut values = Vec::with_capacity(boxes.len() * context.region_dim(map.dim));

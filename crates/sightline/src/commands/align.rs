@@ -10,7 +10,7 @@ use sightline_train::checkpoint::Kind;
 use sightline_train::phrases::Phrases;
 use sightline_train::run::RunFolder;
 
-use crate::sources::DeviceKind;
+use crate::sources::{DeviceKind, ParsesFile};
 use crate::ui::{Ui, Usage, count};
 
 /// Attach every word of every sentence to a region, neighbouring words together
@@ -27,6 +27,8 @@ pub struct Args {
     /// A feature store of `features`
     #[arg(long)]
     features: PathBuf,
+    #[command(flatten)]
+    parses: ParsesFile,
     /// The phrases to write
     #[arg(short, long, value_name = "PHRASES")]
     output: PathBuf,
@@ -49,11 +51,13 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let dataset = Dataset::load(&args.dataset)?;
     let store = FeatureStore::open(&args.features)?;
     let aligner = Aligner::new(RunFolder::model(&args.model, &[Kind::Alignment])?, &args.device.open()?)?;
+    let parses = args.parses.read(&dataset, &args.split, ui)?;
     let bar = ui.bar(0, "photos");
-    let phrases = Phrases::decode(&aligner, &dataset, &store, &args.split, args.affinity, |done, total| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-    })?;
+    let phrases =
+        Phrases::decode(&aligner, &dataset, &store, parses.as_ref(), &args.split, args.affinity, |done, total| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        })?;
     bar.finish_and_clear();
     phrases.save(&args.output)?;
     let words: usize = phrases.photos.values().flatten().map(|phrase| phrase.words.len()).sum();

@@ -17,7 +17,7 @@ use sightline_train::run::RunFolder;
 use super::{eval_ablation, eval_caption, eval_captions, eval_grounding, eval_regions, eval_words};
 use crate::panels::Panels;
 use crate::report::{self, DEFAULT_THRESHOLD, Report, RetrievalRow, RowSource, Table};
-use crate::sources::DeviceKind;
+use crate::sources::{DeviceKind, ParsesFile};
 use crate::ui::{Ui, count, table};
 
 /// Measure a model on a split it was not trained on
@@ -62,6 +62,8 @@ pub struct RetrievalArgs {
     model: Vec<PathBuf>,
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    parses: ParsesFile,
     /// Re-rank by reciprocal neighbours, with this sharpness (2 to 4 is usual); it needs all queries at once
     #[arg(long, value_name = "SHARPNESS")]
     rerank: Option<f64>,
@@ -134,15 +136,16 @@ fn retrieval(args: &RetrievalArgs, ui: &Ui) -> anyhow::Result<()> {
         aligner.check(&data.store)?;
         Ok(aligner)
     };
+    let parses = args.parses.read(&data.dataset, &[data.split], ui)?;
+    let corpus_of = |aligner: &Aligner| aligner.corpus(&data.dataset, data.split, &data.store, parses.as_ref());
     let (first, others) = args.model.split_first().expect("clap asks for one run at least");
     let aligner = open(first)?;
-    let corpus = Corpus::new(&data.dataset, data.split, &data.store, &aligner.vocabulary)?;
+    let corpus = corpus_of(&aligner)?;
     tell_gaps(&corpus, ui);
     let mut members = vec![evaluate::scores(&aligner, &corpus)];
     for run in others {
         let other = open(run)?;
-        members
-            .push(evaluate::scores(&other, &Corpus::new(&data.dataset, data.split, &data.store, &other.vocabulary)?));
+        members.push(evaluate::scores(&other, &corpus_of(&other)?));
     }
     let mut scores = if others.is_empty() { members.swap_remove(0) } else { Scores::ensemble(&members) };
     if let Some(sharpness) = args.rerank {

@@ -7,23 +7,27 @@ use serde::Serialize;
 use sightline_metrics::retrieval::RetrievalReport;
 use sightline_train::align::Aligner;
 use sightline_train::checkpoint::Kind;
-use sightline_train::corpus::Corpus;
 use sightline_train::evaluate::{self, Scores};
 use sightline_train::run::RunFolder;
 
 use super::eval::Common;
+use crate::sources::ParsesFile;
 use crate::ui::{Ui, count, table};
 
 /// One table of many alignment runs: a row a folder, its runs (seeds) as mean and spread, and as an ensemble
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: runs/paper/seed-1, runs/paper/seed-2, runs/gru/seed-1, runs/gru/seed-2, …
-  sightline eval ablation runs --dataset flickr8k.json --features flickr8k.features --split val")]
+  sightline eval ablation runs --dataset flickr8k.json --features flickr8k.features --split val
+  sightline eval ablation runs/gru --dataset flickr8k.json --features flickr8k.features --split val")]
 pub struct Args {
-    /// A folder with one folder a row; a row is a run of `train align`, or a folder of such runs
+    /// A folder with one folder a row; a row is a run of `train align`, or a folder of such runs (`train align --seeds`),
+    /// which may also be named by itself
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    parses: ParsesFile,
     /// A row more for each ensemble, re-ranked by reciprocal neighbours with this sharpness
     #[arg(long, value_name = "SHARPNESS")]
     rerank: Option<f64>,
@@ -32,8 +36,9 @@ pub struct Args {
 /// What the columns hold, in percent.
 const COLUMNS: [&str; 7] = ["i→s R@1", "R@5", "R@10", "s→i R@1", "R@5", "R@10", "rsum"];
 
+/// Runs that differ in their seed alone, or one run.
 #[derive(Debug, Serialize)]
-struct Row {
+pub(super) struct Row {
     name: String,
     runs: usize,
     /// Mean over runs, by [`COLUMNS`].
@@ -43,7 +48,8 @@ struct Row {
 }
 
 impl Row {
-    fn new(name: String, runs: &[[f64; 7]]) -> Self {
+    /// From each run's [`columns`].
+    pub(super) fn new(name: String, runs: &[[f64; 7]]) -> Self {
         let n = runs.len() as f64;
         let mean = std::array::from_fn(|c| runs.iter().map(|run| run[c]).sum::<f64>() / n);
         let deviation = (runs.len() > 1).then(|| {
@@ -56,15 +62,20 @@ impl Row {
     }
 }
 
-fn columns(report: &RetrievalReport) -> [f64; 7] {
+/// A report by [`COLUMNS`].
+pub(super) fn columns(report: &RetrievalReport) -> [f64; 7] {
     let (a, b) = (&report.image_to_sentence, &report.sentence_to_image);
     [a.r1, a.r5, a.r10, b.r1, b.r5, b.r10, report.rsum]
 }
 
 pub(super) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let data = args.common.open(ui)?;
+    let parses = args.parses.read(&data.dataset, &[data.split], ui)?;
     let mut rows = Vec::new();
-    for folder in folders(&args.folder)? {
+    // A folder of seeds is one row, any other holds the rows.
+    let seeds = !RunFolder::seeds(&args.folder).is_empty();
+    let folders_of_rows = if seeds { vec![args.folder.clone()] } else { folders(&args.folder)? };
+    for folder in folders_of_rows {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let runs = if is_run(&folder) {
             vec![folder]
@@ -74,13 +85,11 @@ pub(super) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         let mut members = Vec::new();
         for run in &runs {
             let aligner = Aligner::new(RunFolder::model(run, &[Kind::Alignment])?, &data.device)?;
-            // A row may read other vectors than the rest, or be of another kind: it is named and the others go on.
-            if let Err(error) = aligner.check(&data.store) {
-                ui.say(format_args!("{} left out: {error}", run.display()));
-                continue;
+            // A row may read other vectors than the rest, or trees that are not there: it is named and the others go on.
+            match aligner.corpus(&data.dataset, data.split, &data.store, parses.as_ref()) {
+                Ok(corpus) => members.push(evaluate::scores(&aligner, &corpus)),
+                Err(error) => ui.say(format_args!("{} left out: {error}", run.display())),
             }
-            let corpus = Corpus::new(&data.dataset, data.split, &data.store, &aligner.vocabulary)?;
-            members.push(evaluate::scores(&aligner, &corpus));
         }
         if members.is_empty() {
             continue;
@@ -121,7 +130,8 @@ fn folders(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn text(rows: &[Row]) -> String {
+/// The table for a terminal.
+pub(super) fn text(rows: &[Row]) -> String {
     let header = ["", "runs"].into_iter().chain(COLUMNS).map(str::to_owned).collect();
     let lines = rows.iter().map(|row| {
         let cell = |c: usize| match row.deviation {

@@ -7,11 +7,11 @@ use sightline_data::categories;
 use sightline_metrics::grounding::{GroundingReport, GroundingScore};
 use sightline_train::align::Aligner;
 use sightline_train::checkpoint::Kind;
-use sightline_train::corpus::Corpus;
 use sightline_train::grounding::GroundingSet;
 use sightline_train::run::RunFolder;
 
 use super::eval::{Common, tell_gaps};
+use crate::sources::ParsesFile;
 use crate::ui::{Ui, count, table};
 
 /// Whether a noun's region lies on what the noun names (pointing game, and IoU of one half), beside three baselines
@@ -26,6 +26,8 @@ pub struct Args {
     model: PathBuf,
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    parses: ParsesFile,
     /// Boxes with category names, as COCO's instances JSON; only this evaluation reads them
     #[arg(long, value_name = "FILE")]
     instances: PathBuf,
@@ -72,7 +74,8 @@ pub(super) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let aligner = Aligner::new(RunFolder::model(&args.model, &[Kind::Alignment])?, &data.device)?;
     aligner.check(&data.store)?;
     let named = categories::read_instances(&args.instances)?;
-    let corpus = Corpus::new(&data.dataset, data.split, &data.store, &aligner.vocabulary)?;
+    let parses = args.parses.read(&data.dataset, &[data.split], ui)?;
+    let corpus = aligner.corpus(&data.dataset, data.split, &data.store, parses.as_ref())?;
     tell_gaps(&corpus, ui);
     let set = GroundingSet::new(&aligner, &corpus, &named)?;
     let at = |affinity: f32, report: &GroundingReport| AtAffinity {

@@ -131,6 +131,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     if let (Some(run), Some(path)) = (&args.align_model, &args.training_phrases) {
         let aligner = Aligner::new(RunFolder::model(run, &[Kind::Alignment])?, &Device::flex())?;
         aligner.check(&store)?;
+        aligner.check_reads_words()?;
         let phrases = Phrases::load(path)?;
         let dataset = args.dataset.as_deref().map(Dataset::load).transpose()?;
         let captions = ranked(&aligner, &phrases, dataset.as_ref(), &store, &targets);

@@ -4,12 +4,14 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use sightline_data::BoxXyxy;
+use sightline_model::Sentence;
 use sightline_train::align::Aligner;
 use sightline_train::checkpoint::Kind;
-use sightline_train::corpus::Corpus;
+use sightline_train::corpus::CorpusPhoto;
 use sightline_train::run::RunFolder;
 
 use super::eval::{Common, tell_gaps};
+use crate::sources::ParsesFile;
 use crate::ui::{Ui, table};
 
 /// The words with the longest and the shortest vectors, and the same for regions (the paper's supplement)
@@ -22,6 +24,8 @@ pub struct Args {
     model: PathBuf,
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    parses: ParsesFile,
     /// Words and regions to show at each end
     #[arg(long, default_value_t = 40)]
     most: usize,
@@ -67,15 +71,16 @@ pub(super) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             args.model.display()
         );
     }
-    let corpus = Corpus::new(&data.dataset, data.split, &data.store, &aligner.vocabulary)?;
+    let parses = args.parses.read(&data.dataset, &[data.split], ui)?;
+    let corpus = aligner.corpus(&data.dataset, data.split, &data.store, parses.as_ref())?;
     tell_gaps(&corpus, ui);
     let norm = |vector: &[f32]| vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
 
-    let sentences: Vec<&[u32]> = corpus.photos.iter().flat_map(|p| p.sentences.iter().map(Vec::as_slice)).collect();
-    let vectors = aligner.words(&sentences);
+    let sentences: Vec<Sentence<'_>> = corpus.photos.iter().flat_map(CorpusPhoto::encoder_sentences).collect();
+    let vectors = aligner.words(sentences.iter().copied());
     let mut sums = vec![(0.0, 0usize); aligner.vocabulary.len()];
-    for (s, words) in sentences.iter().enumerate() {
-        for (&word, vector) in words.iter().zip(vectors.get(s).chunks_exact(vectors.dim())) {
+    for (s, sentence) in sentences.iter().enumerate() {
+        for (&word, vector) in sentence.words.iter().zip(vectors.get(s).chunks_exact(vectors.dim())) {
             let (sum, n) = &mut sums[word as usize];
             *sum += norm(vector);
             *n += 1;

@@ -1,4 +1,4 @@
-//! `features`: photos to a feature store; `features import`: vectors made elsewhere.
+//! `features`: photos to a feature store; `features import`: vectors made elsewhere; `features join`: several stores as one.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use serde_json::json;
 use sightline_data::import::features::{self as imports, FeatureImportOptions};
 use sightline_data::import::is_photo_name;
-use sightline_data::{Dataset, StoreWriter, VectorMode};
+use sightline_data::{Dataset, FeatureStore, StoreWriter, VectorMode, store};
 use sightline_vision::Photo;
 use sightline_vision::backbone::{Context, Pixels};
 use sightline_vision::extract::{ExtractOptions, ExtractReport, extract};
@@ -28,11 +28,12 @@ use crate::ui::{Ui, Usage, count};
   sightline features flickr8k.json -o flickr8k.features --backbone vit_tiny_patch16_224.safetensors \\
       --regions nanodet=nanodet_plus_m_416.onnx
   sightline features my_photos -o mine.features --backbone dinov2_small.safetensors --vectors crop
-  sightline features import vgg_feats.mat -o vgg.features --names tasks.txt"
+  sightline features import vgg_feats.mat -o vgg.features --names tasks.txt
+  sightline features join vit.features dino.features -o both.features"
 )]
 pub struct Args {
     #[command(subcommand)]
-    import: Option<Import>,
+    command: Option<Command>,
     /// A dataset of `dataset import`, or a folder of photos
     #[arg(required = true)]
     source: Option<PathBuf>,
@@ -66,8 +67,27 @@ pub struct Args {
 }
 
 #[derive(Debug, Subcommand)]
-enum Import {
+enum Command {
     Import(ImportArgs),
+    Join(JoinArgs),
+}
+
+/// Put the vectors of several stores side by side: what one backbone sees of each region beside what another does
+///
+/// The stores hold the same photos with the same boxes. Train with --set model.standardize=true, since backbones differ in
+/// scale; evaluate on a store joined of the same ones in the same order.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example:
+  sightline features flickr8k.json -o vit.features --backbone vit.safetensors --regions nanodet=nanodet.onnx
+  sightline features flickr8k.json -o dino.features --backbone dinov2.safetensors --regions nanodet=nanodet.onnx
+  sightline features join vit.features dino.features -o both.features")]
+struct JoinArgs {
+    /// Two feature stores or more
+    #[arg(required = true, num_args = 2..)]
+    stores: Vec<PathBuf>,
+    /// The feature store to write
+    #[arg(short, long, value_name = "FEATURES")]
+    output: PathBuf,
 }
 
 /// Read vectors made elsewhere: NeuralTalk's vgg_feats.mat, NumPy .npy or .npz of [photos, regions, dim]
@@ -121,10 +141,12 @@ enum ContextName {
     Class,
 }
 
-/// Runs either.
+/// Runs one of them.
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
-    if let Some(Import::Import(args)) = &args.import {
-        return import(args, ui);
+    match &args.command {
+        Some(Command::Import(args)) => return import(args, ui),
+        Some(Command::Join(args)) => return join(args, ui),
+        None => {}
     }
     let (Some(source), Some(output), Some(backbone_spec)) = (&args.source, &args.output, &args.backbone) else {
         return Err(Usage("features needs a source, -o and --backbone; see `sightline features --help`".into()).into());
@@ -264,5 +286,18 @@ fn import(args: &ImportArgs, ui: &Ui) -> anyhow::Result<()> {
         text.push_str(&problems_text(&imported.problems));
         let photos = count(imported.photos, "photo");
         text + &format!("{}: {photos} with {} numbers a region", args.output.display(), settings.dim)
+    })
+}
+
+fn join(args: &JoinArgs, ui: &Ui) -> anyhow::Result<()> {
+    let stores = args.stores.iter().map(FeatureStore::open).collect::<sightline_data::Result<Vec<_>>>()?;
+    let bar = ui.bar(stores[0].len() as u64, "photos");
+    let n_photos = store::join(&stores, &args.output, |done| bar.set_position(done as u64))?;
+    bar.finish_and_clear();
+    let joined = FeatureStore::open(&args.output)?;
+    let record = json!({"features": args.output, "photos": n_photos, "settings": joined.settings()});
+    ui.result(&record, || {
+        let photos = count(n_photos, "photo");
+        format!("{}: {photos} with {} numbers a region", args.output.display(), joined.dim())
     })
 }

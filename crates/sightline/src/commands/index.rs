@@ -186,6 +186,7 @@ fn with_sources(features: &StoreSettings, args: &Args) -> StoreSettings {
 fn networks(args: &Args, model: &Path, remembered: &BTreeMap<String, String>, ui: &Ui) -> anyhow::Result<Networks> {
     let device = args.device.open()?;
     let aligner = Aligner::new(RunFolder::model(model, &[Kind::Alignment])?, &device)?;
+    aligner.check_reads_words()?;
     let mut features = with_sources(&aligner.features, args);
     features.sources.extend(remembered.clone());
     let (backbone, proposals) = (args.backbone.as_deref(), args.proposals.as_deref());

@@ -16,3 +16,4 @@ pub mod meteor_data;
 pub mod search;
 pub mod serve;
 pub mod train;
+mod train_seeds;

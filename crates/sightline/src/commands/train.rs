@@ -1,11 +1,12 @@
 //! `train align` and `train caption`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use sightline_data::{Dataset, FeatureStore};
+use sightline_data::{Dataset, FeatureStore, Split};
+use sightline_train::align::AlignData;
 use sightline_train::caption::CaptionData;
 use sightline_train::checkpoint::Kind;
 use sightline_train::phrases::Phrases;
@@ -13,8 +14,9 @@ use sightline_train::run::RunFolder;
 use sightline_train::settings::{AlignSettings, CaptionRunSettings, resolve};
 use sightline_train::{Control, Event, Outcome, align, caption};
 
+use super::train_seeds::{self, Seeds};
 use crate::interrupt;
-use crate::sources::DeviceKind;
+use crate::sources::{DeviceKind, ParsesFile};
 use crate::ui::{Ui, Usage};
 
 /// Train a model
@@ -31,10 +33,19 @@ pub enum Command {
   sightline train align --dataset flickr8k.json --features flickr8k.features -o runs/align
   sightline train align --dataset d.json --features f.features -o runs/a --recipe recipes/flickr8k-align.toml \\
       --set optimizer.learning_rate=3e-4 --set epochs=20
-  sightline train align --dataset d.json --features f.features -o runs/a --resume")]
+  sightline train align --dataset d.json --features f.features -o runs/a --resume
+  sightline train align --dataset d.json --features f.features -o runs/b --seeds 3
+  sightline train align --dataset d.json --features f.features -o runs/c --parses d.conllu \\
+      --set model.sentence_encoder=dependency_edges")]
 pub struct AlignArgs {
     #[command(flatten)]
     common: Common,
+    /// One run a seed, in RUN/seed-1, RUN/seed-2 and so on: how many, or which (1,2,5). Prints mean and spread of the
+    /// validation table; `eval ablation RUN` prints it again. With --resume, seeds that are not there yet are added
+    #[arg(long, value_name = "SEEDS")]
+    seeds: Option<Seeds>,
+    #[command(flatten)]
+    parses: ParsesFile,
 }
 
 /// Learn to describe whole photos, or regions where phrases are given
@@ -55,29 +66,30 @@ pub struct CaptionArgs {
     start: Option<PathBuf>,
 }
 
+/// What every training reads and writes.
 #[derive(Debug, Args)]
-struct Common {
+pub(super) struct Common {
     /// A dataset of `dataset import`
     #[arg(long)]
-    dataset: PathBuf,
+    pub(super) dataset: PathBuf,
     /// A feature store of `features`
     #[arg(long)]
-    features: PathBuf,
+    pub(super) features: PathBuf,
     /// The run's folder
     #[arg(short, long, value_name = "RUN")]
-    output: PathBuf,
+    pub(super) output: PathBuf,
     /// Settings in TOML
     #[arg(long)]
-    recipe: Option<PathBuf>,
+    pub(super) recipe: Option<PathBuf>,
     /// One setting, over the recipe's; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
-    assignments: Vec<String>,
+    pub(super) assignments: Vec<String>,
     /// Go on with the run in the folder, with its own settings
     #[arg(long, conflicts_with_all = ["recipe", "assignments"])]
-    resume: bool,
+    pub(super) resume: bool,
     /// Where the numbers are computed; caption models always use the processor
     #[arg(long, default_value = "cpu")]
-    device: DeviceKind,
+    pub(super) device: DeviceKind,
 }
 
 impl Common {
@@ -103,11 +115,16 @@ pub fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
     let dataset = Dataset::load(&common.dataset)?;
     let store = FeatureStore::open(&common.features)?;
     let outcome = match command {
-        Command::Align(_) => {
+        Command::Align(args) => {
+            let parses = args.parses.read(&dataset, &[Split::Train, Split::Val], ui)?;
+            let data = AlignData { dataset: &dataset, store: &store, parses: parses.as_ref() };
+            if let Some(seeds) = Seeds::of(args.seeds.as_ref(), common) {
+                return train_seeds::run(&seeds, common, data, ui);
+            }
             let device = common.device.open()?;
             let (folder, settings) = common.open::<AlignSettings>()?;
             train(ui, interrupt::flag(), |control| {
-                align::train(&dataset, &store, &settings, &folder, common.resume, &device, control)
+                align::train(data, &settings, &folder, common.resume, &device, control)
             })?
         }
         Command::Caption(args) => {
@@ -123,10 +140,7 @@ pub fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
     };
     let progress = &outcome.progress;
     if outcome.stopped {
-        let run = common.output.display();
-        return Err(
-            Usage(format!("stopped at step {}; `--resume` with -o {run} goes on from here", progress.step)).into()
-        );
+        return Err(stopped(&common.output, progress.step));
     }
     let record = json!({
         "run": common.output, "steps": progress.step, "epochs": progress.epoch,
@@ -141,6 +155,11 @@ pub fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
             progress.best_epoch
         )
     })
+}
+
+/// What is said of a training that was stopped.
+pub(super) fn stopped(run: &Path, step: u64) -> anyhow::Error {
+    Usage(format!("stopped at step {step}; `--resume` with -o {} goes on from here", run.display())).into()
 }
 
 /// Runs a training with a bar and a line a pass.

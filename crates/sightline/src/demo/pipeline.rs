@@ -12,7 +12,7 @@ use sightline_model::Device;
 use sightline_model::alignment::{AlignmentSettings, Objective, RegionEncoder, Score};
 use sightline_model::caption::{BeamSettings, CaptionSettings};
 use sightline_model::conv::ConvSettings;
-use sightline_train::align::{self, Aligner};
+use sightline_train::align::{self, AlignData, Aligner};
 use sightline_train::caption::{self, CaptionData, Captioner, Decoding};
 use sightline_train::checkpoint::Kind;
 use sightline_train::corpus::Corpus;
@@ -108,11 +108,11 @@ pub(super) fn run(plan: &Plan, ui: &Ui) -> anyhow::Result<Demo> {
     let settings = resolve_over(&align_settings(plan), None, &plan.assignments)?;
     let run = RunFolder::create(&work.join("align"), &settings)?;
     finished(&train::train(ui, stop, |control| {
-        align::train(&dataset, &store, &settings, &run, false, &device, control)
+        align::train(AlignData::new(&dataset, &store), &settings, &run, false, &device, control)
     })?)?;
     let aligner = Aligner::new(RunFolder::model(run.path(), &[Kind::Alignment])?, &device)?;
 
-    let phrases = Phrases::decode(&aligner, &dataset, &store, &[Split::Train, Split::Val], AFFINITY, |_, _| {})?;
+    let phrases = Phrases::decode(&aligner, &dataset, &store, None, &[Split::Train, Split::Val], AFFINITY, |_, _| {})?;
     ui.say(format_args!("{} decoded after {:.0} s", count(phrases.len(), "phrase"), started.elapsed().as_secs_f64()));
     let vectors = aligner.encode_store(&store, &work.join("vectors.features"))?;
 

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use sightline::demo::scenes;
 use sightline_data::{Vocabulary, tokens};
-use sightline_model::alignment::{AlignmentModel, AlignmentSettings};
+use sightline_model::alignment::{AlignmentModel, AlignmentSettings, Sizes};
 use sightline_model::{Device, random, weights};
 use sightline_train::checkpoint::{Checkpoint, Header, Kind, Progress};
 use sightline_train::settings::AlignSettings;
@@ -57,12 +57,13 @@ impl World {
         let model = AlignmentSettings { dim: 20, hidden: 7, word_dim: 5, ..AlignmentSettings::default() };
         let settings = AlignSettings { model, ..AlignSettings::default() };
         let mut rng = random::stream(seed, 0);
-        let network =
-            AlignmentModel::new(&settings.model, features.dim, vocabulary.len(), 0, &mut rng, &Device::flex());
+        let sizes = Sizes { features: features.dim, vocab: vocabulary.len(), photos: 0, relations: 0 };
+        let network = AlignmentModel::new(&settings.model, sizes, &mut rng, &Device::flex());
         let header = Header {
             kind: Kind::Alignment,
             settings: serde_json::to_value(&settings).unwrap(),
             vocabulary,
+            relations: Vec::new(),
             features,
             progress: Progress::default(),
         };

@@ -227,6 +227,7 @@ pub fn open(sources: &[PathBuf], options: &FeatureImportOptions, dataset: Option
         max_regions: parts.iter().map(Part::n_store_regions).max().unwrap_or(1),
         extra,
         sources: BTreeMap::new(),
+        parts: Vec::new(),
     };
     Ok(FeatureImport { parts, photos, order, settings, explanation, problems })
 }
