@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{align, caption, dataset, eval, features, index, meteor_data, search, serve, train};
+use crate::commands::{
+    align, caption, dataset, decode_picture, eval, features, index, meteor_data, search, serve, train,
+};
 use crate::demo;
 use crate::ui::Ui;
 
@@ -37,6 +39,8 @@ enum Command {
     Serve(serve::Args),
     #[command(subcommand)]
     MeteorData(meteor_data::Command),
+    #[command(hide = true)]
+    DecodePicture(decode_picture::Args),
 }
 
 impl Cli {
@@ -55,6 +59,7 @@ impl Cli {
             Command::Search(args) => search::run(&args, &ui),
             Command::Serve(args) => serve::run(&args, &ui),
             Command::MeteorData(command) => meteor_data::run(&command, &ui),
+            Command::DecodePicture(args) => decode_picture::run(&args),
         }
     }
 }

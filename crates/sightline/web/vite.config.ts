@@ -6,9 +6,12 @@ export default defineConfig({
     target: "es2022",
     modulePreload: false,
     assetsInlineLimit: 0,
+    cssCodeSplit: false,
     rollupOptions: {
+      input: { app: "index.html", api: "api.html" },
       output: {
-        entryFileNames: "assets/app.js",
+        entryFileNames: "assets/[name].js",
+        chunkFileNames: "assets/[name].js",
         assetFileNames: "assets/app[extname]",
       },
     },

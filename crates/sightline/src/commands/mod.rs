@@ -3,6 +3,7 @@
 pub mod align;
 pub mod caption;
 pub mod dataset;
+pub mod decode_picture;
 pub mod eval;
 mod eval_ablation;
 pub mod eval_caption;

@@ -13,7 +13,8 @@ use super::caption::BeamArgs;
 use crate::describe::Describer;
 use crate::index::search::{Searcher, open_models};
 use crate::report;
-use crate::server::index::{self, App};
+use crate::server::index::{self, App, Options};
+use crate::server::runs::Runs;
 use crate::server::{self, Page};
 use crate::sources::DeviceKind;
 use crate::ui::{Ui, count};
@@ -23,6 +24,7 @@ use crate::ui::{Ui, count};
 #[command(after_help = "Examples:
   sightline serve --index pictures.index
   sightline serve --index pictures.index --caption-model runs/caption --region-model runs/regions
+  sightline serve --index pictures.index --runs runs               # their curves, while they train
   sightline serve --index pictures.index --host 0.0.0.0 --token \"$TOKEN\"
   sightline serve --report report.json")]
 pub struct Args {
@@ -47,6 +49,9 @@ pub struct Args {
     /// A run of `train caption --phrases`, to describe regions
     #[arg(long, value_name = "RUN", requires = "caption_model")]
     region_model: Option<PathBuf>,
+    /// A folder of runs and of records of `eval`, to show in tables and curves
+    #[arg(long, value_name = "FOLDER", requires = "index")]
+    runs: Option<PathBuf>,
     #[command(flatten)]
     beam: BeamArgs,
     /// The index's model, if it has moved
@@ -81,7 +86,10 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let device = args.device.open()?;
     let (backbone, proposals) = (args.backbone.as_deref(), args.proposals.as_deref());
     let models = open_models(index, args.model.as_deref(), backbone, proposals, true, &device, ui)?;
-    if let Err(reason) = models.extraction() {
+    // The networks themselves are opened when a photo is to be read.
+    if !models.reads_photos()
+        && let Err(reason) = models.extraction()
+    {
         ui.say(format_args!("{reason}; search by words works"));
     }
     let searcher = Searcher::open(index, Arc::new(models))?;
@@ -103,7 +111,8 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         None => None,
     };
     let photos = count(searcher.len(), "photo");
-    let app = App::new(searcher, describer, args.token.clone());
+    let runs = args.runs.as_deref().map(Runs::new).transpose()?;
+    let app = App::new(searcher, Options { describer, runs, token: args.token.clone(), ..Options::default() });
     index::serve(app, args.host, args.port, |address| {
         let token = if args.token.is_some() { "/?token=…" } else { "" };
         ui.say(format_args!("{photos}; open http://{address}{token} (Ctrl-C ends it)"));

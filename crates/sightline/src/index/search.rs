@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use anyhow::{Context as _, ensure};
@@ -11,7 +11,7 @@ use serde::Serialize;
 use sightline_data::{BoxXyxy, tokens};
 use sightline_model::alignment::Score;
 use sightline_model::{Device, decode};
-use sightline_search::{Collection, Exact, Index, Measure, Pruned, Query};
+use sightline_search::{Collection, Exact, Index, Measure, Pruned, Query, VectorSets};
 use sightline_train::align::Aligner;
 use sightline_train::checkpoint::Kind;
 use sightline_train::run::RunFolder;
@@ -25,6 +25,9 @@ use crate::ui::{Ui, one_line};
 
 /// Longer queries are refused.
 pub const MOST_WORDS: usize = 200;
+
+/// Longer lists of sentences are refused.
+pub const MOST_WORDS_OF_ALL: usize = 20_000;
 
 /// Photos that a query's scores are compared with.
 const SAMPLE: usize = 512;
@@ -52,6 +55,9 @@ pub enum Question {
     /// Too many words.
     #[error("a query of {0} words; at most {MOST_WORDS} are read")]
     TooLong(usize),
+    /// Too many words in all sentences together.
+    #[error("{0} words in all sentences; at most {MOST_WORDS_OF_ALL} are read")]
+    TooMany(usize),
     /// No word is in the model's vocabulary.
     #[error("the model knows none of these words: {}", .0.join(", "))]
     UnknownWords(Vec<String>),
@@ -66,18 +72,23 @@ pub enum Question {
     NoNetworks(String),
 }
 
+/// Opens the networks that read photos.
+type Opener = Box<dyn Fn() -> anyhow::Result<Extraction> + Send + Sync>;
+
 /// The networks that understand questions.
 pub struct Models {
     /// Words to vectors.
     aligner: Mutex<Aligner>,
-    /// Photos to features, or why they cannot be read.
-    extraction: Result<Extraction, String>,
+    /// Photos to features, or why they cannot be read; opened when they are first needed, because they take more memory
+    /// than all the rest and many questions are of words alone.
+    extraction: OnceLock<Result<Extraction, String>>,
+    open: Opener,
 }
 
 impl Models {
-    /// From an opened model, and what makes its features.
-    pub fn new(aligner: Aligner, extraction: anyhow::Result<Extraction>) -> Self {
-        Self { aligner: Mutex::new(aligner), extraction: extraction.map_err(|error| one_line(&error)) }
+    /// From an opened model, and what opens the networks that make its features.
+    pub fn new(aligner: Aligner, open: Opener) -> Self {
+        Self { aligner: Mutex::new(aligner), extraction: OnceLock::new(), open }
     }
 
     fn aligner(&self) -> MutexGuard<'_, Aligner> {
@@ -87,7 +98,13 @@ impl Models {
 
     /// What reads photos.
     pub fn extraction(&self) -> Result<&Extraction, Question> {
-        self.extraction.as_ref().map_err(|reason| Question::NoNetworks(reason.clone()))
+        let opened = self.extraction.get_or_init(|| (self.open)().map_err(|error| one_line(&error)));
+        opened.as_ref().map_err(|reason| Question::NoNetworks(reason.clone()))
+    }
+
+    /// Whether photos can be read, as far as that is known before the networks are opened.
+    pub fn reads_photos(&self) -> bool {
+        self.extraction.get().is_none_or(Result::is_ok)
     }
 
     /// Region vectors of a photo, `[regions, dim]`, and their boxes, the whole photo first.
@@ -279,6 +296,42 @@ pub struct RegionsRecord {
     pub words: Vec<WordRecord>,
     /// The same words as runs on one region each.
     pub phrases: Vec<PhraseRecord>,
+}
+
+/// Sentences by how well they fit one photo.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct SentencesRecord {
+    /// The photo's number in the index; none for a picture that was sent.
+    pub id: Option<i64>,
+    /// Its path, or that it was sent.
+    pub image: String,
+    /// Width in pixels, upright.
+    pub width: u32,
+    /// Height in pixels, upright.
+    pub height: u32,
+    /// Boxes of its regions, the whole photo first.
+    pub boxes: Vec<[f32; 4]>,
+    /// Sentences that were compared.
+    pub ranked: usize,
+    /// Sentences without any word that the model knows, by their place in the question; left out.
+    pub left_out: Vec<usize>,
+    /// Best first.
+    pub sentences: Vec<SentenceRecord>,
+}
+
+/// A sentence, its score, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct SentenceRecord {
+    /// Its place in the question.
+    pub index: usize,
+    /// As it was given.
+    pub sentence: String,
+    /// Its score; comparable within one answer only.
+    pub score: f32,
+    /// Each known word with the region that it matched best.
+    pub words: Vec<WordRecord>,
+    /// Words that the model does not know; left out.
+    pub unknown: Vec<String>,
 }
 
 /// Where values lie, and how far they spread.
@@ -540,6 +593,85 @@ impl Searcher {
         Ok(Answer { known: words.known, unknown, deviations, answered, searched, hits })
     }
 
+    /// Ranks sentences by how well they fit a photo; the best `n` with their reasons.
+    ///
+    /// # Errors
+    /// A [`Question`] that cannot be answered; a photo that cannot be read.
+    pub fn sentences(&self, like: Like, sentences: &[String], n: usize) -> anyhow::Result<SentencesRecord> {
+        let tokens: Vec<Vec<String>> = sentences.iter().map(|sentence| tokens::tokenize(sentence)).collect();
+        if let Some(long) = tokens.iter().find(|tokens| tokens.len() > MOST_WORDS) {
+            return Err(Question::TooLong(long.len()).into());
+        }
+        let n_words = tokens.iter().map(Vec::len).sum::<usize>();
+        if n_words > MOST_WORDS_OF_ALL {
+            return Err(Question::TooMany(n_words).into());
+        }
+        if n_words == 0 {
+            return Err(Question::Empty.into());
+        }
+        let (id, image, [width, height], vectors, boxes) = match like {
+            Like::Indexed(id) => {
+                let photo = self.position(id)?;
+                let row = &self.rows[photo];
+                let boxes = self.collection.boxes(photo).to_vec();
+                (Some(id), self.image(row), [row.width, row.height], self.collection.vectors(photo), boxes)
+            }
+            Like::Picture(picture) => {
+                let size = [picture.width, picture.height];
+                let (vectors, boxes) = self.models.regions(picture)?;
+                (None, "picture".to_owned(), size, vectors, boxes.into_iter().map(Into::into).collect())
+            }
+        };
+        let mut regions = VectorSets::new(self.settings.dim);
+        regions.push(&vectors);
+
+        let aligner = self.models.aligner();
+        let known = |word: &String| aligner.vocabulary.get(word).is_some();
+        let (readable, left_out): (Vec<usize>, Vec<usize>) =
+            (0..sentences.len()).partition(|&sentence| tokens[sentence].iter().any(known));
+        if readable.is_empty() {
+            let unknown = tokens.into_iter().flatten().take(10).collect();
+            return Err(Question::UnknownWords(unknown).into());
+        }
+        let split =
+            |sentence: usize| -> (Vec<String>, Vec<String>) { tokens[sentence].iter().cloned().partition(known) };
+        let indices: Vec<Vec<u32>> =
+            readable.iter().map(|&sentence| aligner.vocabulary.encode(&split(sentence).0)).collect();
+        let words = aligner.words(&indices);
+        let scores = aligner.scores(&regions, &words);
+        let mut order: Vec<usize> = (0..readable.len()).collect();
+        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+        order.truncate(n);
+        let best: Vec<(usize, f32, Vec<String>, Vec<String>)> = (order.iter())
+            .map(|&at| {
+                let (known, unknown) = split(readable[at]);
+                (readable[at], scores[at], known, unknown)
+            })
+            .collect();
+        // As in `words`: what stands for a whole sentence or photo says nothing about single regions.
+        let alone: Vec<Vec<f32>> = (order.iter())
+            .map(|&at| {
+                let mut alone = words.get(at).to_vec();
+                alone.chunks_exact_mut(aligner.dim()).for_each(|word| word[aligner.settings.dim..].fill(0.0));
+                alone
+            })
+            .collect();
+        drop(aligner);
+
+        let spreads = self.spreads(&Query::words(self.settings.dim, &alone.concat(), 1.0));
+        let mut spreads = spreads.as_slice();
+        let records = best.into_iter().zip(&alone).map(|((index, score, known, unknown), alone)| {
+            let of_word;
+            (of_word, spreads) = spreads.split_at(known.len());
+            let attached: Vec<(usize, f32)> =
+                alone.chunks_exact(self.settings.dim).map(|word| best_region(word, &vectors)).collect();
+            let words = word_records(&known, attached.into_iter(), &boxes, of_word);
+            SentenceRecord { index, sentence: sentences[index].clone(), score, words, unknown }
+        });
+        let sentences = records.collect();
+        Ok(SentencesRecord { id, image, width, height, ranked: readable.len(), left_out, sentences, boxes })
+    }
+
     /// How each query vector's best value spreads over the sample.
     fn spreads(&self, query: &Query) -> Vec<Spread> {
         let sample = self.collection.best_values_of(&self.sample, query);
@@ -599,6 +731,12 @@ impl Searcher {
     }
 }
 
+/// The region with the largest product and that product; the first of equals.
+fn best_region(word: &[f32], regions: &[f32]) -> (usize, f32) {
+    let products = regions.chunks_exact(word.len()).map(|region| region.iter().zip(word).map(|(x, y)| x * y).sum());
+    products.enumerate().fold((0, f32::NEG_INFINITY), |best, own: (usize, f32)| if own.1 > best.1 { own } else { best })
+}
+
 /// A word stands out where it scores a deviation above its mean over the collection, and a tenth of the best word here.
 fn word_records(
     words: &[String],
@@ -635,9 +773,27 @@ pub fn open_models(
     settings.check_model()?;
     let checkpoint = RunFolder::model(&settings.model, &[Kind::Alignment])?;
     let aligner = Aligner::new(checkpoint, device).context("cannot open the index's model")?;
-    let extraction = match reads_photos {
-        true => Extraction::like(&settings.features, backbone, proposals, device, ui),
+    let given = [backbone, proposals].map(|spec| spec.map(str::to_owned));
+    let is_there = |(key, given): (&str, &Option<String>)| {
+        let spec = given.as_ref().or(settings.features.sources.get(key));
+        spec.is_some_and(|spec| {
+            let file = Path::new(spec.split_once('=').map_or(spec.as_str(), |(_, file)| file));
+            file.extension().is_none() || file.exists()
+        })
+    };
+    let all_there = ["backbone", "regions"].into_iter().zip(&given).all(is_there);
+    let (device, ui) = (device.clone(), *ui);
+    let open = move || match reads_photos {
+        true => {
+            let [backbone, proposals] = given.each_ref().map(Option::as_deref);
+            Extraction::like(&settings.features, backbone, proposals, &device, &ui)
+        }
         false => Err(anyhow::anyhow!("the networks for photos are not opened")),
     };
-    Ok(Models::new(aligner, extraction))
+    let models = Models::new(aligner, Box::new(open));
+    if reads_photos && !all_there {
+        // What is missing is said at once.
+        let _ = models.extraction();
+    }
+    Ok(models)
 }

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant, SystemTime};
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{MatchedPath, Path, Query, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::{Deserialize, Serialize};
+use base64::Engine as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 use sightline_data::BoxXyxy;
 use sightline_train::caption::Decoding;
@@ -25,11 +26,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::{IntoParams, OpenApi, ToSchema};
 
 use super::metrics::Metrics;
-use super::{is_this_machine, of_type, refusal, upload, with_security_headers};
+use super::runs::{RunRecord, Runs, RunsRecord};
+use super::upload::{self, Decoder};
+use super::{is_this_machine, of_type, refusal, with_security_headers};
 use crate::commands::search::{filters, parse_box, parse_size};
 use crate::describe::{Described, Describer};
 use crate::index::search::Request as SearchRequest;
-use crate::index::search::{Answer, CUT_OFF, Like, Question, RegionsRecord, Searcher};
+use crate::index::search::{Answer, CUT_OFF, Like, Question, RegionsRecord, Searcher, SentencesRecord};
 use crate::panels::MostRegions;
 
 /// Longest wait for a free worker before a request is asked to come again.
@@ -54,14 +57,32 @@ const MOST_HITS: usize = 200;
 /// Regions of a photo that one answer describes at most.
 const MOST_REGIONS: usize = 20;
 
+/// Sentences that one request ranks at most.
+const MOST_SENTENCES: usize = 1000;
+
+/// Sentences that one answer gives reasons for at most.
+const MOST_REASONS: usize = 100;
+
+/// Longest body of a question with sentences: a picture in base64 and the sentences.
+const MAX_QUESTION_BYTES: usize = upload::MAX_BYTES / 3 * 4 + (1 << 20);
+
 /// What the page may do: load its own files and the API's pictures.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
                       media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'";
 
+/// What the page may use of the machine: the camera, if its user allows it.
+const PERMISSIONS: &str = "camera=(self), microphone=(), geolocation=()";
+
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
 /// The page's files, built from `web/`.
-const FILES: [(&str, &str, &[u8]); 3] = [
-    ("/", "text/html; charset=utf-8", include_bytes!("../../web/dist/index.html")),
-    ("/assets/app.js", "text/javascript; charset=utf-8", include_bytes!("../../web/dist/assets/app.js")),
+const FILES: [(&str, &str, &[u8]); 6] = [
+    ("/", HTML, include_bytes!("../../web/dist/index.html")),
+    ("/api", HTML, include_bytes!("../../web/dist/api.html")),
+    ("/assets/app.js", SCRIPT, include_bytes!("../../web/dist/assets/app.js")),
+    ("/assets/api.js", SCRIPT, include_bytes!("../../web/dist/assets/api.js")),
+    ("/assets/dom.js", SCRIPT, include_bytes!("../../web/dist/assets/dom.js")),
     ("/assets/app.css", "text/css; charset=utf-8", include_bytes!("../../web/dist/assets/app.css")),
 ];
 
@@ -76,15 +97,31 @@ struct Shared {
     /// When the catalogue that is open was changed last, and when somebody looked.
     seen: Mutex<(Option<SystemTime>, Instant)>,
     describer: Option<Describer>,
+    runs: Option<Runs>,
+    decoder: Decoder,
     workers: Arc<Semaphore>,
     waiting: AtomicUsize,
     metrics: Metrics,
     token: Option<String>,
 }
 
+/// What a server can do beside searching.
+#[derive(Default)]
+pub struct Options {
+    /// Describes photos.
+    pub describer: Option<Describer>,
+    /// Runs whose curves are shown.
+    pub runs: Option<Runs>,
+    /// Decodes pictures that are sent.
+    pub decoder: Decoder,
+    /// What every request must bring.
+    pub token: Option<String>,
+}
+
 impl App {
-    /// Serves `searcher`. With a `token`, every request must bring it.
-    pub fn new(searcher: Searcher, describer: Option<Describer>, token: Option<String>) -> Self {
+    /// Serves `searcher`.
+    pub fn new(searcher: Searcher, options: Options) -> Self {
+        let Options { describer, runs, decoder, token } = options;
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
         let seen = (searcher.changed(), Instant::now());
         Self {
@@ -92,6 +129,8 @@ impl App {
                 searcher: RwLock::new(Arc::new(searcher)),
                 seen: Mutex::new(seen),
                 describer,
+                runs,
+                decoder,
                 workers: Arc::new(Semaphore::new(workers)),
                 waiting: AtomicUsize::new(0),
                 metrics: Metrics::default(),
@@ -145,22 +184,56 @@ impl App {
         }
     }
 
+    /// Runs `work` on a worker's thread with a picture that was sent.
+    async fn work_on<T: Send + 'static>(
+        &self,
+        bytes: impl AsRef<[u8]> + Send + 'static,
+        work: impl FnOnce(&Self, Photo) -> anyhow::Result<T> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.work(move |app| {
+            let decoded = app.shared.decoder.decode(bytes.as_ref());
+            drop(bytes);
+            match decoded {
+                Ok(photo) => work(app, photo).map(Ok),
+                Err(refused) => Ok(Err(Refusal::from(refused))),
+            }
+        })
+        .await?
+    }
+
     async fn permit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
         let workers = self.shared.workers.clone();
         if let Ok(permit) = workers.clone().try_acquire_owned() {
             return Ok(permit);
         }
         let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once; try again in a second");
-        if self.shared.waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE {
-            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+        let place = Place::take(&self.shared.waiting);
+        if place.before >= QUEUE {
             return Err(busy());
         }
-        let permit = tokio::time::timeout(PATIENCE, workers.acquire_owned()).await;
-        self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
-        match permit {
+        match tokio::time::timeout(PATIENCE, workers.acquire_owned()).await {
             Ok(Ok(permit)) => Ok(permit),
             _ => Err(busy()),
         }
+    }
+}
+
+/// A place in the queue, given back also where the client goes away while it waits.
+struct Place<'a> {
+    waiting: &'a AtomicUsize,
+    /// How many were there already.
+    before: usize,
+}
+
+impl<'a> Place<'a> {
+    fn take(waiting: &'a AtomicUsize) -> Self {
+        Self { waiting, before: waiting.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -261,7 +334,7 @@ struct SearchQuery {
 }
 
 impl SearchQuery {
-    fn request(&self, picture: Option<Photo>) -> Result<SearchRequest, Refusal> {
+    fn request(&self) -> Result<SearchRequest, Refusal> {
         let size = |text: &Option<String>| text.as_deref().map(parse_size).transpose().map_err(Refusal::usage);
         let n = self.n.unwrap_or(40);
         if n == 0 || n > MOST_HITS {
@@ -270,7 +343,7 @@ impl SearchQuery {
         Ok(SearchRequest {
             text: self.q.clone(),
             not: self.not.clone(),
-            like: picture.map(Like::Picture).or(self.like.map(Like::Indexed)),
+            like: self.like.map(Like::Indexed),
             region: region(self.region.as_deref())?,
             filters: filters(
                 &self.folder,
@@ -296,7 +369,7 @@ async fn search(
     State(app): State<App>,
     query: Result<Query<SearchQuery>, QueryRejection>,
 ) -> Result<Json<Answer>, Refusal> {
-    let request = query?.0.request(None)?;
+    let request = query?.0.request()?;
     app.work(move |app| app.searcher().answer(request)).await.map(Json)
 }
 
@@ -311,40 +384,42 @@ async fn similar(
 ) -> Result<Json<Answer>, Refusal> {
     let query = query?.0;
     // Mistakes in the words are told before the picture is read.
-    query.request(None)?;
+    let request = query.request()?;
     let bytes = picture(&headers, body).await?;
-    let answered = app
-        .work(move |app| {
-            let decoded = upload::decode(&bytes).map_err(Refusal::from);
-            Ok(match decoded.and_then(|photo| query.request(Some(photo))) {
-                Ok(request) => app.searcher().answer(request).map_err(Refusal::from),
-                Err(refused) => Err(refused),
-            })
-        })
-        .await?;
-    answered.map(Json)
+    app.work_on(bytes, move |app, photo| {
+        app.searcher().answer(SearchRequest { like: Some(Like::Picture(photo)), ..request })
+    })
+    .await
+    .map(Json)
 }
 
 /// The body of a picture, within its limits.
 async fn picture(headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
-    let too_large = || {
-        Refusal::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("a picture of more than {} MB; scale it down", upload::MAX_BYTES >> 20),
-        )
-    };
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > upload::MAX_BYTES as u64) {
-        return Err(too_large());
-    }
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = content_type(headers);
     if !kind.starts_with("image/") && kind != "application/octet-stream" {
         return Err(Refusal::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "send the picture itself as the body, with its type (image/jpeg, say)",
         ));
     }
-    match tokio::time::timeout(BODY_TIME, to_bytes(body, upload::MAX_BYTES)).await {
+    received(headers, body, upload::MAX_BYTES, "the picture").await
+}
+
+fn content_type(headers: &HeaderMap) -> &str {
+    headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default()
+}
+
+/// A whole body of at most `most` bytes.
+async fn received(headers: &HeaderMap, body: Body, most: usize, what: &str) -> Result<Bytes, Refusal> {
+    let too_large = || {
+        let message = format!("{what} is of more than {} MB; scale it down", most >> 20);
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+    };
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > most as u64) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_TIME, to_bytes(body, most)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) => {
             let mut cause: Option<&dyn std::error::Error> = Some(&error);
@@ -354,9 +429,85 @@ async fn picture(headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
                 }
                 cause = inner.source();
             }
-            Err(Refusal::usage("the picture did not arrive whole"))
+            Err(Refusal::usage(format!("{what} did not arrive whole")))
         }
-        Err(_) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the picture took too long to arrive")),
+        Err(_) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, format!("{what} took too long to arrive"))),
+    }
+}
+
+/// A photo, and sentences that may fit it.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct SentencesQuestion {
+    /// A photo of the index; this or `picture`.
+    id: Option<i64>,
+    /// A picture's file in base64.
+    picture: Option<String>,
+    /// What may be said of it, 1 to 1,000 sentences.
+    #[serde(deserialize_with = "few")]
+    sentences: Vec<String>,
+    /// Most sentences in the answer, 1 to 100; 20 if not said.
+    n: Option<usize>,
+}
+
+/// A list that is given up on where it grows too long, not afterwards.
+fn few<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct Few;
+    impl<'de> serde::de::Visitor<'de> for Few {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "a list of at most {MOST_SENTENCES} sentences")
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Vec<String>, A::Error> {
+            let mut sentences = Vec::new();
+            while let Some(sentence) = list.next_element()? {
+                if sentences.len() == MOST_SENTENCES {
+                    return Err(serde::de::Error::custom(format!("more than {MOST_SENTENCES} sentences")));
+                }
+                sentences.push(sentence);
+            }
+            Ok(sentences)
+        }
+    }
+    deserializer.deserialize_seq(Few)
+}
+
+/// Rank sentences by how well they fit a photo of the index or a picture that is sent
+#[utoipa::path(post, path = "/api/v1/sentences", request_body(content = SentencesQuestion, content_type = "application/json"),
+    responses((status = 200, body = SentencesRecord), (status = 400, body = Problem), (status = 404, body = Problem),
+        (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem), (status = 503, body = Problem)))]
+async fn sentences(State(app): State<App>, headers: HeaderMap, body: Body) -> Result<Json<SentencesRecord>, Refusal> {
+    if content_type(&headers).split(';').next().is_none_or(|kind| kind.trim() != "application/json") {
+        let message = "send JSON: {\"id\": a photo's number, \"sentences\": [\"…\"]}, with its type (application/json)";
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+    }
+    let bytes = received(&headers, body, MAX_QUESTION_BYTES, "the question").await?;
+    let SentencesQuestion { id, picture, sentences, n } = serde_json::from_slice(&bytes)
+        .map_err(|error| Refusal::usage(format!("the question is not as expected: {error}")))?;
+    drop(bytes);
+    let n = n.unwrap_or(20);
+    if n == 0 || n > MOST_REASONS {
+        return Err(Refusal::usage(format!("n = {n}: expected 1 to {MOST_REASONS}")));
+    }
+    match (id, picture) {
+        (Some(id), None) => {
+            app.work(move |app| app.searcher().sentences(Like::Indexed(id), &sentences, n)).await.map(Json)
+        }
+        (None, Some(picture)) => {
+            let bytes = base64::engine::general_purpose::STANDARD
+                .decode(picture)
+                .map_err(|error| Refusal::usage(format!("picture: no base64: {error}")))?;
+            if bytes.len() > upload::MAX_BYTES {
+                let message = format!("the picture is of more than {} MB; scale it down", upload::MAX_BYTES >> 20);
+                return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message));
+            }
+            app.work_on(bytes, move |app, photo| app.searcher().sentences(Like::Picture(photo), &sentences, n))
+                .await
+                .map(Json)
+        }
+        _ => Err(Refusal::usage("name a photo by id, or send a picture; one of the two")),
     }
 }
 
@@ -470,13 +621,32 @@ async fn caption_picture(
 ) -> Result<Json<Described>, Refusal> {
     let Query(CaptionQuery { regions, .. }) = query?;
     let bytes = picture(&headers, body).await?;
-    let described = app
-        .work(move |app| match upload::decode(&bytes) {
-            Ok(photo) => app.describe("picture".to_owned(), photo, regions).map(Ok),
-            Err(refused) => Ok(Err(Refusal::from(refused))),
-        })
-        .await?;
-    described.map(Json)
+    app.work_on(bytes, move |app, photo| app.describe("picture".to_owned(), photo, regions)).await.map(Json)
+}
+
+/// Runs of `train` and records of `eval` in the folder that `serve --runs` names, the paper's rows beside them
+#[utoipa::path(get, path = "/api/v1/runs",
+    responses((status = 200, body = RunsRecord), (status = 501, body = Problem)))]
+async fn runs(State(app): State<App>) -> Result<Json<RunsRecord>, Refusal> {
+    let runs = app.runs()?;
+    app.work(move |_| Ok(runs.all())).await.map(Json)
+}
+
+/// The curves of one run, up to now
+#[utoipa::path(get, path = "/api/v1/runs/{name}", params(("name" = String, Path, description = "as `/api/v1/runs` names it")),
+    responses((status = 200, body = RunRecord), (status = 404, body = Problem), (status = 501, body = Problem)))]
+async fn run(State(app): State<App>, name: Result<Path<String>, PathRejection>) -> Result<Json<RunRecord>, Refusal> {
+    let runs = app.runs()?;
+    let no_run = || Refusal::new(StatusCode::NOT_FOUND, "no such run; /api/v1/runs names them");
+    let Path(name) = name.map_err(|_| no_run())?;
+    app.work(move |_| Ok(runs.one(&name))).await?.map(Json).ok_or_else(no_run)
+}
+
+impl App {
+    fn runs(&self) -> Result<Runs, Refusal> {
+        let none = || Refusal::new(StatusCode::NOT_IMPLEMENTED, "this server was started without --runs");
+        self.shared.runs.clone().ok_or_else(none)
+    }
 }
 
 impl App {
@@ -507,6 +677,8 @@ struct Status {
     captions: bool,
     /// Whether regions can be described.
     region_captions: bool,
+    /// Whether runs are shown.
+    runs: bool,
     /// Deviations that a best photo must reach for an answer.
     cut_off: f32,
 }
@@ -520,9 +692,10 @@ async fn status(State(app): State<App>) -> Json<Status> {
         version: env!("CARGO_PKG_VERSION"),
         photos: searcher.len(),
         folder: searcher.settings().root.display().to_string(),
-        reads_photos: searcher.models().extraction().is_ok(),
+        reads_photos: searcher.models().reads_photos(),
         captions: describer.is_some(),
         region_captions: describer.is_some_and(Describer::has_regions),
+        runs: app.shared.runs.is_some(),
         cut_off: CUT_OFF,
     })
 }
@@ -537,7 +710,7 @@ struct Problem {
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Sightline", description = "Photos by words, with reasons"),
-    paths(search, similar, regions, photo, thumbnail, caption, caption_picture, status),
+    paths(search, similar, sentences, regions, photo, thumbnail, caption, caption_picture, runs, run, status),
     components(schemas(Problem))
 )]
 struct ApiDoc;
@@ -547,11 +720,16 @@ pub fn routes(app: App) -> Router {
     let mut routes = Router::new()
         .route("/api/v1/search", get(search))
         .route("/api/v1/similar", post(similar))
+        .route("/api/v1/sentences", post(sentences))
+        .route("/api/v1/runs", get(runs))
+        .route("/api/v1/runs/{name}", get(run))
         .route("/api/v1/regions/{id}", get(regions))
         .route("/api/v1/photo/{id}", get(photo))
         .route("/api/v1/thumbnail/{id}", get(thumbnail))
         .route("/api/v1/caption", get(caption).post(caption_picture))
         .route("/api/v1/status", get(status))
+        .route("/api/v1", get(|| async { Redirect::permanent("/api") }))
+        .route("/api/v1/", get(|| async { Redirect::permanent("/api") }))
         .route("/api/v1/openapi.json", get(|| async { Json(ApiDoc::openapi()) }))
         .route("/health", get(|| async { Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") })) }))
         .route(
@@ -567,15 +745,17 @@ pub fn routes(app: App) -> Router {
         routes = routes.route(path, get(move || async move { of_type(kind, Bytes::from_static(bytes)) }));
     }
     routes
-        .fallback(|| async {
-            refusal(StatusCode::NOT_FOUND, "no such page; the API is described in /api/v1/openapi.json")
-        })
+        .fallback(|| async { refusal(StatusCode::NOT_FOUND, "no such page; the API is described in /api") })
         .method_not_allowed_fallback(|| async {
-            refusal(StatusCode::METHOD_NOT_ALLOWED, "this address is asked in another way; see /api/v1/openapi.json")
+            refusal(StatusCode::METHOD_NOT_ALLOWED, "this address is asked in another way; see /api")
         })
         .layer(middleware::from_fn_with_state(app.clone(), guard))
         .layer(middleware::from_fn_with_state(app.clone(), counted))
-        .layer(middleware::map_response(|response| async { with_security_headers(response, POLICY) }))
+        .layer(middleware::map_response(|mut response: Response| async move {
+            let name = HeaderName::from_static("permissions-policy");
+            response.headers_mut().insert(name, HeaderValue::from_static(PERMISSIONS));
+            with_security_headers(response, POLICY)
+        }))
         .with_state(app)
 }
 

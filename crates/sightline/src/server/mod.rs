@@ -5,9 +5,12 @@
 
 pub mod index;
 mod metrics;
-mod upload;
+pub mod runs;
+mod stall;
+pub mod upload;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -18,16 +21,39 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use crate::report::{self, Report};
+use stall::NoStall;
 
 /// Where the page is served when nobody says otherwise.
 pub const DEFAULT_PORT: u16 = 8642;
 
 /// How long requests under way may take after Ctrl-C.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
+
+/// How long clients may keep a connection without using it.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// Until the head of a request has arrived, the wait for the next request on a kept connection among it.
+    head: Duration,
+    /// While nothing of an answer is taken.
+    answer: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { head: Duration::from_secs(15), answer: Duration::from_secs(30) }
+    }
+}
+
+/// Connections at once; more wait in the system's queue.
+const MOST_CONNECTIONS: usize = 512;
 
 /// What the server answers with, rendered once. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -76,7 +102,8 @@ fn run(routes: Router, address: SocketAddr, on_ready: impl FnOnce(SocketAddr)) -
     runtime.block_on(async {
         let listener = listen(address).await?;
         on_ready(listener.local_addr().context("cannot tell the server's address")?);
-        serve_until(routes, listener, ctrl_c()).await
+        serve_until(routes, listener, Patience::default(), ctrl_c()).await;
+        Ok(())
     })
 }
 
@@ -94,25 +121,37 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Stops taking requests when `stop` ends, and gives those under way [`LAST_ANSWERS`].
-async fn serve_until(
-    routes: Router,
-    listener: TcpListener,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> anyhow::Result<()> {
-    let (stopping, mut stopped) = tokio::sync::watch::channel(false);
-    let graceful = axum::serve(listener, routes).with_graceful_shutdown(async move {
-        stop.await;
-        // Fails only when nobody waits any more.
-        let _ = stopping.send(true);
-    });
-    let overdue = async {
-        let _ = stopped.wait_for(|&stopping| stopping).await;
-        tokio::time::sleep(LAST_ANSWERS).await;
-    };
-    tokio::select! {
-        served = graceful => served.context("the server failed"),
-        () = overdue => Ok(()),
+async fn serve_until(routes: Router, listener: TcpListener, patience: Patience, stop: impl Future<Output = ()>) {
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(patience.head);
+    let connections = GracefulShutdown::new();
+    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    tokio::pin!(stop);
+    loop {
+        let next = async {
+            let place = room.clone().acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            next = next => next,
+            () = &mut stop => break,
+        };
+        let Ok((stream, _)) = accepted else {
+            // Out of files, say; those that are open end some time.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let stream = TokioIo::new(NoStall::new(stream, patience.answer));
+        let connection = connections.watch(http.serve_connection(stream, TowerToHyperService::new(routes.clone())));
+        tokio::spawn(async move {
+            // An error here is a client that went away, was too slow, or speaks no HTTP: it was answered where it could be.
+            let _ = connection.await;
+            drop(place);
+        });
     }
+    drop(listener);
+    // Whoever lingers is left behind.
+    let _ = tokio::time::timeout(LAST_ANSWERS, connections.shutdown()).await;
 }
 
 async fn ctrl_c() {
@@ -156,6 +195,7 @@ fn with_security_headers(mut response: Response, policy: &str) -> Response {
         (header::REFERRER_POLICY, "no-referrer"),
         (header::CACHE_CONTROL, "no-store"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (HeaderName::from_static("permissions-policy"), "camera=(), microphone=(), geolocation=()"),
     ];
     let headers = response.headers_mut();
     for (name, value) in fixed {
@@ -272,7 +312,7 @@ mod tests {
         assert!(address.ip().is_loopback());
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let page = Page::new(&example()).unwrap();
-        let server = tokio::spawn(serve_until(app(page), listener, async {
+        let server = tokio::spawn(serve_until(app(page), listener, Patience::default(), async {
             let _ = stopped.await;
         }));
         let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -285,7 +325,61 @@ mod tests {
         lingering.write_all(b"GET / HTTP/1.1\r\nHost: loc").await.unwrap();
         stop.send(()).unwrap();
         let ended = tokio::time::timeout(2 * LAST_ANSWERS, server).await.expect("it stops in time");
-        ended.unwrap().unwrap();
+        ended.unwrap();
         assert!(tokio::net::TcpStream::connect(address).await.is_err());
+    }
+
+    /// A server with little patience, for a test.
+    async fn impatient(routes: Router) -> SocketAddr {
+        let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let patience = Patience { head: Duration::from_millis(300), answer: Duration::from_millis(300) };
+        tokio::spawn(serve_until(routes, listener, patience, std::future::pending()));
+        address
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_its_head_by_drops_is_cut_off() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let address = impatient(app(Page::new(&example()).unwrap())).await;
+        let start = std::time::Instant::now();
+        // Some say nothing at all, some a header line at a time that never ends.
+        let mut silent = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (mut reader, mut writer) = tokio::net::TcpStream::connect(address).await.unwrap().into_split();
+        let dripping = tokio::spawn(async move {
+            writer.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n").await.unwrap();
+            while writer.write_all(b"X-a: b\r\n").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        let mut rest = Vec::new();
+        // An end or a reset, either way the connection is gone.
+        let _ = silent.read_to_end(&mut rest).await;
+        let _ = reader.read_to_end(&mut rest).await;
+        dripping.await.unwrap();
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        let text = String::from_utf8_lossy(&rest).into_owned();
+        assert!(!text.contains("200 OK"), "{text}");
+        // Others are served meanwhile and after.
+        let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_of_its_answer_is_cut_off() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        const LENGTH: usize = 64 << 20;
+        let address = impatient(Router::new().route("/", get(|| async { vec![b'x'; LENGTH] }))).await;
+        let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut answer = Vec::new();
+        let _ = tokio::time::timeout(Duration::from_secs(5), client.read_to_end(&mut answer)).await.expect("it ends");
+        assert!(answer.len() < LENGTH, "all {} bytes came", answer.len());
     }
 }

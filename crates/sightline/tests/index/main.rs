@@ -4,9 +4,12 @@ mod server;
 mod world;
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sightline_model::Device;
+use sightline_vision::Photo;
 
 use world::{World, fails, json, sightline};
 
@@ -255,4 +258,185 @@ fn any_changed_byte_is_noticed_or_changes_nothing() {
         std::fs::write(&path, &bytes).unwrap();
     }
     assert!(ask().unwrap() == expected);
+}
+
+/// A run that is killed after its first transaction loses the batch in flight at most, and the same command goes on.
+#[test]
+fn a_killed_run_goes_on_where_it_was() {
+    let world = World::new();
+    // Three batches of 64, each picture another one.
+    for i in 0..180u32 {
+        let photo = Photo::uniform(160 + i, 120, [i as u8, 255 - i as u8, (i * 7) as u8]);
+        std::fs::write(world.path(&format!("photos/more-{i:03}.png")), photo.encode_png().unwrap()).unwrap();
+    }
+    let (photos, index, model) = (world.path("photos"), world.path("index"), world.path("model.ckpt"));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sightline"))
+        .args(["index", &photos, "-o", &index, "--model", &model, "--quiet"])
+        .spawn()
+        .unwrap();
+    let known = || {
+        let catalogue = sightline::index::catalogue::Catalogue::open(Path::new(&index)).ok()?;
+        catalogue.photos().ok().map(|photos| photos.len())
+    };
+    let start = Instant::now();
+    while known().unwrap_or(0) == 0 && child.try_wait().unwrap().is_none() {
+        assert!(start.elapsed() < Duration::from_secs(120), "no batch was written");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let before = known().unwrap();
+    assert!(before >= 64, "{before}");
+    // What is there can be asked; what is not there yet is made by the same command, and nothing twice.
+    assert_eq!(images(&world.search(&["red", "--all", "-n", "500"])).len(), before);
+    let report = world.index();
+    assert_eq!(counts(&report), [192, 192 - before as u64, 0, 0, 0, before as u64, 0]);
+    // The same as if it had never been killed.
+    json(&["index", &photos, "-o", &world.path("whole"), "--model", &model]);
+    let ask = |index: &str| {
+        let mut answer = json(&["search", "a red circle", "--index", &world.path(index), "--all", "-n", "500"]);
+        let hits = answer["hits"].as_array_mut().unwrap();
+        hits.iter_mut().for_each(|hit| hit["id"] = Value::Null);
+        hits.sort_by_key(|hit| hit["image"].to_string());
+        answer
+    };
+    assert_eq!(ask("index"), ask("whole"));
+}
+
+/// Runs the program so that no file of its grows beyond some bytes, as on a disk that is full.
+fn with_little_disk(bytes: u64, arguments: &[&str]) -> Output {
+    // SIGXFSZ is ignored, so that writes fail instead.
+    let blocks = bytes.div_ceil(512);
+    let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+    Command::new("sh").args(["-c", &script, env!("CARGO_BIN_EXE_sightline")]).args(arguments).output().unwrap()
+}
+
+#[test]
+fn a_full_disk_is_one_line_and_harms_nothing() {
+    let world = World::new();
+    let (photos, index, model) = (world.path("photos"), world.path("index"), world.path("model.ckpt"));
+    let arguments = ["index", &photos, "-o", &index, "--model", &model, "--quiet"];
+    let fails_with = |bytes: u64| {
+        let output = with_little_disk(bytes, &arguments);
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{bytes}: {message}");
+        assert_eq!(message.lines().count(), 1, "{bytes}: {message}");
+        assert!(!message.contains("panicked"), "{bytes}: {message}");
+    };
+    // Not even a catalogue; a catalogue without photos.
+    for bytes in [0, 512, 4096, 24 << 10] {
+        fails_with(bytes);
+    }
+    assert_eq!(counts(&world.index())[0], 12);
+    let before = world.search(&["red", "--all", "-n", "20"]);
+    // An index that grows: what was there stays as it was.
+    for i in 0..40u32 {
+        let photo = Photo::uniform(200 + i, 150, [i as u8, 3 * i as u8, 90]);
+        std::fs::write(world.path(&format!("photos/more-{i:03}.png")), photo.encode_png().unwrap()).unwrap();
+    }
+    fails_with(512);
+    assert_eq!(world.search(&["red", "--all", "-n", "20"]), before);
+    assert_eq!(counts(&world.index()), [52, 40, 0, 0, 0, 12, 0]);
+}
+
+#[test]
+fn two_indexers_at_once_leave_one_index() {
+    let world = World::new();
+    let (photos, index, model) = (world.path("photos"), world.path("index"), world.path("model.ckpt"));
+    let start = || {
+        Command::new(env!("CARGO_BIN_EXE_sightline"))
+            .args(["index", &photos, "-o", &index, "--model", &model, "--quiet", "--json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let children: Vec<_> = (0..4).map(|_| start()).collect();
+    let outputs: Vec<Output> = children.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
+    let (done, refused): (Vec<Output>, Vec<Output>) = outputs.into_iter().partition(|output| output.status.success());
+    assert!(!done.is_empty());
+    for output in refused {
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(message.contains("is being written by another") && message.lines().count() == 1, "{message}");
+    }
+    assert_eq!(counts(&world.index()), [12, 0, 0, 0, 0, 12, 0]);
+    assert_eq!(images(&world.search(&["red", "--all", "-n", "50"])).len(), 12);
+}
+
+#[cfg(unix)]
+#[test]
+fn traps_in_a_folder_are_passed_over() {
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    let world = World::new();
+    let (root, photos) = (PathBuf::from(world.path("photos")), world.photos());
+    let odd = root.join(std::ffi::OsStr::from_bytes(b"\xff\xfe caf\xe9.png"));
+    std::fs::copy(&photos[0], &odd).unwrap();
+    std::fs::create_dir_all(root.join("folder.jpg/deep")).unwrap();
+    symlink("..", root.join("folder.jpg/up")).unwrap();
+    symlink(&root, root.join("folder.jpg/deep/loop")).unwrap();
+    symlink("self.jpg", root.join("self.jpg")).unwrap();
+    symlink("nowhere.jpg", root.join("broken.jpg")).unwrap();
+    assert!(Command::new("mkfifo").arg(root.join("pipe.jpg")).status().unwrap().success());
+    std::fs::write(root.join("empty.jpg"), "").unwrap();
+    std::fs::create_dir(root.join("closed")).unwrap();
+    std::fs::copy(&photos[1], root.join("closed/photo.png")).unwrap();
+    std::fs::set_permissions(root.join("closed"), std::fs::Permissions::from_mode(0)).unwrap();
+    // Who may read everything (root) finds the photo in the closed folder too.
+    let opened = u64::from(std::fs::read_dir(root.join("closed")).is_ok());
+    let report =
+        json(&["index", root.to_str().unwrap(), "-o", &world.path("index"), "--model", &world.path("model.ckpt")]);
+    std::fs::set_permissions(root.join("closed"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(counts(&report), [13 + opened, 13 + opened, 0, 0, 0, 0, 1]);
+    assert!(report["failed"][0]["image"].as_str().unwrap().ends_with("empty.jpg"), "{report}");
+    assert!(report["passed_over"].as_array().unwrap().len() >= 2, "{report}");
+    // A name that is no UTF-8 comes out of a pipe as it is.
+    let arguments = ["search", "red", "--all", "-n", "50", "-0", "--index", &world.path("index"), "--quiet"];
+    let output = sightline(&arguments);
+    let paths: Vec<&[u8]> = output.stdout.split(|&byte| byte == 0).collect();
+    assert!(paths.contains(&odd.canonicalize().unwrap().as_os_str().as_bytes()));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_cannot_be_read_is_one_line() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let world = World::new();
+    let closed = world.path("closed");
+    std::fs::create_dir(&closed).unwrap();
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0)).unwrap();
+    let message = if std::fs::read_dir(&closed).is_ok() { "holds no photo" } else { "cannot read" };
+    fails(&["index", &closed, "-o", &world.path("index"), "--model", &world.path("model.ckpt")], 1, message);
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // An index where no index can be.
+    std::fs::write(world.path("file"), "").unwrap();
+    let model = world.path("model.ckpt");
+    fails(&["index", &world.path("photos"), "-o", &world.path("file/index"), "--model", &model], 1, "cannot make");
+}
+
+#[test]
+fn an_index_of_another_version_is_refused() {
+    let world = World::new();
+    world.index();
+    let index = PathBuf::from(world.path("index"));
+    let expect = |part: &str| {
+        fails(&["search", "red", "--index", index.to_str().unwrap()], 1, part);
+        fails(&["index", &world.path("photos"), "-o", index.to_str().unwrap()], 1, part);
+    };
+    // SQLite keeps the version in the four bytes at 60 of its header.
+    let catalogue = index.join("catalogue.sqlite");
+    let bytes = std::fs::read(&catalogue).unwrap();
+    let mut other = bytes.clone();
+    other[60..64].copy_from_slice(&99u32.to_be_bytes());
+    std::fs::write(&catalogue, other).unwrap();
+    expect("version 99");
+    for text in ["", "no database"] {
+        std::fs::write(&catalogue, text).unwrap();
+        expect("");
+    }
+    std::fs::write(&catalogue, bytes).unwrap();
+    std::fs::remove_file(index.join("vectors-000001.slv")).unwrap();
+    fails(&["search", "red", "--index", index.to_str().unwrap()], 1, "vectors-000001.slv");
 }

@@ -2,13 +2,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, StatusCode, header};
 use serde_json::Value;
 use sightline::index::search::{Searcher, open_models};
-use sightline::server::index::{App, routes};
+use sightline::server::index::{App, Options, routes};
+use sightline::server::runs::Runs;
+use sightline::server::upload::Decoder;
 use sightline_model::Device;
 use sightline_vision::Photo;
 use tower::ServiceExt as _;
@@ -20,15 +23,29 @@ struct Server {
     routes: Router,
 }
 
+/// Pictures are decoded by the program that was built beside this test.
+fn decoder() -> Decoder {
+    Decoder { program: env!("CARGO_BIN_EXE_sightline").into(), ..Decoder::default() }
+}
+
 impl Server {
     fn new(token: Option<&str>) -> Self {
+        Self::with(token, decoder())
+    }
+
+    fn with(token: Option<&str>, decoder: Decoder) -> Self {
         let world = World::new();
         world.index();
         let index = world.path("index");
         let ui = sightline::ui::Ui { json: false, quiet: true };
         let models = open_models(Path::new(&index), None, None, None, true, &Device::flex(), &ui).unwrap();
         let searcher = Searcher::open(Path::new(&index), Arc::new(models)).unwrap();
-        let app = App::new(searcher, None, token.map(str::to_owned));
+        let run = world.folder.path().join("runs/one");
+        std::fs::create_dir_all(&run).unwrap();
+        std::fs::write(run.join("log.jsonl"), "{\"learning_rate\":0.1,\"loss\":4.5,\"step\":20}\n{\"learn").unwrap();
+        let runs = Some(Runs::new(&world.folder.path().join("runs")).unwrap());
+        let options = Options { runs, decoder, token: token.map(str::to_owned), ..Options::default() };
+        let app = App::new(searcher, options);
         Self { world, routes: routes(app) }
     }
 
@@ -106,9 +123,269 @@ async fn the_api_answers_as_the_command_does() {
         "{metrics}"
     );
     let (_, document) = server.get("/api/v1/openapi.json").await;
-    for path in ["search", "similar", "regions/{id}", "photo/{id}", "thumbnail/{id}", "caption", "status"] {
+    for path in ["search", "similar", "sentences", "regions/{id}", "photo/{id}", "thumbnail/{id}", "caption", "runs"] {
         assert!(document["paths"][format!("/api/v1/{path}")].is_object(), "{path} is not described");
     }
+    // Every record that the document speaks of is in it.
+    let text = document.to_string();
+    for name in text.split("#/components/schemas/").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+        assert!(document["components"]["schemas"][name].is_object(), "{name} is not described");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sentences_are_ranked_for_a_photo() {
+    let server = Server::new(None);
+    let ask = async |question: Value| {
+        let (status, answer) = server.post("/api/v1/sentences", "application/json", question.to_string().into()).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        answer
+    };
+    let said = ["a red circle", "zyzzyva", "the blue square left of a red circle", "", "a blue zyzzyva square"];
+    let answer = ask(serde_json::json!({ "id": 3, "sentences": said })).await;
+    assert_eq!((&answer["ranked"], &answer["left_out"]), (&3.into(), &serde_json::json!([1, 3])));
+    let sentences = answer["sentences"].as_array().unwrap();
+    let scores: Vec<f64> = sentences.iter().map(|sentence| sentence["score"].as_f64().unwrap()).collect();
+    assert!(scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
+    for sentence in sentences {
+        let index = sentence["index"].as_u64().unwrap() as usize;
+        assert_eq!(sentence["sentence"], said[index]);
+        // The score and the reasons are those of a search for the same words.
+        let (_, found) = server.get(&format!("/api/v1/search?all=true&q={}", said[index].replace(' ', "+"))).await;
+        let hit = found["hits"].as_array().unwrap().iter().find(|hit| hit["id"] == 3).unwrap().clone();
+        let difference = hit["score"].as_f64().unwrap() - sentence["score"].as_f64().unwrap();
+        assert!(difference.abs() < 1e-4, "{difference}");
+        for (word, own) in hit["words"].as_array().unwrap().iter().zip(sentence["words"].as_array().unwrap()) {
+            assert_eq!((&word["word"], &word["region"]), (&own["word"], &own["region"]));
+        }
+    }
+    // The same picture sent has the same best sentence, and one is enough.
+    let (_, found) = server.get("/api/v1/search?like=3&all=true").await;
+    let path = found["hits"].as_array().unwrap().iter().find(|hit| hit["id"] == 3).unwrap()["image"].clone();
+    let picture = base64(&std::fs::read(path.as_str().unwrap()).unwrap());
+    let sent = ask(serde_json::json!({ "picture": picture, "sentences": said, "n": 1 })).await;
+    assert_eq!(sent["sentences"].as_array().unwrap().len(), 1);
+    assert_eq!(sent["sentences"][0]["index"], sentences[0]["index"]);
+    assert_eq!(sent["boxes"].as_array().unwrap().len(), answer["boxes"].as_array().unwrap().len());
+}
+
+/// Base64 by its definition.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let letters = |three: &[u8]| {
+        let bits = three.iter().fold(0u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - three.len()));
+        (0..4)
+            .map(move |i| if i > three.len() { '=' } else { LETTERS[(bits >> (18 - 6 * i) & 63) as usize].into() })
+            .collect::<String>()
+    };
+    bytes.chunks(3).map(letters).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_sentences_get_one_line_of_json() {
+    use StatusCode as S;
+    let server = Server::new(None);
+    let many = format!("{{\"id\":1,\"sentences\":[{}\"red\"]}}", "\"red\",".repeat(1000));
+    let long = format!("{{\"id\":1,\"sentences\":[\"{}\"]}}", "red ".repeat(201));
+    let words = format!("{{\"id\":1,\"sentences\":[{}\"red\"]}}", format!("\"{}\",", "red ".repeat(200)).repeat(100));
+    let deep = "[".repeat(100_000);
+    for (body, status, part) in [
+        ("", S::BAD_REQUEST, "not as expected"),
+        ("{", S::BAD_REQUEST, "not as expected"),
+        ("null", S::BAD_REQUEST, "not as expected"),
+        (&deep, S::BAD_REQUEST, "not as expected"),
+        ("{\"id\":1}", S::BAD_REQUEST, "sentences"),
+        ("{\"id\":1,\"sentences\":\"red\"}", S::BAD_REQUEST, "sentences"),
+        ("{\"id\":1,\"sentences\":[1]}", S::BAD_REQUEST, "string"),
+        ("{\"id\":1,\"sentences\":[\"\\ud800\"]}", S::BAD_REQUEST, "not as expected"),
+        ("{\"id\":1,\"sentences\":[\"red\"],\"colour\":1}", S::BAD_REQUEST, "colour"),
+        ("{\"id\":1,\"sentences\":[\"red\"],\"n\":0}", S::BAD_REQUEST, "expected 1 to 100"),
+        ("{\"id\":1,\"sentences\":[]}", S::BAD_REQUEST, "nothing is asked"),
+        ("{\"id\":1,\"sentences\":[\"\",\" 🐕 \"]}", S::BAD_REQUEST, "nothing is asked"),
+        ("{\"id\":1,\"sentences\":[\"zyzzyva\"]}", S::UNPROCESSABLE_ENTITY, "zyzzyva"),
+        ("{\"id\":99,\"sentences\":[\"red\"]}", S::NOT_FOUND, "no photo 99"),
+        ("{\"sentences\":[\"red\"]}", S::BAD_REQUEST, "one of the two"),
+        ("{\"id\":1,\"picture\":\"\",\"sentences\":[\"red\"]}", S::BAD_REQUEST, "one of the two"),
+        ("{\"picture\":\"#\",\"sentences\":[\"red\"]}", S::BAD_REQUEST, "base64"),
+        ("{\"picture\":\"AAAA\",\"sentences\":[\"red\"]}", S::UNSUPPORTED_MEDIA_TYPE, "not a picture"),
+        (&many, S::BAD_REQUEST, "more than 1000"),
+        (&long, S::BAD_REQUEST, "201 words"),
+        (&words, S::BAD_REQUEST, "20001 words"),
+    ] {
+        let (got, answer) = server.post("/api/v1/sentences", "application/json", body.into()).await;
+        let shown = &body[..body.len().min(80)];
+        let message = answer["error"].as_str().unwrap_or_else(|| panic!("{shown}: {got} {answer}"));
+        assert_eq!(got, status, "{shown}: {message}");
+        assert!(message.contains(part) && !message.contains('\n'), "{shown}: {message}");
+    }
+    let (got, _) = server.post("/api/v1/sentences", "application/json", vec![b' '; 30 << 20]).await;
+    assert_eq!(got, S::PAYLOAD_TOO_LARGE);
+    for kind in ["", "text/plain", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded"] {
+        let (got, answer) = server.post("/api/v1/sentences", kind, b"--x\r\nbroken".to_vec()).await;
+        assert_eq!((got, answer["error"].is_string()), (S::UNSUPPORTED_MEDIA_TYPE, true), "{kind}");
+        let (got, answer) = server.post("/api/v1/caption", kind, b"--x\r\nbroken".to_vec()).await;
+        assert_eq!((got, answer["error"].is_string()), (S::UNSUPPORTED_MEDIA_TYPE, true), "{kind}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_are_shown_while_they_train() {
+    let server = Server::new(None);
+    let (status, all) = server.get("/api/v1/runs").await;
+    assert_eq!((status, &all["runs"][0]["name"]), (StatusCode::OK, &"one".into()));
+    assert_eq!((&all["runs"][0]["step"], &all["runs"][0]["training"]), (&20.into(), &true.into()));
+    let (_, run) = server.get("/api/v1/runs/one").await;
+    assert_eq!(run["steps"], serde_json::json!([{ "step": 20, "loss": 4.5, "learning_rate": 0.1 }]));
+    // The line that was half written is there when it is whole.
+    let mut log = std::fs::File::options().append(true).open(server.world.path("runs/one/log.jsonl")).unwrap();
+    std::io::Write::write_all(&mut log, b"ing_rate\":0.1,\"loss\":4.0,\"step\":40}\n").unwrap();
+    let (_, run) = server.get("/api/v1/runs/one").await;
+    assert_eq!((run["steps"].as_array().unwrap().len(), &run["steps"][1]["loss"]), (2, &4.0.into()));
+    for name in ["two", "..", "%2e%2e", "..%2fruns%2fone", "one%2f", "%00", "%ff"] {
+        server.refused(&format!("/api/v1/runs/{name}"), StatusCode::NOT_FOUND, "no such run").await;
+    }
+}
+
+/// A large picture that is quickly made: its rows are all the same.
+fn large_png(side: u32) -> Vec<u8> {
+    Photo::uniform(side, side, [200, 30, 30]).encode_png().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decoder_may_die_and_the_server_does_not() {
+    let picture = large_png(6000);
+    // What it needs is there.
+    let server = Server::new(None);
+    let (status, answer) = server.post("/api/v1/similar", "image/png", picture.clone()).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    // Out of memory: 108 MB of pixels do not fit beside the program itself.
+    let scarce = Decoder { megabytes: 24 + file_megabytes(), ..decoder() };
+    // Not the program at all; ended at once; killed; silent for ever; talkative for ever.
+    let folder = tempfile::tempdir().unwrap();
+    let script = |name: &str, text: &str| {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = folder.path().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Decoder { program: path, patience: Duration::from_secs(1), ..Decoder::default() }
+    };
+    for (decoder, status, part) in [
+        (scarce, 422, "its decoder died"),
+        (script("ends", "exit 0"), 422, "its decoder died"),
+        (script("killed", "kill -9 $$"), 422, "signal: 9"),
+        (script("hangs", "exec sleep 60"), 422, "too long"),
+        (script("talks", "exec cat /dev/zero"), 422, ""),
+        (script("lies", "printf '\\000\\001\\000\\000\\000\\001\\000\\000\\000xx'"), 422, "its decoder died"),
+        (Decoder { program: folder.path().join("absent"), ..Decoder::default() }, 500, "cannot start the decoder"),
+    ] {
+        let name = decoder.program.display().to_string();
+        let server = Server::with(None, decoder);
+        let start = Instant::now();
+        let (got, answer) = server.post("/api/v1/similar", "image/png", picture.clone()).await;
+        let message = answer["error"].as_str().unwrap_or_else(|| panic!("{name}: {got} {answer}"));
+        assert_eq!(got.as_u16(), status, "{name}: {message}");
+        assert!(message.contains(part) && !message.contains('\n'), "{name}: {message}");
+        assert!(start.elapsed() < Duration::from_secs(8), "{name}: {:?}", start.elapsed());
+        let (got, _) = server.get("/api/v1/search?q=red").await;
+        assert_eq!(got, StatusCode::OK, "{name}");
+    }
+}
+
+/// Size of the program in megabytes, which is most of the addresses that it takes before it decodes anything.
+fn file_megabytes() -> u64 {
+    std::fs::metadata(env!("CARGO_BIN_EXE_sightline")).unwrap().len() >> 20
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bomb_is_refused_at_once() {
+    let server = Server::new(None);
+    // 60,000 × 60,000 pixels by its header, and one byte of them.
+    let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\xea\x60\0\0\xea\x60\x08\x02\0\0\0".to_vec();
+    let crc = |bytes: &[u8]| {
+        !bytes.iter().fold(!0u32, |crc, &byte| {
+            (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
+        })
+    };
+    png.extend(crc(&png[12..]).to_be_bytes());
+    png.extend(b"\0\0\0\x01IDATx");
+    png.extend(crc(b"IDATx").to_be_bytes());
+    let mut best = Duration::MAX;
+    for _ in 0..5 {
+        let start = Instant::now();
+        let (status, answer) = server.post("/api/v1/similar", "image/png", png.clone()).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{answer}");
+        best = best.min(start.elapsed());
+    }
+    // The best of a few: other programs may have the processor.
+    assert!(best < Duration::from_millis(100), "{best:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_at_once_are_asked_to_come_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("slow");
+    std::fs::write(&program, "#!/bin/sh\nexec sleep 60\n").unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let server = Server::with(None, Decoder { program, patience: Duration::from_secs(4), ..Decoder::default() });
+    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    let picture = Photo::uniform(40, 30, [200, 30, 30]).encode_png().unwrap();
+    let post = || {
+        let request = Request::post("/api/v1/similar").header(header::HOST, "localhost");
+        let request = request.header(header::CONTENT_TYPE, "image/png").body(Body::from(picture.clone())).unwrap();
+        let routes = server.routes.clone();
+        tokio::spawn(async move {
+            let response = routes.oneshot(request).await.unwrap();
+            (response.status(), response.headers().get(header::RETRY_AFTER).cloned())
+        })
+    };
+    let busy: Vec<_> = (0..workers).map(|_| post()).collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    // Clients that go away while they wait leave their places.
+    let gone: Vec<_> = (0..60).map(|_| post()).collect();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for own in gone {
+        own.abort();
+        assert!(own.await.is_err());
+    }
+    // 64 wait a while for a worker, the rest are sent away at once; all of them get the same answer.
+    let start = Instant::now();
+    let others: Vec<_> = (0..100).map(|_| post()).collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(others.iter().filter(|other| other.is_finished()).count(), 36);
+    for other in others {
+        let (status, retry) = other.await.unwrap();
+        assert_eq!((status, retry.unwrap()), (StatusCode::SERVICE_UNAVAILABLE, "1".parse().unwrap()));
+    }
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    // What needs no worker is answered all the same, and afterwards everything is.
+    assert_eq!(server.get("/health").await.0, StatusCode::OK);
+    for own in busy {
+        assert_eq!(own.await.unwrap().0, StatusCode::UNPROCESSABLE_ENTITY);
+    }
+    assert_eq!(server.get("/api/v1/search?q=red").await.0, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_changed_is_answered_from_anew() {
+    let server = Server::new(None);
+    let searched = async || server.get("/api/v1/search?q=red&all=true").await.1["searched"].as_u64().unwrap();
+    assert_eq!(searched().await, 12);
+    let before = server.world.photos();
+    let new = Photo::uniform(64, 48, [200, 30, 30]).encode_png().unwrap();
+    std::fs::write(server.world.path("photos/new.png"), new).unwrap();
+    before[..2].iter().for_each(|photo| std::fs::remove_file(photo).unwrap());
+    server.world.index();
+    let start = Instant::now();
+    while searched().await != 11 {
+        assert!(start.elapsed() < Duration::from_secs(10), "still the old index");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let (_, found) = server.get("/api/v1/search?q=red&all=true").await;
+    assert!(found["hits"].as_array().unwrap().iter().any(|hit| hit["image"].as_str().unwrap().ends_with("new.png")));
+    // A broken index is no reason to stop answering.
+    std::fs::write(server.world.path("index/catalogue.sqlite"), "broken").unwrap();
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    assert_eq!(searched().await, 11);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,6 +395,9 @@ async fn the_page_comes_from_the_program() {
         ("/", "text/html", "<title>Sightline</title>"),
         ("/assets/app.js", "text/javascript", "/api/v1/"),
         ("/assets/app.css", "text/css", "color-scheme"),
+        ("/api", "text/html", "<title>Sightline: the API</title>"),
+        ("/assets/api.js", "text/javascript", "openapi.json"),
+        ("/assets/dom.js", "text/javascript", "createElement"),
     ] {
         let request = Request::get(path).header(header::HOST, "localhost:8642").body(Body::empty()).unwrap();
         let (status, headers, body) = server.ask(request).await;
@@ -126,6 +406,7 @@ async fn the_page_comes_from_the_program() {
         assert!(String::from_utf8(body).unwrap().contains(part), "{path}");
         let policy = headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
         assert!(policy.starts_with("default-src 'none'; script-src 'self'") && !policy.contains("unsafe"), "{policy}");
+        assert_eq!(headers["permissions-policy"], "camera=(self), microphone=(), geolocation=()");
     }
 }
 
@@ -156,7 +437,8 @@ async fn bad_requests_get_one_line_of_json() {
         ("/api/v1/thumbnail/99999999999999999999", S::NOT_FOUND, "whole number"),
         ("/api/v1/caption", S::BAD_REQUEST, "by id"),
         ("/api/v1/caption?id=1", S::NOT_IMPLEMENTED, "--caption-model"),
-        ("/api/v1/similar", S::METHOD_NOT_ALLOWED, "openapi"),
+        ("/api/v1/similar", S::METHOD_NOT_ALLOWED, "/api"),
+        ("/api/v1/sentences", S::METHOD_NOT_ALLOWED, "/api"),
         ("/nowhere", S::NOT_FOUND, "no such page"),
     ] {
         server.refused(path, status, part).await;
@@ -193,11 +475,21 @@ async fn no_path_leads_outside() {
         ["../", "..%2f", "%2e%2e/", "%2e%2e%2f", "..%5c", "..%252f", "....//", "%c0%ae%c0%ae/", "..;/", ".%00./"];
     let targets =
         ["etc/passwd", "etc%2fpasswd", "etc/passwd%00.jpg", "proc/self/environ", "etc/passwd%23", "etc/shadow%3f"];
-    let mut tried = 0;
-    for route in ["/api/v1/photo/", "/api/v1/thumbnail/", "/api/v1/regions/", "/assets/", "/api/v1/", "/"] {
+    let routes = [
+        "/api/v1/photo/",
+        "/api/v1/thumbnail/",
+        "/api/v1/regions/",
+        "/api/v1/runs/",
+        "/api/v1/",
+        "/api/",
+        "/assets/",
+        "/",
+    ];
+    for route in routes {
+        let mut tried = 0;
         for step in steps {
             for target in targets {
-                for depth in [1, 8] {
+                for depth in [1, 2, 8, 20] {
                     let path = format!("{route}{}{target}", step.repeat(depth));
                     let request = Request::get(&path).header(header::HOST, "localhost").body(Body::empty()).unwrap();
                     let (status, _, body) = server.ask(request).await;
@@ -207,8 +499,15 @@ async fn no_path_leads_outside() {
                 }
             }
         }
+        assert!(tried >= 200, "{route}: {tried}");
     }
-    assert!(tried >= 200 * 3, "{tried}");
+    // As a folder of the index they find nothing.
+    for step in steps {
+        for target in targets {
+            let (status, answer) = server.get(&format!("/api/v1/search?q=red&folder={step}{target}")).await;
+            assert!(answer["hits"].as_array().is_none_or(Vec::is_empty), "{step}{target}: {status} {answer}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

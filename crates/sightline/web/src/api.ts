@@ -1,4 +1,4 @@
-// The server's records and how they are asked for; see /api/v1/openapi.json.
+// The server's records and how they are asked for; see /api.
 
 export type Box = [number, number, number, number];
 
@@ -50,6 +50,72 @@ export interface Regions {
   phrases: Phrase[];
 }
 
+export interface Sentence {
+  index: number;
+  sentence: string;
+  score: number;
+  words: Word[];
+  unknown: string[];
+}
+
+export interface Sentences {
+  id: number | null;
+  image: string;
+  width: number;
+  height: number;
+  boxes: Box[];
+  ranked: number;
+  left_out: number[];
+  sentences: Sentence[];
+}
+
+export interface Run {
+  name: string;
+  kind: "alignment" | "caption" | "unknown";
+  about: string;
+  epochs: number | null;
+  epoch: number;
+  step: number;
+  loss: number | null;
+  seconds: number;
+  training: boolean;
+  best: Validation | null;
+}
+
+/** What `train` measures after a pass; of an alignment model the first, of a caption model the others. */
+export interface Validation {
+  rsum?: number;
+  greedy_cider?: number;
+  perplexity?: number;
+}
+
+export interface Curves extends Run {
+  settings: string;
+  steps: { step: number; loss: number | null; learning_rate: number | null }[];
+  passes: { epoch: number; step: number; loss: number | null; seconds: number; validation: Validation | null }[];
+}
+
+export interface Row {
+  name: string;
+  source: "paper" | "evaluation" | "validation";
+  set: string | null;
+  runs: number;
+  values: (number | null)[];
+  deviations: number[] | null;
+}
+
+export interface Table {
+  columns: string[];
+  rows: Row[];
+}
+
+export interface Runs {
+  folder: string;
+  runs: Run[];
+  retrieval: Table;
+  captions: Table;
+}
+
 export interface Description {
   captions: { text: string; log_probability: number }[];
   regions?: { box: Box; text: string; log_probability: number }[];
@@ -62,7 +128,15 @@ export interface Status {
   reads_photos: boolean;
   captions: boolean;
   region_captions: boolean;
+  runs: boolean;
   cut_off: number;
+}
+
+/** An answer that is none: the server's one line, and its status. */
+export class Refusal extends Error {
+  constructor(readonly status: number, message: string) {
+    super(message);
+  }
 }
 
 async function ask<T>(path: string, options: RequestInit = {}): Promise<T> {
@@ -70,7 +144,7 @@ async function ask<T>(path: string, options: RequestInit = {}): Promise<T> {
   const body: unknown = await response.json().catch(() => ({}));
   if (!response.ok) {
     const message = (body as { error?: string }).error;
-    throw new Error(message ?? `the server answered ${response.status}`);
+    throw new Refusal(response.status, message ?? `the server answered ${response.status}`);
   }
   return body as T;
 }
@@ -80,19 +154,40 @@ export const status = (): Promise<Status> => ask("status");
 export const search = (query: URLSearchParams, signal: AbortSignal): Promise<Answer> =>
   ask(`search?${query}`, { signal });
 
+const sent = (picture: Blob, signal: AbortSignal): RequestInit => ({
+  method: "POST",
+  body: picture,
+  headers: { "content-type": picture.type || "application/octet-stream" },
+  signal,
+});
+
 export const similar = (query: URLSearchParams, picture: Blob, signal: AbortSignal): Promise<Answer> =>
-  ask(`similar?${query}`, {
-    method: "POST",
-    body: picture,
-    headers: { "content-type": picture.type || "application/octet-stream" },
-    signal,
-  });
+  ask(`similar?${query}`, sent(picture, signal));
 
 export const regions = (id: number, q: string, affinity: number): Promise<Regions> =>
   ask(`regions/${id}?${new URLSearchParams({ q, affinity: String(affinity) })}`);
 
 export const describe = (id: number, most: number): Promise<Description> =>
   ask(`caption?${new URLSearchParams({ id: String(id), regions: String(most) })}`);
+
+export const describePicture = (picture: Blob, most: number, signal: AbortSignal): Promise<Description> =>
+  ask(`caption?${new URLSearchParams({ regions: String(most) })}`, sent(picture, signal));
+
+/** Ranks sentences for a photo of the index, or for a picture's bytes in base64. */
+export const sentences = (
+  of: { id: number } | { picture: string },
+  sentences: string[],
+  signal: AbortSignal,
+): Promise<Sentences> =>
+  ask("sentences", {
+    method: "POST",
+    body: JSON.stringify({ ...of, sentences, n: 100 }),
+    headers: { "content-type": "application/json" },
+    signal,
+  });
+
+export const runs = (): Promise<Runs> => ask("runs");
+export const run = (name: string): Promise<Curves> => ask(`runs/${encodeURIComponent(name)}`);
 
 export const thumbnail = (id: number): string => `/api/v1/thumbnail/${id}`;
 export const photo = (id: number): string => `/api/v1/photo/${id}`;

@@ -1,8 +1,10 @@
 // The page: asks as one types, shows what was found, opens a photo; the address always says what is seen.
 
-import "./style.css";
 import * as api from "./api";
+import * as camera from "./camera";
 import { byId, colours, fileName, make } from "./dom";
+import * as evaluation from "./evaluation";
+import * as sentences from "./sentences";
 import * as states from "./state";
 import * as view from "./view";
 
@@ -15,6 +17,13 @@ const chipPicture = byId<HTMLImageElement>("chip-picture");
 const file = byId<HTMLInputElement>("file");
 const drop = byId("drop");
 const fields = ["not", "folder", "from", "until"] as const;
+const sections: { [tab in states.Tab]: HTMLElement } = {
+  photos: byId("photos"),
+  sentences: byId("sentences-tab"),
+  camera: byId("camera-tab"),
+  evaluation: byId("evaluation-tab"),
+};
+const links = [...byId("tabs").querySelectorAll<HTMLAnchorElement>("a")];
 
 let state = states.read(location.href);
 let picture: File | null = null;
@@ -33,8 +42,25 @@ function go(change: Partial<states.State>, history: "push" | "replace" | "keep")
   if (history === "push") window.history.pushState(null, "", states.write(state));
   if (history === "replace") window.history.replaceState(null, "", states.write(state));
   if (states.question(state).toString() !== before) void search();
-  void open();
+  show();
+}
+
+/** Shows the tab that the state names, and what it says of it. */
+function show(): void {
+  for (const tab of states.tabs) sections[tab].hidden = tab !== state.tab;
+  for (const link of links) {
+    const tab = states.tabs.find((tab) => tab === link.dataset["tab"]) ?? "photos";
+    link.href = states.write({ ...state, tab, photo: null });
+    if (tab === state.tab) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  form.hidden = state.tab !== "photos";
+  document.title = state.tab === "photos" ? "Sightline" : `Sightline: ${state.tab}`;
   showChip();
+  void open();
+  void sentences.update(state);
+  camera.update(state);
+  evaluation.update(state);
 }
 
 function fill(): void {
@@ -140,8 +166,14 @@ function take(given: File | null): void {
   picture = given;
   if (chipPicture.src.startsWith("blob:")) URL.revokeObjectURL(chipPicture.src);
   if (given) chipPicture.src = URL.createObjectURL(given);
-  go({ like: null, box: "", photo: null }, "push");
+  go({ tab: "photos", like: null, box: "", photo: null }, "push");
   void search();
+}
+
+/** A picture that was dropped or pasted goes to where one is. */
+function given(picture: File): void {
+  if (state.tab === "sentences") sentences.take(picture);
+  else take(picture);
 }
 
 function showChip(): void {
@@ -185,17 +217,24 @@ function listen(): void {
     const before = states.question(state).toString();
     state = states.read(location.href);
     fill();
-    showChip();
     if (states.question(state).toString() !== before) void search();
-    void open();
+    show();
   });
+  for (const link of links) {
+    link.addEventListener("click", (event) => {
+      if (event.metaKey || event.ctrlKey || event.shiftKey) return;
+      event.preventDefault();
+      const tab = states.tabs.find((tab) => tab === link.dataset["tab"]) ?? "photos";
+      if (tab !== state.tab) go({ tab, photo: null }, "push");
+    });
+  }
   byId("home").addEventListener("click", (event) => {
     event.preventDefault();
     picture = null;
     state = states.read(location.origin);
     window.history.pushState(null, "", "/");
     fill();
-    showChip();
+    show();
     void search();
     q.focus();
   });
@@ -206,7 +245,7 @@ function listen(): void {
   });
   byId("chip-remove").addEventListener("click", () => take(null));
   document.addEventListener("keydown", (event) => {
-    if (state.photo !== null) return;
+    if (state.photo !== null || state.tab !== "photos") return;
     if (event.key === "/" && document.activeElement?.tagName !== "INPUT") {
       event.preventDefault();
       q.focus();
@@ -233,11 +272,11 @@ function listen(): void {
     event.preventDefault();
     hover(0);
     const dropped = event.dataTransfer?.files[0];
-    if (dropped) take(dropped);
+    if (dropped) given(dropped);
   });
   document.addEventListener("paste", (event) => {
     const pasted = event.clipboardData?.files[0];
-    if (pasted) take(pasted);
+    if (pasted) given(pasted);
   });
 }
 
@@ -254,15 +293,18 @@ async function main(): Promise<void> {
         picture = null;
         go({ like, box, photo: null }, "push");
       },
+      sentences: (of) => go({ tab: "sentences", of, sentence: null, photo: null }, "push"),
     },
     status,
   );
+  sentences.begin({ change: go, status });
+  camera.begin((change) => go(change, "replace"), status);
+  evaluation.begin((change) => go(change, "replace"), status);
   listen();
   fill();
-  showChip();
-  if (state.photo === null) q.focus();
+  show();
+  if (state.tab === "photos" && state.photo === null) q.focus();
   await search();
-  await open();
 }
 
 main().catch((error: unknown) => {

@@ -1,21 +1,31 @@
-// The page in a real browser: ask, open, check every line's end, choose, drop, share, keyboard, accessibility.
+// The page in a real browser: ask, open, check every line's end, choose, drop, share, rank sentences, look through the
+// camera, read curves while they grow; keyboard, phone, light and dark, accessibility.
 //
-//   sightline serve --index INDEX --port 8642 &
-//   node test/page.mjs http://127.0.0.1:8642 [folder for screenshots] [a picture to drop]
+//   sightline serve --index INDEX --caption-model RUN --runs RUNS --port 8642 &
+//   node test/page.mjs http://127.0.0.1:8642 [--shots FOLDER] [--picture FILE] [--runs RUNS] [--query WORDS]
 //
-// Needs Chromium: named by CHROMIUM, or found as `chromium`.
+// The query must be of words that the index's model knows. In RUNS a run is made and taken away again, to see its curve
+// grow; without it that is left out. Needs Chromium: named by CHROMIUM, or found as `chromium`. test/run.sh does it all.
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { appendFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
+import { parseArgs } from "node:util";
 import { chromium } from "playwright-core";
 
-const [address, shots, dropped] = process.argv.slice(2);
+const { values, positionals: [address] } = parseArgs({
+  allowPositionals: true,
+  options: Object.fromEntries(["shots", "picture", "runs", "query"].map((name) => [name, { type: "string" }])),
+});
+const { shots, picture: dropped, runs, query = "a dog runs on the grass" } = values;
 assert(address, "name the server's address");
 const executablePath = process.env.CHROMIUM ?? execFileSync("which", ["chromium"]).toString().trim();
-const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu"] });
+// Chromium's own moving picture takes the place of a camera.
+const camera = ["--use-fake-device-for-media-stream"];
+const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu", ...camera] });
+const can = await (await fetch(`${address}/api/v1/status`)).json();
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 async function begin(options = {}) {
@@ -59,11 +69,11 @@ const answered = (page) => page.waitForFunction(() =>
 
 const { page, wrong } = await begin();
 await page.goto(address);
-await page.locator("#q").fill("a dog runs on the grass");
+await page.locator("#q").fill(query);
 await page.locator("#grid img").first().waitFor();
 await page.waitForLoadState("networkidle");
 assert.match(await page.locator("#talk").textContent(), /of \d+ photos/);
-assert.match(page.url(), /q=a\+dog/);
+assert.equal(new URL(page.url()).searchParams.get("q"), query);
 assert((await page.locator("#grid li").count()) > 3);
 assert(await page.locator("#grid img").first().getAttribute("alt"));
 assert.deepEqual(await findings(page), []);
@@ -127,10 +137,9 @@ await other.page.keyboard.press("/");
 assert.equal(await other.page.evaluate(() => document.activeElement.id), "q");
 await shot(other.page, "grid-dark");
 
-// A picture is dropped.
-if (dropped) {
+/** Drops a picture on the page. */
+async function drop(page) {
   const bytes = readFileSync(dropped).toString("base64");
-  await page.goto(address);
   const transfer = await page.evaluateHandle((bytes) => {
     const transfer = new DataTransfer();
     const content = Uint8Array.from(atob(bytes), (c) => c.charCodeAt(0));
@@ -138,6 +147,11 @@ if (dropped) {
     return transfer;
   }, bytes);
   await page.dispatchEvent("body", "drop", { dataTransfer: transfer });
+}
+
+if (dropped) {
+  await page.goto(address);
+  await drop(page);
   await answered(page);
   assert.match(await page.locator("#chip").textContent(), /dropped/);
   await page.waitForLoadState("networkidle");
@@ -157,6 +171,153 @@ await shot(phone.page, "view-phone");
 await phone.page.locator("#close").click();
 await shot(phone.page, "grid-phone");
 
-assert.deepEqual([...wrong, ...other.wrong, ...phone.wrong], []);
+// Sentences for a photo: from its view, typed, chosen by keyboard, shared, on a phone, for a dropped picture.
+const said = await begin();
+await said.page.goto(shared);
+await said.page.locator("#lines line").first().waitFor();
+await said.page.locator("#to-sentences").click();
+await said.page.waitForFunction(() => /tab=sentences/.test(location.search));
+assert.equal(await said.page.locator("#tabs a[aria-current]").textContent(), "Sentences");
+const lines = [query, query.split(" ").slice(0, 2).join(" "), "zyzzyva", `${query.split(" ").reverse().join(" ")}`];
+await said.page.locator("#sentences").fill(lines.join("\n"));
+await said.page.locator("#ranking li").nth(2).waitFor();
+await said.page.waitForLoadState("networkidle");
+assert.equal(await said.page.locator("#ranking li").count(), 3);
+assert.match(await said.page.locator("#sentences-talk").textContent(), /3 sentences.* 1 without/);
+const scores = (await said.page.locator("#ranking small").allTextContents()).map(Number);
+assert.deepEqual(scores, [...scores].sort((a, b) => b - a));
+assert.equal(await said.page.locator('#ranking [aria-pressed="true"]').count(), 1);
+const ends = (page) => page.evaluate(() => {
+  const scene = document.querySelector("#match").getBoundingClientRect();
+  return [...document.querySelectorAll("#match line.line")].map((line) => {
+    const box = document.querySelector(`#match .box[data-region="${line.dataset.region}"]`).getBoundingClientRect();
+    const [x, y] = [Number(line.getAttribute("x2")) + scene.left, Number(line.getAttribute("y2")) + scene.top];
+    return Math.hypot(x - (box.left + box.width / 2), y - (box.top + box.height / 2));
+  });
+});
+const far = await ends(said.page);
+assert(far.every((distance) => distance < 2), `${far}`);
+assert.deepEqual(await findings(said.page), []);
+await shot(said.page, "sentences-light");
+await said.page.locator("#ranking button").first().focus();
+await said.page.keyboard.press("ArrowDown");
+await said.page.waitForFunction(() => /sentence=\d/.test(location.search));
+assert.equal(await said.page.locator("#ranking button").nth(1).getAttribute("aria-pressed"), "true");
+assert(await said.page.locator("#match img").getAttribute("alt"));
+const sharedSentences = said.page.url();
+const saidDark = await begin({ colorScheme: "dark", viewport: { width: 390, height: 844 }, deviceScaleFactor: 2 });
+await saidDark.page.goto(sharedSentences);
+await saidDark.page.locator("#ranking li").nth(2).waitFor();
+await saidDark.page.waitForLoadState("networkidle");
+assert.equal(await saidDark.page.locator("#ranking button").nth(1).getAttribute("aria-pressed"), "true");
+assert((await saidDark.page.evaluate(() => document.documentElement.scrollWidth)) <= 390, "the sentences are too wide");
+assert.deepEqual(await findings(saidDark.page), []);
+await shot(saidDark.page, "sentences-phone-dark");
+if (dropped) {
+  await drop(said.page);
+  await said.page.waitForFunction(() => !/[?&]of=/.test(location.search) && document.querySelector("#match img").src.startsWith("blob:"));
+  await said.page.locator("#ranking li").nth(2).waitFor();
+}
+await said.page.goBack();
+
+// The camera: described live, stopped, and refused in one line.
+const seen = await begin({ permissions: ["camera"] });
+await seen.page.goto(`${address}/?tab=camera`);
+if (can.captions) {
+  await seen.page.locator("#camera-button").click();
+  await seen.page.waitForFunction(() => document.querySelector("#camera-caption").textContent !== "", null, { timeout: 60_000 });
+  assert.match(await seen.page.locator("#camera-talk").textContent(), /\d+ ms a frame/);
+  assert(await seen.page.locator("#camera-history li").count());
+  let flying = 0;
+  let most = 0;
+  seen.page.on("request", (request) => { if (/caption/.test(request.url())) most = Math.max(most, ++flying); });
+  for (const end of ["requestfinished", "requestfailed"]) {
+    seen.page.on(end, (request) => { if (/caption/.test(request.url())) flying -= 1; });
+  }
+  await seen.page.waitForTimeout(2000);
+  assert(most <= 1, `${most} requests at once`);
+  assert.deepEqual(await findings(seen.page), []);
+  await shot(seen.page, "camera-light");
+  await seen.page.locator("#camera-button").click();
+  await seen.page.waitForFunction(() => document.querySelector("#camera").srcObject === null);
+  assert.equal(await seen.page.locator("#camera-talk").textContent(), "Stopped.");
+} else {
+  assert.match(await seen.page.locator("#camera-talk").textContent(), /--caption-model/);
+}
+const refused = await begin();
+await refused.page.goto(`${address}/?tab=camera`);
+if (can.captions) {
+  await refused.page.locator("#camera-button").click();
+  await refused.page.waitForFunction(() => /not allowed/.test(document.querySelector("#camera-talk").textContent));
+  assert.equal(await refused.page.locator("#camera-button").textContent(), "Start");
+}
+
+// Evaluation: tables, the paper's rows, curves that grow while a run trains, read by pointer and keys.
+const tables = await begin({ viewport: { width: 1280, height: 1400 } });
+await tables.page.goto(`${address}/?tab=evaluation`);
+if (can.runs) {
+  await tables.page.locator("#runs tbody tr").first().waitFor();
+  await tables.page.locator("#charts figure:visible").first().waitFor();
+  await tables.page.waitForLoadState("networkidle");
+  assert.match(await tables.page.locator("#retrieval").textContent(), /the paper, BRNN.*16\.5/);
+  await tables.page.locator("#set").selectOption("coco");
+  await tables.page.waitForFunction(() => /set=coco/.test(location.search));
+  await tables.page.waitForFunction(() => /38\.4/.test(document.querySelector("#retrieval").textContent));
+  await tables.page.locator("#set").selectOption("flickr8k");
+  const chart = tables.page.locator("#charts figure:visible").first();
+  const label = () => chart.locator("svg").getAttribute("aria-label");
+  const last = await label();
+  await chart.locator("svg").focus();
+  await tables.page.keyboard.press("Home");
+  assert.notEqual(await label(), last);
+  assert.equal(await chart.locator(".cursor").count(), 1);
+  await chart.locator("svg").hover({ position: { x: 300, y: 100 } });
+  assert(await chart.locator(".readout b").first().textContent());
+  assert.deepEqual(await findings(tables.page), []);
+  await shot(tables.page, "evaluation-light");
+  const first = tables.page.locator("#runs input").first();
+  await first.focus();
+  await tables.page.keyboard.press("Space");
+  await tables.page.waitForFunction(() => /runs=/.test(location.search));
+  const dark = await begin({ colorScheme: "dark", viewport: { width: 390, height: 844 }, deviceScaleFactor: 2 });
+  await dark.page.goto(tables.page.url());
+  await dark.page.locator("#charts figure:visible").first().waitFor();
+  await dark.page.waitForLoadState("networkidle");
+  const width = await dark.page.evaluate(() => document.documentElement.scrollWidth);
+  assert(width <= 390, `the evaluation is ${width} px wide on a phone`);
+  assert.deepEqual(await findings(dark.page), []);
+  await shot(dark.page, "evaluation-phone-dark");
+  tables.wrong.push(...dark.wrong);
+}
+if (can.runs && runs) {
+  const own = join(runs, "live-test");
+  mkdirSync(own);
+  try {
+    const step = (at) => `{"learning_rate":0.001,"loss":${(4 / at).toFixed(3)},"step":${20 * at}}\n`;
+    writeFileSync(join(own, "settings.toml"), 'epochs = 9\n[model]\nscore = "mean_of_max"\nobjective = "contrastive"\n');
+    // The second line is half written.
+    writeFileSync(join(own, "log.jsonl"), step(1) + step(2).slice(0, 30));
+    await tables.page.goto(`${address}/?tab=evaluation&runs=live-test`);
+    await tables.page.locator('#charts figure:visible svg[aria-label*="at step 20"]').first().waitFor();
+    assert.match(await tables.page.locator("#runs tr", { hasText: "live-test" }).textContent(), /training/);
+    appendFileSync(join(own, "log.jsonl"), step(2).slice(30) + step(3));
+    await tables.page.locator('#charts figure:visible svg[aria-label*="at step 60"]').first().waitFor({ timeout: 15_000 });
+  } finally {
+    rmSync(own, { recursive: true });
+  }
+}
+
+// The API's page, from the document.
+const document_ = await begin();
+await document_.page.goto(`${address}/api`);
+await document_.page.locator("#Answer").waitFor();
+assert.match(await document_.page.locator("main").textContent(), /POST\s*\/api\/v1\/sentences/);
+assert.equal(await document_.page.evaluate(() =>
+  [...document.querySelectorAll('main a[href^="#"]')].filter((a) => !document.getElementById(a.hash.slice(1))).length), 0);
+assert.deepEqual(await findings(document_.page), []);
+await shot(document_.page, "api-light");
+
+assert.deepEqual(
+  [page, other, phone, said, saidDark, seen, refused, tables, document_].flatMap((own) => own.wrong ?? wrong), []);
 await browser.close();
 console.log("the page works");
