@@ -382,7 +382,7 @@ fn traps_in_a_folder_are_passed_over() {
     std::fs::write(root.join("empty.jpg"), "").unwrap();
     std::fs::create_dir(root.join("closed")).unwrap();
     std::fs::copy(&photos[1], root.join("closed/photo.png")).unwrap();
-    std::fs::set_permissions(root.join("closed"), std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(root.join("closed"), std::fs::Permissions::from_mode(0o000)).unwrap();
     // Who may read everything (root) finds the photo in the closed folder too.
     let opened = u64::from(std::fs::read_dir(root.join("closed")).is_ok());
     let report =
@@ -406,7 +406,7 @@ fn a_folder_that_cannot_be_read_is_one_line() {
     let world = World::new();
     let closed = world.path("closed");
     std::fs::create_dir(&closed).unwrap();
-    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o000)).unwrap();
     let message = if std::fs::read_dir(&closed).is_ok() { "holds no photo" } else { "cannot read" };
     fails(&["index", &closed, "-o", &world.path("index"), "--model", &world.path("model.ckpt")], 1, message);
     std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o755)).unwrap();
