@@ -81,8 +81,7 @@ impl RegionPhrases {
     /// COCO's boxes as described regions, the category of each its only phrase: those of photos that the store has, by key
     /// or by file name.
     pub fn of_instances(named: &BTreeMap<String, Vec<NamedBox>>, store: &FeatureStore) -> Self {
-        let region =
-            |own: &NamedBox| DescribedRegion { region_box: own.region, phrases: vec![own.category.clone()] };
+        let region = |own: &NamedBox| DescribedRegion { region_box: own.region, phrases: vec![own.category.clone()] };
         let image = |key: &str| {
             let file = Path::new(key).file_name().and_then(|name| name.to_str()).unwrap_or(key);
             let boxes = named.get(key).or_else(|| named.get(file))?;

@@ -15,7 +15,7 @@ use clap::Parser;
 use rand::Rng as _;
 use sightline::index::catalogue::{Catalogue, Change, Encoding, PhotoRow, Settings, Stamp};
 use sightline_data::{BoxXyxy, Vocabulary, checksum, tokens};
-use sightline_model::alignment::{AlignmentModel, AlignmentSettings};
+use sightline_model::alignment::{AlignmentModel, AlignmentSettings, Sizes};
 use sightline_model::{Device, random, weights};
 use sightline_search::Place;
 use sightline_search::vectors::{self, PhotoVectors, Record};
@@ -63,11 +63,13 @@ fn main() -> anyhow::Result<()> {
     let model_settings = AlignmentSettings { dim: args.dim, ..AlignmentSettings::default() };
     let settings = AlignSettings { model: model_settings, ..AlignSettings::default() };
     let mut rng = random::stream(1, 0);
-    let network = AlignmentModel::new(&settings.model, features.dim, vocabulary.len(), 0, &mut rng, &Device::flex());
+    let sizes = Sizes { features: features.dim, vocab: vocabulary.len(), photos: 0, relations: 0 };
+    let network = AlignmentModel::new(&settings.model, sizes, &mut rng, &Device::flex());
     let header = Header {
         kind: Kind::Alignment,
         settings: serde_json::to_value(&settings)?,
         vocabulary,
+        relations: Vec::new(),
         features: features.clone(),
         progress: Progress::default(),
     };

@@ -241,7 +241,7 @@ impl Summary {
                 }
                 let floor = top.last().copied().unwrap_or(f32::NEG_INFINITY) - slack;
                 for (chunk, first) in logits.chunks(CHUNK).zip((first..).step_by(CHUNK)) {
-                    let holds_end = first <= END && END < first + chunk.len() as u32;
+                    let holds_end = (first..first + chunk.len() as u32).contains(&END);
                     if holds_end || largest(chunk) >= floor {
                         let likely = chunk.iter().zip(first..).filter(|&(&x, token)| x >= floor || token == END);
                         best.extend(likely.map(|(&x, token)| (token, x)));
