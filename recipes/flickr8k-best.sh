@@ -34,5 +34,5 @@ sightline eval retrieval "${three[@]}" --dataset "$data" --features "$features" 
 sightline eval retrieval "${three[@]}" --dataset "$data" --features "$features" --split val --rerank 3
 for run in attention cider; do
     echo "== captions: $run"
-    sightline eval caption --model "$out/$run" --dataset "$data" --features "$features" --split val --beam 2
+    sightline eval caption --model "$out/$run" --dataset "$data" --features "$features" --split val --beam 3
 done

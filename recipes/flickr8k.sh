@@ -37,7 +37,7 @@ echo "== retrieval"
 sightline eval retrieval --model "$out/align" --dataset "$data" --features "$features" --split val \
     --html "$out/report.html" --caption-model "$out/caption" --region-model "$out/regions"
 echo "== captions"
-sightline eval caption --model "$out/caption" --dataset "$data" --features "$features" --split val --captions "$out/captions.jsonl"
+sightline eval caption --model "$out/caption" --dataset "$data" --features "$features" --split val --beam 5 --captions "$out/captions.jsonl"
 echo "== ten validation photos"
 head -n 10 "$out/captions.jsonl"
 echo "== the example photos and their regions"

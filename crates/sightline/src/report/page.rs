@@ -41,7 +41,7 @@ pub fn render(report: &Report) -> String {
         .map_or_else(String::new, |command| format!("<p class=\"command\"><code>{}</code></p>", escape(command)));
     let tables: String = report.tables.iter().map(table).collect();
     let photos: String = report.photos.iter().enumerate().map(|(i, panel)| photo(i, panel, report.threshold)).collect();
-    let legend = if report.photos.is_empty() {
+    let legend = if report.photos.iter().all(|panel| panel.matches.is_empty()) {
         String::new()
     } else {
         format!(
