@@ -12,13 +12,11 @@
 set -euo pipefail
 if [ $# -lt 3 ]; then sed -n '2,11p' "$0"; exit 2; fi
 dataset=$1 features=$2 out=$3 seeds=${4:-3} parses=${5:-}
-here="$(cd "$(dirname "$0")" && pwd)"
-# SIGHTLINE names the program; without it the checkout's own is built.
-sightline() { ${SIGHTLINE:-cargo run --release --quiet --manifest-path "$here/../Cargo.toml" --} "$@"; }
+source "$(dirname "$0")/common.sh"
 
 data=(--dataset "$dataset" --features "$features")
 
-for recipe in "$here"/ablation/*.toml; do
+for recipe in "$recipes"/ablation/*.toml; do
     run="$out/$(basename "$recipe" .toml)"
     how=(--recipe "$recipe")
     if ls "$run"/seed-*/settings.toml > /dev/null 2>&1; then how=(--resume); fi

@@ -10,17 +10,9 @@
 set -euo pipefail
 if [ $# -ne 1 ]; then sed -n '2,9p' "$0"; exit 2; fi
 out=$1
-here="$(cd "$(dirname "$0")" && pwd)"
-# SIGHTLINE names the program; without it the checkout's own is built.
-sightline() { ${SIGHTLINE:-cargo run --release --quiet --manifest-path "$here/../Cargo.toml" --} "$@"; }
+source "$(dirname "$0")/common.sh"
 data="$out/flickr8k.json" features="$out/flickr8k.features"
 
-# Trains a run, or goes on with it.
-train() { # kind, run, recipe, more arguments
-    local kind=$1 run="$out/$2" recipe="$here/$3"; shift 3
-    if [ -e "$run/last.ckpt" ]; then set -- "$@" --resume; else rm -rf "$run"; set -- "$@" --recipe "$recipe"; fi
-    sightline train "$kind" --dataset "$data" --features "$features" -o "$run" "$@"
-}
 for row in 03-gru 04-gru-place-whole 06-convolution; do train align "$row" "ablation/$row.toml"; done
 train caption attention flickr8k-caption-attention.toml
 train caption cider flickr8k-caption-cider.toml --start "$out/attention"

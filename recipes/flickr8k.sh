@@ -13,21 +13,13 @@
 set -euo pipefail
 if [ $# -ne 5 ]; then sed -n '2,12p' "$0"; exit 2; fi
 dataset=$1 vit=$2 nanodet=$3 examples=$4 out=$5
-here="$(cd "$(dirname "$0")" && pwd)"
-# SIGHTLINE names the program; without it the checkout's own is built.
-sightline() { ${SIGHTLINE:-cargo run --release --quiet --manifest-path "$here/../Cargo.toml" --} "$@"; }
+source "$(dirname "$0")/common.sh"
 mkdir -p "$out"
 
 data="$out/flickr8k.json" features="$out/flickr8k.features"
 [ -e "$data" ] || sightline dataset import "$dataset" -o "$data"
 [ -e "$features" ] || sightline features "$data" -o "$features" --backbone "$vit" --regions "nanodet=$nanodet" --context class
 
-# Trains a run, or goes on with it.
-train() { # kind, run, recipe, more arguments
-    local kind=$1 run="$out/$2" recipe="$here/$3"; shift 3
-    if [ -e "$run/last.ckpt" ]; then set -- "$@" --resume; else rm -rf "$run"; set -- "$@" --recipe "$recipe"; fi
-    sightline train "$kind" --dataset "$data" --features "$features" -o "$run" "$@"
-}
 train align align flickr8k-align.toml
 sightline align --model "$out/align" --dataset "$data" --features "$features" -o "$out/phrases.json" --affinity 0.15
 train caption caption flickr8k-caption.toml

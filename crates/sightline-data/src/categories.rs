@@ -68,6 +68,12 @@ pub fn read_instances(path: &Path) -> Result<BTreeMap<String, Vec<NamedBox>>> {
     Ok(boxes)
 }
 
+/// The boxes of a photo, by its key or by its file name alone.
+pub fn boxes_of<'a>(named: &'a BTreeMap<String, Vec<NamedBox>>, key: &str) -> Option<&'a [NamedBox]> {
+    let file = key.rsplit('/').next().unwrap_or(key);
+    named.get(key).or_else(|| named.get(file)).map(Vec::as_slice)
+}
+
 /// Which words name which category.
 #[derive(Debug)]
 pub struct CategoryWords {

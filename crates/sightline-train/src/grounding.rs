@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use rand::RngExt;
 use sightline_data::BoxXyxy;
-use sightline_data::categories::{CategoryWords, NamedBox};
+use sightline_data::categories::{CategoryWords, NamedBox, boxes_of};
 use sightline_metrics::grounding::{self, Grounding, GroundingReport};
 use sightline_model::decode::viterbi;
 use sightline_model::random;
@@ -59,8 +59,7 @@ impl GroundingSet {
         let (mut without_box, mut unknown) = (0, 0);
         for (photo_idx, photo) in corpus.photos.iter().enumerate() {
             let key = corpus.key(photo);
-            let file = key.rsplit('/').next().unwrap_or(key);
-            let found = named.get(key).or_else(|| named.get(file));
+            let found = boxes_of(named, key);
             let mut own: BTreeMap<String, Vec<grounding::BoxXyxy>> = BTreeMap::new();
             for NamedBox { category, region: b } in found.into_iter().flatten() {
                 own.entry(category.clone()).or_default().push([b.x1, b.y1, b.x2, b.y2]);

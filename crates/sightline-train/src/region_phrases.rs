@@ -12,7 +12,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sightline_data::BoxXyxy;
-use sightline_data::categories::NamedBox;
+use sightline_data::categories::{NamedBox, boxes_of};
 use sightline_data::store::FeatureStore;
 
 use crate::{Error, Result};
@@ -83,9 +83,7 @@ impl RegionPhrases {
     pub fn of_instances(named: &BTreeMap<String, Vec<NamedBox>>, store: &FeatureStore) -> Self {
         let region = |own: &NamedBox| DescribedRegion { region_box: own.region, phrases: vec![own.category.clone()] };
         let image = |key: &str| {
-            let file = Path::new(key).file_name().and_then(|name| name.to_str()).unwrap_or(key);
-            let boxes = named.get(key).or_else(|| named.get(file))?;
-            let regions = boxes.iter().filter(|own| own.region.area() > 0.0).map(region).collect();
+            let regions = boxes_of(named, key)?.iter().filter(|own| own.region.area() > 0.0).map(region).collect();
             Some(DescribedImage { image: key.to_owned(), regions })
         };
         Self { version: VERSION, images: store.keys().filter_map(image).collect() }

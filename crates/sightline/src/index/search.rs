@@ -140,10 +140,18 @@ struct Words {
     unknown: Vec<String>,
     /// `[known, dim]`.
     vectors: Vec<f32>,
-    /// The same without what stands for the whole sentence, which says nothing about single regions.
-    alone: Vec<f32>,
+    /// The same without what stands for the whole sentence, which says nothing about single regions; none where the
+    /// model has no such part.
+    alone: Option<Vec<f32>>,
     /// Weight of each word, as the model's score has it.
     weight: f32,
+}
+
+impl Words {
+    /// What asks for the best region of each word.
+    fn reasons(&self, dim: usize) -> Query {
+        Query::words(dim, self.alone.as_ref().unwrap_or(&self.vectors), self.weight)
+    }
 }
 
 /// A picture to find more of.
@@ -365,6 +373,12 @@ impl Spread {
     }
 }
 
+/// How the values of the first `most` terms spread over photos: `values` is `[photos, terms]`.
+fn spreads(values: &[f32], terms: usize, most: usize) -> Vec<Spread> {
+    let of_term = |term| values.chunks_exact(terms).map(move |row: &[f32]| row[term]);
+    (0..most).map(|term| Spread::of(of_term(term).filter(|x| x.is_finite()))).collect()
+}
+
 /// An index, open for questions.
 pub struct Searcher {
     index: PathBuf,
@@ -483,10 +497,13 @@ impl Searcher {
             tokens.into_iter().partition(|token| aligner.vocabulary.get(token).is_some());
         let indices = aligner.vocabulary.encode(&known);
         let vectors = if indices.is_empty() { Vec::new() } else { aligner.words(&[indices]).get(0).to_vec() };
-        let mut alone = vectors.clone();
-        for word in alone.chunks_exact_mut(aligner.dim()) {
-            word[aligner.settings.dim..].fill(0.0);
-        }
+        let alone = aligner.settings.whole.then(|| {
+            let mut alone = vectors.clone();
+            for word in alone.chunks_exact_mut(aligner.dim()) {
+                word[aligner.settings.dim..].fill(0.0);
+            }
+            alone
+        });
         let weight = match aligner.settings.score {
             Score::MeanOfMax => 1.0 / known.len().max(1) as f32,
             _ => 1.0,
@@ -546,8 +563,12 @@ impl Searcher {
             }
         }
         let spread = Spread::of_lower_half(totals(&query, 0..query.len()));
-        let reasons = Query::words(dim, &words.alone, words.weight);
-        let of_word = self.spreads(&reasons);
+        let reasons = words.reasons(dim);
+        let of_word = match words.alone {
+            Some(_) => self.spreads(&reasons),
+            // The sample has been looked at with these very words.
+            None => spreads(&sample, query.len(), n_words),
+        };
 
         let among: Option<Vec<bool>> =
             (!request.filters.is_empty()).then(|| self.rows.iter().map(|row| request.filters.lets(row)).collect());
@@ -674,9 +695,7 @@ impl Searcher {
 
     /// How each query vector's best value spreads over the sample.
     fn spreads(&self, query: &Query) -> Vec<Spread> {
-        let sample = self.collection.best_values_of(&self.sample, query);
-        let of_term = |term| sample.chunks_exact(query.len()).map(move |row: &[f32]| row[term]);
-        (0..query.len()).map(|term| Spread::of(of_term(term).filter(|x| x.is_finite()))).collect()
+        spreads(&self.collection.best_values_of(&self.sample, query), query.len(), query.len())
     }
 
     /// The whole photo's vector at length 1.
@@ -703,7 +722,7 @@ impl Searcher {
         let row = &self.rows[photo];
         let words = self.words(text)?;
         let boxes = self.collection.boxes(photo);
-        let query = Query::words(self.settings.dim, &words.alone, words.weight);
+        let query = words.reasons(self.settings.dim);
         let values = self.collection.values(photo, &query);
         let assignment = if values.is_empty() { Vec::new() } else { decode::viterbi(&values, boxes.len(), affinity) };
         let of_word = self.spreads(&query);
