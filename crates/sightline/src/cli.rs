@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    align, caption, dataset, decode_picture, eval, features, index, meteor_data, search, serve, train,
+    align, caption, dataset, decode_picture, eval, features, index, meteor_data, pull, search, serve, train,
 };
 use crate::demo;
 use crate::ui::Ui;
@@ -39,6 +39,7 @@ enum Command {
     Serve(serve::Args),
     #[command(subcommand)]
     MeteorData(meteor_data::Command),
+    Pull(pull::Args),
     #[command(hide = true)]
     DecodePicture(decode_picture::Args),
 }
@@ -59,6 +60,7 @@ impl Cli {
             Command::Search(args) => search::run(&args, &ui),
             Command::Serve(args) => serve::run(&args, &ui),
             Command::MeteorData(command) => meteor_data::run(&command, &ui),
+            Command::Pull(args) => pull::run(&args, &ui),
             Command::DecodePicture(args) => decode_picture::run(&args),
         }
     }

@@ -1,5 +1,5 @@
-//! One pinned file from the network, by curl: what has arrived stays beside its place until it is whole, the same
-//! command goes on from there, and nothing of another checksum is kept.
+//! One file from the network, by curl: what has arrived stays beside its place until it is whole, the same command goes
+//! on from there, and nothing that is not what was expected is kept.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -11,15 +11,15 @@ use sha2::{Digest, Sha256};
 
 use crate::ui::Ui;
 
-/// A file known beforehand.
+/// A file, and what is known of it beforehand.
 #[derive(Debug, Clone, Copy)]
 pub struct Pinned<'a> {
     /// Where it is got.
     pub url: &'a str,
-    /// Its size.
-    pub bytes: u64,
-    /// Its SHA-256, in hexadecimal.
-    pub sha256: &'a str,
+    /// Its size; where it is not known, only the server can say that all is here.
+    pub bytes: Option<u64>,
+    /// Its SHA-256, in hexadecimal; where it is not known, whoever fetches has another way to check the file.
+    pub sha256: Option<&'a str>,
 }
 
 const MB: u64 = 1_000_000;
@@ -34,20 +34,36 @@ impl Pinned<'_> {
     /// Fails where curl is missing, the server cannot be reached or breaks off (what has arrived stays for the next
     /// call), or what arrived is another file (nothing stays).
     pub fn fetch(&self, target: &Path, ui: &Ui) -> anyhow::Result<()> {
+        self.fetch_checked(target, |_| Ok(()), ui).map(drop)
+    }
+
+    /// The same, for a file in which `check` must find no fault before it is put in its place. Returns its SHA-256.
+    pub fn fetch_checked(
+        &self,
+        target: &Path,
+        check: impl FnOnce(&Path) -> anyhow::Result<()>,
+        ui: &Ui,
+    ) -> anyhow::Result<String> {
         let partial = partial(target);
         let had = size(&partial);
-        if had < self.bytes {
+        if self.bytes.is_none_or(|bytes| had < bytes) {
             if had > 0 {
-                ui.say(format_args!("{} of {} MB are here from before", had / MB, self.bytes / MB));
+                let of = self.bytes.map_or_else(String::new, |bytes| format!(" of {}", bytes / MB));
+                ui.say(format_args!("{}{of} MB are here from before", had / MB));
             }
             self.download(&partial, ui)?;
         }
         let found = sha256(&partial)?;
-        if found != self.sha256 {
+        if let Some(expected) = self.sha256.filter(|&expected| expected != found) {
             remove(&partial)?;
-            bail!("{} gave a file with the SHA-256 {found}, expected {}; nothing was kept", self.url, self.sha256);
+            bail!("{} gave a file with the SHA-256 {found}, expected {expected}; nothing was kept", self.url);
         }
-        keep(&partial, target)
+        if let Err(reason) = check(&partial) {
+            remove(&partial)?;
+            return Err(reason.context(format!("{} gave another file than expected; nothing was kept", self.url)));
+        }
+        keep(&partial, target)?;
+        Ok(found)
     }
 
     fn download(&self, partial: &Path, ui: &Ui) -> anyhow::Result<()> {
@@ -71,7 +87,10 @@ impl Pinned<'_> {
                 remove(partial)?;
                 String::new()
             }
-            n => format!("; {n} of {} bytes are kept, and the same command goes on from there", self.bytes),
+            n => {
+                let of = self.bytes.map_or_else(String::new, |bytes| format!(" of {bytes}"));
+                format!("; {n}{of} bytes are kept, and the same command goes on from there")
+            }
         };
         bail!("cannot download {}: {reason}{online}{kept}", self.url)
     }
@@ -98,7 +117,7 @@ impl Pinned<'_> {
             spawned => spawned.context("cannot run curl")?,
         };
         let mut arriving = curl.stdout.take().context("cannot read from curl")?;
-        let bar = ui.bar(self.bytes / MB, "MB");
+        let bar = self.bytes.map_or_else(|| ui.counter("MB"), |bytes| ui.bar(bytes / MB, "MB"));
         let mut buffer = vec![0; 1 << 16];
         loop {
             let read = arriving.read(&mut buffer).context("cannot read from curl")?;
@@ -265,7 +284,7 @@ mod tests {
         }
         let (content, sha256, folder) = content();
         let target = folder.path().join("file");
-        let pinned = |url| Pinned { url, bytes: content.len() as u64, sha256: &sha256 };
+        let pinned = |url| Pinned { url, bytes: Some(content.len() as u64), sha256: Some(&sha256) };
         let half = Server::new(&content, Manner::Half);
         let error = pinned(&half.url).fetch(&target, &QUIET).unwrap_err().to_string();
         let (n, kept) = (content.len(), content.len() / 2);
@@ -293,7 +312,8 @@ mod tests {
         let target = folder.path().join("file");
         std::fs::write(partial(&target), &content[..1000]).unwrap();
         let server = Server::new(&content, Manner::WithoutRanges);
-        Pinned { url: &server.url, bytes: content.len() as u64, sha256: &sha256 }.fetch(&target, &QUIET).unwrap();
+        let pinned = Pinned { url: &server.url, bytes: Some(content.len() as u64), sha256: Some(&sha256) };
+        pinned.fetch(&target, &QUIET).unwrap();
         assert_eq!(server.asked(), [1000, 0]);
         assert!(std::fs::read(&target).unwrap() == content);
     }
@@ -307,7 +327,7 @@ mod tests {
         let target = folder.path().join("file");
         content[7] ^= 1;
         let server = Server::new(&content, Manner::Whole);
-        let pinned = Pinned { url: &server.url, bytes: content.len() as u64, sha256: &sha256 };
+        let pinned = Pinned { url: &server.url, bytes: Some(content.len() as u64), sha256: Some(&sha256) };
         let error = pinned.fetch(&target, &QUIET).unwrap_err().to_string();
         assert!(error.contains(&sha256) && error.contains("nothing was kept"), "{error}");
         assert!(files(folder.path()).is_empty());
@@ -321,13 +341,49 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_which_nothing_is_known_is_kept_where_its_check_passes() {
+        if !has_curl() {
+            return;
+        }
+        let (content, sha256, folder) = content();
+        let target = folder.path().join("file");
+        let unknown = |url| Pinned { url, bytes: None, sha256: None };
+        let half = Server::new(&content, Manner::Half);
+        let error = unknown(&half.url).fetch(&target, &QUIET).unwrap_err().to_string();
+        let kept = content.len() / 2;
+        assert!(error.contains(&format!("{kept} bytes are kept")), "{error}");
+
+        let whole = Server::new(&content, Manner::Whole);
+        let is_whole = |path: &Path| {
+            anyhow::ensure!(std::fs::read(path)? == content, "not whole");
+            Ok(())
+        };
+        assert_eq!(unknown(&whole.url).fetch_checked(&target, is_whole, &QUIET).unwrap(), sha256);
+        assert_eq!((whole.asked(), files(folder.path())), (vec![kept], vec!["file".to_owned()]));
+
+        // What was whole but not yet in its place is asked for once more, from its end on.
+        std::fs::rename(&target, partial(&target)).unwrap();
+        unknown(&whole.url).fetch_checked(&target, is_whole, &QUIET).unwrap();
+        assert_eq!((whole.asked(), files(folder.path())), (vec![kept, content.len()], vec!["file".to_owned()]));
+
+        std::fs::remove_file(&target).unwrap();
+        let error = unknown(&whole.url).fetch_checked(&target, |_| anyhow::bail!("a fault"), &QUIET).unwrap_err();
+        let line = crate::ui::one_line(&error);
+        assert!(line.contains("nothing was kept") && line.contains("a fault"), "{line}");
+        assert!(files(folder.path()).is_empty());
+    }
+
+    #[test]
     fn no_server_and_no_file_are_one_line() {
         if !has_curl() {
             return;
         }
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("file");
-        let error = |url: &str| Pinned { url, bytes: 10, sha256: "" }.fetch(&target, &QUIET).unwrap_err().to_string();
+        let error = |url: &str| {
+            let pinned = Pinned { url, bytes: Some(10), sha256: Some("") };
+            pinned.fetch(&target, &QUIET).unwrap_err().to_string()
+        };
         // A port that was free a moment ago.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let offline = error(&format!("http://127.0.0.1:{port}/file"));

@@ -1,5 +1,6 @@
 //! The program's library half, so that tests reach what the commands use.
 
+pub mod backbones;
 pub mod cli;
 pub mod commands;
 pub mod demo;

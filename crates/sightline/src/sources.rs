@@ -14,6 +14,7 @@ use sightline_vision::backbone::{
 use sightline_vision::extract::ExtractOptions;
 use sightline_vision::regions::{BoxesFile, NanoDet, RegionProposer, SelectiveSearch};
 
+use crate::backbones;
 use crate::ui::{Ui, Usage, count};
 
 /// Where the numbers are computed.
@@ -108,19 +109,29 @@ impl ParsesFile {
     }
 }
 
-/// A backbone by name: `pixels`, a `.safetensors` file of a vision transformer, or an `.onnx` file.
+/// A backbone by name: `pixels`, a `.safetensors` file of a vision transformer, an `.onnx` file, or what was pulled.
 pub fn backbone(spec: &str, device: &Device) -> anyhow::Result<Box<dyn Backbone>> {
     if spec == Pixels::NAME {
         return Ok(Box::new(Pixels::default()));
     }
     let path = Path::new(spec);
+    let vit = |path: &Path| -> anyhow::Result<Box<dyn Backbone>> {
+        Ok(Box::new(Vit::load(path, &VitOptions::default(), device)?))
+    };
     match path.extension().and_then(|e| e.to_str()) {
         Some("onnx") => Ok(Box::new(OnnxBackbone::load(path, &OnnxOptions::default())?)),
-        Some("safetensors") => Ok(Box::new(Vit::load(path, &VitOptions::default(), device)?)),
-        _ => Err(Usage(format!(
-            "--backbone {spec}: expected a .safetensors file (ViT, DeiT, DINOv2, CLIP), an .onnx file, or `pixels`"
-        ))
-        .into()),
+        Some(backbones::EXTENSION) => vit(path),
+        _ => match backbones::find(spec) {
+            Some(pulled) => vit(&pulled),
+            None if backbones::Table::built_in().row(spec).is_ok() => {
+                Err(Usage(format!("--backbone {spec}: it is not here yet; `sightline pull {spec}` gets it")).into())
+            }
+            None => Err(Usage(format!(
+                "--backbone {spec}: expected a .safetensors file (ViT, DeiT, DINOv2, CLIP), an .onnx file, a name of \
+                 `sightline pull`, or `pixels`"
+            ))
+            .into()),
+        },
     }
 }
 

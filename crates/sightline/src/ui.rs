@@ -43,6 +43,18 @@ impl Ui {
             Err(_) => bar,
         }
     }
+
+    /// A counter for what has no known end; hidden as the bar is.
+    pub fn counter(&self, what: &'static str) -> ProgressBar {
+        if self.quiet {
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::no_length().with_prefix(what);
+        match ProgressStyle::with_template("{prefix} {pos} {per_sec:.0}") {
+            Ok(style) => bar.with_style(style),
+            Err(_) => bar,
+        }
+    }
 }
 
 /// The caller's mistake in words or settings, as opposed to anything that went wrong: exit code 2.

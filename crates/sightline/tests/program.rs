@@ -357,6 +357,7 @@ fn help_has_examples() {
         &["eval", "regions"],
         &["caption"],
         &["serve"],
+        &["pull"],
     ] {
         let output = sightline(&[command, &["--help"]].concat());
         let text = String::from_utf8(output.stdout).unwrap();

@@ -55,9 +55,11 @@ enum Way {
 /// The wheel on PyPI.
 const PYPI: Pinned<'static> = Pinned {
     url: "https://files.pythonhosted.org/packages/08/f9/466f289f1628296b5e368940f89e3cfcfb066d15ddc02ff536dc532b1c93/pycocoevalcap-1.2-py3-none-any.whl",
-    bytes: 104_312_215,
-    sha256: "083ed7910f1aec000b0a237ef6665f74edf19954204d0b1cbdb8399ed132228d",
+    bytes: Some(104_312_215),
+    sha256: Some(SHA256),
 };
+
+const SHA256: &str = "083ed7910f1aec000b0a237ef6665f74edf19954204d0b1cbdb8399ed132228d";
 
 #[derive(Debug, Serialize)]
 struct Found {
@@ -87,7 +89,7 @@ fn fetch(args: &FetchArgs, ui: &Ui) -> anyhow::Result<()> {
     let folder = args.output.clone().unwrap_or_else(cache_folder);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create the folder {}", folder.display()))?;
     let wheel = folder.join(WHEEL);
-    if wheel.is_file() && sha256(&wheel)? == PYPI.sha256 {
+    if wheel.is_file() && sha256(&wheel)? == SHA256 {
         ui.say(format_args!("{} is there already", wheel.display()));
         return report(&wheel, ui);
     }
@@ -138,8 +140,8 @@ fn by_pip(wheel: &Path, ui: &Ui) -> anyhow::Result<()> {
         }
         let got = folder.path().join(WHEEL);
         let found = sha256(&got)?;
-        if found != PYPI.sha256 {
-            bail!("pip gave a {WHEEL} with the SHA-256 {found}, expected {}; nothing was kept", PYPI.sha256);
+        if found != SHA256 {
+            bail!("pip gave a {WHEEL} with the SHA-256 {found}, expected {SHA256}; nothing was kept");
         }
         return keep(&got, wheel);
     }

@@ -14,6 +14,7 @@ mod eval_words;
 pub mod features;
 pub mod index;
 pub mod meteor_data;
+pub mod pull;
 pub mod search;
 pub mod serve;
 pub mod train;
