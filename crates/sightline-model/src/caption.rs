@@ -113,8 +113,29 @@ impl CaptionSettings {
     /// Random weights. `log_frequencies` has one number a token and becomes the output bias, so that training starts from
     /// the words' own frequencies.
     pub fn initial_weights(&self, features: usize, log_frequencies: &[f32], rng: &mut ChaCha8Rng) -> Weights {
-        let vocab = log_frequencies.len();
-        let mut new = Initial { rng, scale: self.initial_scale, weights: Weights::new() };
+        let mut weights = Weights::new();
+        for Planned { name, shape, fill } in self.plan(features, log_frequencies.len()) {
+            let n = shape.iter().product();
+            let values = match fill {
+                Fill::Uniform { inputs } => {
+                    random::uniform_values(rng, n, self.initial_scale * (3.0 / inputs as f32).sqrt())
+                }
+                Fill::Constant(value) => vec![value; n],
+                Fill::LogFrequencies => log_frequencies.to_vec(),
+            };
+            weights.insert(name, Weight { shape, values });
+        }
+        weights
+    }
+
+    /// Names and shapes of the weights, for vectors of `features` numbers and `vocab` tokens.
+    pub fn shapes(&self, features: usize, vocab: usize) -> impl Iterator<Item = (String, Vec<usize>)> {
+        self.plan(features, vocab).into_iter().map(|planned| (planned.name, planned.shape))
+    }
+
+    /// All weights, in the order in which random numbers are drawn for them.
+    fn plan(&self, features: usize, vocab: usize) -> Vec<Planned> {
+        let mut new = Plan::default();
         let hidden = self.hidden;
         match self.generator {
             GeneratorKind::Attention => {
@@ -153,27 +174,45 @@ impl CaptionSettings {
                 new.uniform("output.weight", [vocab, hidden], hidden);
             }
         }
-        new.weights.insert("output.bias".into(), Weight { shape: vec![vocab], values: log_frequencies.to_vec() });
+        new.add("output.bias".into(), vec![vocab], Fill::LogFrequencies);
         new.weights
     }
 }
 
-/// Random weights under way.
-struct Initial<'a> {
-    rng: &'a mut ChaCha8Rng,
-    scale: f32,
-    weights: Weights,
+/// A weight before it has values.
+struct Planned {
+    name: String,
+    shape: Vec<usize>,
+    fill: Fill,
 }
 
-impl Initial<'_> {
-    /// Uniform with variance `scale² / inputs`.
-    fn uniform(&mut self, name: &str, [rows, columns]: [usize; 2], inputs: usize) {
-        let values = random::uniform_values(self.rng, rows * columns, self.scale * (3.0 / inputs as f32).sqrt());
-        self.weights.insert(name.into(), Weight { shape: vec![rows, columns], values });
+/// What a weight's values are at first.
+enum Fill {
+    /// Uniform with variance `initial_scale² / inputs`.
+    Uniform { inputs: usize },
+    /// All the same.
+    Constant(f32),
+    /// The words' own frequencies.
+    LogFrequencies,
+}
+
+/// The weights of a network, as they are listed.
+#[derive(Default)]
+struct Plan {
+    weights: Vec<Planned>,
+}
+
+impl Plan {
+    fn add(&mut self, name: String, shape: Vec<usize>, fill: Fill) {
+        self.weights.push(Planned { name, shape, fill });
+    }
+
+    fn uniform(&mut self, name: &str, shape: [usize; 2], inputs: usize) {
+        self.add(name.into(), shape.to_vec(), Fill::Uniform { inputs });
     }
 
     fn constant(&mut self, name: String, n: usize, value: f32) {
-        self.weights.insert(name, Weight { shape: vec![n], values: vec![value; n] });
+        self.add(name, vec![n], Fill::Constant(value));
     }
 
     fn linear(&mut self, name: &str, inputs: usize, outputs: usize) {

@@ -4,7 +4,8 @@
 //! the values of all tensors (f32, in the header's order), XXH3-64 of everything before it (u64).
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,9 @@ use crate::{Error, Result};
 
 const MAGIC: &[u8; 8] = b"SLCKPT\r\n";
 const VERSION: u32 = 1;
+/// Bytes of magic, version and the header's length.
+const OPENING: usize = 20;
+const TRUNCATED: &str = "truncated or changed (the checksum does not match); copy it again or train anew";
 
 /// Which model a checkpoint holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,27 +128,18 @@ impl Checkpoint {
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let rest = bytes.strip_prefix(MAGIC).ok_or("not a Sightline checkpoint (wrong first bytes)")?;
-        let (version, rest) = rest.split_first_chunk().ok_or("truncated in its first bytes; copy it again")?;
-        let version = u32::from_le_bytes(*version);
-        if version != VERSION {
-            return Err(format!("format version {version}; this program reads version {VERSION}"));
-        }
-        let truncated = "truncated or changed (the checksum does not match); copy it again or train anew";
-        let (body, checksum) = bytes.split_last_chunk().ok_or(truncated)?;
+        let length = header_length(bytes)?;
+        let (body, checksum) = bytes.split_last_chunk().ok_or(TRUNCATED)?;
         if xxhash_rust::xxh3::xxh3_64(body) != u64::from_le_bytes(*checksum) {
-            return Err(truncated.into());
+            return Err(TRUNCATED.into());
         }
-        let (length, _) = rest.split_first_chunk().ok_or(truncated)?;
-        let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| truncated)?;
-        let after = &body[20..];
-        let header = after.get(..length).ok_or(truncated)?;
-        let file: FileHeader = serde_json::from_slice(header).map_err(|e| format!("header: {e}"))?;
-        let mut values = &after[length..];
+        let length = usize::try_from(length).map_err(|_| TRUNCATED)?;
+        let (header, mut values) =
+            body.get(OPENING..).and_then(|after| after.split_at_checked(length)).ok_or(TRUNCATED)?;
+        let file = FileHeader::parse(header)?;
         let (mut model, mut optimizer) = (Weights::new(), Weights::new());
         for (name, shape) in file.tensors {
-            let n_bytes = shape.iter().try_fold(4usize, |n, &d| n.checked_mul(d)).ok_or("absurd tensor sizes")?;
-            let (own, others) = values.split_at_checked(n_bytes).ok_or(truncated)?;
+            let (own, others) = values.split_at_checked(n_bytes(&shape)?).ok_or(TRUNCATED)?;
             values = others;
             let values = own.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
             match name.split_once('/') {
@@ -155,6 +150,89 @@ impl Checkpoint {
         }
         Ok(Self { header: file.header, model, optimizer })
     }
+}
+
+/// A checkpoint without its weights: what can be told of a model before it is opened.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outline {
+    /// What it is.
+    pub header: Header,
+    /// Shapes of the model's weights.
+    pub shapes: BTreeMap<String, Vec<usize>>,
+}
+
+impl Outline {
+    /// Reads a file that [`Checkpoint::save`] wrote, all of it for its checksum, and keeps none of the weights; what
+    /// [`Checkpoint::load`] refuses is an error here too.
+    pub fn read(path: &Path) -> Result<Self> {
+        let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (length, file) = opened.map_err(Error::io("read the model", path))?;
+        Self::of(file, length)
+            .map_err(Error::io("read the model", path))?
+            .map_err(|message| Error::Checkpoint { path: path.to_owned(), message })
+    }
+
+    /// The inner error is the file's, the outer one the reader's. `length` is all there is to read.
+    fn of(mut file: impl Read, length: u64) -> std::io::Result<Result<Self, String>> {
+        let mut opening = Vec::new();
+        file.by_ref().take(OPENING as u64).read_to_end(&mut opening)?;
+        let header_length = match header_length(&opening) {
+            Ok(length) => length,
+            Err(message) => return Ok(Err(message)),
+        };
+        let Some(rest) = length.checked_sub(OPENING as u64 + 8).and_then(|n| n.checked_sub(header_length)) else {
+            return Ok(Err(TRUNCATED.into()));
+        };
+        let mut hashing = Hashing { inner: std::io::sink(), hash: Xxh3::new() };
+        hashing.write_all(&opening)?;
+        let mut header = Vec::new();
+        file.by_ref().take(header_length).read_to_end(&mut header)?;
+        hashing.write_all(&header)?;
+        std::io::copy(&mut file.by_ref().take(rest), &mut hashing)?;
+        let mut checksum = Vec::new();
+        file.take(9).read_to_end(&mut checksum)?;
+        if checksum != hashing.hash.digest().to_le_bytes() {
+            return Ok(Err(TRUNCATED.into()));
+        }
+        Ok(Self::parse(&header, rest))
+    }
+
+    fn parse(header: &[u8], values: u64) -> Result<Self, String> {
+        let file = FileHeader::parse(header)?;
+        let mut left = values;
+        let mut shapes = BTreeMap::new();
+        for (name, shape) in file.tensors {
+            left = left.checked_sub(n_bytes(&shape)? as u64).ok_or(TRUNCATED)?;
+            match name.split_once('/') {
+                Some(("model", own)) => drop(shapes.insert(own.to_owned(), shape)),
+                Some(("optimizer", _)) => {}
+                _ => return Err(format!("tensor {name} belongs to neither model nor optimiser")),
+            }
+        }
+        Ok(Self { header: file.header, shapes })
+    }
+}
+
+impl FileHeader {
+    fn parse(header: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(header).map_err(|e| format!("header: {e}"))
+    }
+}
+
+/// The length of the header, from a file's first bytes.
+fn header_length(bytes: &[u8]) -> Result<u64, String> {
+    let rest = bytes.strip_prefix(MAGIC).ok_or("not a Sightline checkpoint (wrong first bytes)")?;
+    let (version, rest) = rest.split_first_chunk().ok_or("truncated in its first bytes; copy it again")?;
+    let version = u32::from_le_bytes(*version);
+    if version != VERSION {
+        return Err(format!("format version {version}; this program reads version {VERSION}"));
+    }
+    let (length, _) = rest.split_first_chunk().ok_or(TRUNCATED)?;
+    Ok(u64::from_le_bytes(*length))
+}
+
+fn n_bytes(shape: &[usize]) -> Result<usize, String> {
+    Ok(shape.iter().try_fold(4usize, |n, &d| n.checked_mul(d)).ok_or("absurd tensor sizes")?)
 }
 
 /// Passes bytes on and hashes them.
@@ -208,6 +286,23 @@ mod tests {
         }
     }
 
+    /// Whether a file's outline is refused, and why.
+    fn outline(bytes: &[u8]) -> Result<(), String> {
+        Outline::of(bytes, bytes.len() as u64).unwrap().map(drop)
+    }
+
+    #[test]
+    fn an_outline_is_the_checkpoint_without_its_weights() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model");
+        checkpoint().save(&path).unwrap();
+        let outline = Outline::read(&path).unwrap();
+        assert_eq!(outline.header, checkpoint().header);
+        assert_eq!(outline.shapes, BTreeMap::from([("a.weight".into(), vec![2]), ("b".into(), vec![1])]));
+        let message = Outline::read(&folder.path().join("none")).unwrap_err().to_string();
+        assert!(message.contains("cannot read the model"), "{message}");
+    }
+
     #[test]
     fn round_trips_with_the_same_bytes() {
         let folder = tempfile::tempdir().unwrap();
@@ -230,6 +325,8 @@ mod tests {
             changed[i] ^= 0x10;
             assert!(Checkpoint::parse(&changed).is_err(), "byte {i}");
             assert!(Checkpoint::parse(&bytes[..i]).is_err(), "cut at {i}");
+            assert_eq!(outline(&changed), Checkpoint::parse(&changed).map(drop), "byte {i}");
+            assert_eq!(outline(&bytes[..i]), Checkpoint::parse(&bytes[..i]).map(drop), "cut at {i}");
         }
         let message = Checkpoint::load(&folder.path().join("none")).unwrap_err().to_string();
         assert!(message.contains("cannot read the model"), "{message}");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::checkpoint::{Checkpoint, Kind};
+use crate::checkpoint::{Checkpoint, Kind, Outline};
 use crate::{Error, Result};
 
 /// The folder of one run.
@@ -46,6 +46,21 @@ impl RunFolder {
 
     /// The best model of a run, or a checkpoint file given directly.
     pub fn model(path: &Path, kinds: &[Kind]) -> Result<Checkpoint> {
+        let file = Self::model_file(path)?;
+        let checkpoint = Checkpoint::load(&file)?;
+        check_kind(file, checkpoint.header.kind, kinds)?;
+        Ok(checkpoint)
+    }
+
+    /// The same without its weights, but no less checked.
+    pub fn outline(path: &Path, kinds: &[Kind]) -> Result<Outline> {
+        let file = Self::model_file(path)?;
+        let outline = Outline::read(&file)?;
+        check_kind(file, outline.header.kind, kinds)?;
+        Ok(outline)
+    }
+
+    fn model_file(path: &Path) -> Result<PathBuf> {
         let file = if path.is_dir() { path.join("best.ckpt") } else { path.to_owned() };
         if path.is_dir() && !file.exists() {
             if let [first, ..] = Self::seeds(path)[..] {
@@ -60,15 +75,7 @@ impl RunFolder {
                 path.display()
             )));
         }
-        let checkpoint = Checkpoint::load(&file)?;
-        if !kinds.contains(&checkpoint.header.kind) {
-            let wanted: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
-            return Err(Error::Checkpoint {
-                path: file,
-                message: format!("{}, expected {}", checkpoint.header.kind.name(), wanted.join(" or ")),
-            });
-        }
-        Ok(checkpoint)
+        Ok(file)
     }
 
     /// The folder of one seed's run in the folder of several.
@@ -121,6 +128,14 @@ impl RunFolder {
         let file = File::options().create(true).append(true).open(&path).map_err(Error::io("open the log", &path))?;
         Ok(Log { file, path })
     }
+}
+
+fn check_kind(file: PathBuf, found: Kind, kinds: &[Kind]) -> Result<()> {
+    if kinds.contains(&found) {
+        return Ok(());
+    }
+    let wanted: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+    Err(Error::Checkpoint { path: file, message: format!("{}, expected {}", found.name(), wanted.join(" or ")) })
 }
 
 /// An append-only file of JSON records.

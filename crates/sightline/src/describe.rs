@@ -1,9 +1,15 @@
 //! Photos in new sentences: what the command and the server share.
 
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use anyhow::Context as _;
 use serde::Serialize;
-use sightline_data::BoxXyxy;
+use sightline_data::{BoxXyxy, StoreSettings};
 use sightline_model::caption::BeamSettings;
 use sightline_train::caption::{Caption, Captioner, Decoding};
+use sightline_train::checkpoint::Kind;
+use sightline_train::run::RunFolder;
 use sightline_vision::Photo;
 
 use crate::panels::{MostRegions, region_captions};
@@ -75,11 +81,6 @@ impl Describer {
         Ok(Self { photos, regions, beam })
     }
 
-    /// Whether regions can be described.
-    pub fn has_regions(&self) -> bool {
-        self.regions.is_some()
-    }
-
     /// How captions are searched for, unless somebody asks for another way.
     pub fn beam(&self) -> BeamSettings {
         self.beam
@@ -116,4 +117,76 @@ impl Describer {
         };
         images.zip(seen).zip(captions).map(record).collect()
     }
+}
+
+/// The models that describe, opened when something is first to be described: not everybody who searches an index asks
+/// for sentences, and their weights take as much memory as the rest of the server.
+pub struct LazyDescriber {
+    photos: PathBuf,
+    regions: Option<PathBuf>,
+    /// Whose vectors the models must read.
+    features: StoreSettings,
+    beam: BeamSettings,
+    opened: OnceLock<Describer>,
+    /// Held by who opens them, so that two requests at once open them once.
+    opening: Mutex<()>,
+}
+
+impl LazyDescriber {
+    /// From runs of `train caption`. Their files are read and checked now, without keeping the weights.
+    ///
+    /// # Errors
+    /// A file that is no such model, is damaged, or reads other vectors than `features`.
+    pub fn new(
+        photos: &Path,
+        regions: Option<&Path>,
+        features: &StoreSettings,
+        beam: BeamSettings,
+    ) -> anyhow::Result<Self> {
+        for (run, kind) in [(Some(photos), Kind::Caption), (regions, Kind::RegionCaption)] {
+            let Some(run) = run else { continue };
+            let outline = RunFolder::outline(run, &[kind])?;
+            Captioner::could_open(&outline).with_context(|| run.display().to_string())?;
+            check_features(run, &outline.header.features, features)?;
+        }
+        let (photos, regions, features) = (photos.to_owned(), regions.map(Path::to_owned), features.clone());
+        Ok(Self { photos, regions, features, beam, opened: OnceLock::new(), opening: Mutex::new(()) })
+    }
+
+    /// Whether regions can be described.
+    pub fn has_regions(&self) -> bool {
+        self.regions.is_some()
+    }
+
+    /// The opened models. What went wrong, a file that was moved away say, is tried again the next time.
+    pub fn get(&self) -> anyhow::Result<&Describer> {
+        let _opening = match self.opened.get() {
+            Some(describer) => return Ok(describer),
+            None => self.opening.lock().unwrap_or_else(PoisonError::into_inner),
+        };
+        if let Some(describer) = self.opened.get() {
+            return Ok(describer);
+        }
+        let open = |run: &Path, kind| -> anyhow::Result<Captioner> {
+            let captioner = Captioner::new(RunFolder::model(run, &[kind])?)?;
+            check_features(run, &captioner.features, &self.features)?;
+            Ok(captioner)
+        };
+        let photos = open(&self.photos, Kind::Caption)?;
+        let regions = self.regions.as_deref().map(|run| open(run, Kind::RegionCaption)).transpose()?;
+        let describer = Describer::new(photos, regions, self.beam)?;
+        Ok(self.opened.get_or_init(|| describer))
+    }
+}
+
+/// An error that names the differences between the vectors that a run's model reads and the index's.
+fn check_features(run: &Path, own: &StoreSettings, index: &StoreSettings) -> anyhow::Result<()> {
+    let differences = own.differences(index);
+    anyhow::ensure!(
+        differences.is_empty(),
+        "{} reads other vectors than the index: {}",
+        run.display(),
+        differences.join("; ")
+    );
+    Ok(())
 }

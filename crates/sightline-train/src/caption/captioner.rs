@@ -12,9 +12,8 @@ use sightline_model::weights::Weights;
 
 use super::items::Sight;
 use crate::align::check_features;
-use crate::checkpoint::{Checkpoint, Header, Kind};
+use crate::checkpoint::{Checkpoint, Header, Kind, Outline};
 use crate::settings::CaptionRunSettings;
-use crate::trainer::WEIGHTS_STREAM;
 use crate::{Error, Result};
 
 /// A caption with its probability.
@@ -56,25 +55,17 @@ pub struct Captioner {
 impl Captioner {
     /// From a checkpoint of [`Kind::Caption`] or [`Kind::RegionCaption`].
     pub fn new(checkpoint: Checkpoint) -> Result<Self> {
-        let Header { settings, vocabulary, features, kind, .. } = checkpoint.header;
-        let settings: CaptionRunSettings = serde_json::from_value(settings)
-            .map_err(|e| Error::Mismatch(format!("settings of the caption model: {e}")))?;
-        let sight = Sight::of(kind, &settings);
-        let (inputs, zeros) = (sight.features(features.dim), vec![0.0; vocabulary.len()]);
-        let mut rng = random::stream(settings.seed, WEIGHTS_STREAM);
-        let expected = settings.model.initial_weights(inputs, &zeros, &mut rng);
-        for (name, weight) in &expected {
-            let found = checkpoint.model.get(name).map(|w| &w.shape);
-            if found != Some(&weight.shape) {
-                return Err(Error::Mismatch(format!(
-                    "weights of the caption model: {name} should be {:?}, found {found:?}; train it anew with this version",
-                    weight.shape
-                )));
-            }
-        }
-        let (generator, weights) = (settings.model.generator(), checkpoint.model);
+        let Checkpoint { header, model: weights, .. } = checkpoint;
+        let (settings, sight) = understand(&header, |name| weights.get(name).map(|weight| weight.shape.as_slice()))?;
+        let Header { vocabulary, features, kind, .. } = header;
+        let generator = settings.model.generator();
         let rounded = Rounded::of(&*generator, &weights);
         Ok(Self { generator, weights, rounded, sight, vocabulary, features, kind })
+    }
+
+    /// Whether [`Captioner::new`] would take the checkpoint, from what is known without its weights.
+    pub fn could_open(outline: &Outline) -> Result<()> {
+        understand(&outline.header, |name| outline.shapes.get(name).map(Vec::as_slice)).map(drop)
     }
 
     /// An error that names the differences where the store's vectors are not what the model was trained on.
@@ -124,4 +115,24 @@ impl Captioner {
         let found = log_likelihoods(&*self.generator, &self.weights, pictures, said);
         (found.iter().map(|&l| f64::from(l)).sum(), found.len())
     }
+}
+
+/// The settings of a model, and what it sees; an error where its weights have other shapes than these ask for.
+fn understand<'a>(
+    header: &Header,
+    shape_of: impl Fn(&str) -> Option<&'a [usize]>,
+) -> Result<(CaptionRunSettings, Sight)> {
+    let settings: CaptionRunSettings = serde_json::from_value(header.settings.clone())
+        .map_err(|e| Error::Mismatch(format!("settings of the caption model: {e}")))?;
+    let sight = Sight::of(header.kind, &settings);
+    for (name, expected) in settings.model.shapes(sight.features(header.features.dim), header.vocabulary.len()) {
+        let found = shape_of(&name);
+        if found != Some(&expected) {
+            return Err(Error::Mismatch(format!(
+                "weights of the caption model: {name} should be {expected:?}, found {found:?}; train it anew with this \
+                 version"
+            )));
+        }
+    }
+    Ok((settings, sight))
 }

@@ -5,12 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args as ClapArgs;
-use sightline_train::caption::Captioner;
-use sightline_train::checkpoint::Kind;
-use sightline_train::run::RunFolder;
 
 use super::caption::BeamArgs;
-use crate::describe::Describer;
+use crate::describe::LazyDescriber;
 use crate::index::search::{Searcher, open_models};
 use crate::report;
 use crate::server::index::{self, App, Options};
@@ -93,21 +90,11 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         ui.say(format_args!("{reason}; search by words works"));
     }
     let searcher = Searcher::open(index, Arc::new(models))?;
-    let open = |run: &Option<PathBuf>, kind: Kind| -> anyhow::Result<Option<Captioner>> {
-        let Some(run) = run else { return Ok(None) };
-        let captioner = Captioner::new(RunFolder::model(run, &[kind])?)?;
-        let differences = captioner.features.differences(&searcher.settings().features);
-        anyhow::ensure!(
-            differences.is_empty(),
-            "{} reads other vectors than the index: {}",
-            run.display(),
-            differences.join("; ")
-        );
-        Ok(Some(captioner))
-    };
-    let regions = open(&args.region_model, Kind::RegionCaption)?;
-    let describer = match open(&args.caption_model, Kind::Caption)? {
-        Some(photos) => Some(Describer::new(photos, regions, args.beam.settings()?)?),
+    let describer = match &args.caption_model {
+        Some(run) => {
+            let features = &searcher.settings().features;
+            Some(LazyDescriber::new(run, args.region_model.as_deref(), features, args.beam.settings()?)?)
+        }
         None => None,
     };
     let photos = count(searcher.len(), "photo");

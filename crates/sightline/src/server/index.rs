@@ -30,7 +30,7 @@ use super::runs::{RunRecord, Runs, RunsRecord};
 use super::upload::{self, Decoder};
 use super::{is_this_machine, of_type, refusal, with_security_headers};
 use crate::commands::search::{filters, parse_box, parse_size};
-use crate::describe::{Described, Describer};
+use crate::describe::{Described, LazyDescriber};
 use crate::index::search::Request as SearchRequest;
 use crate::index::search::{Answer, CUT_OFF, Like, Question, RegionsRecord, Searcher, SentencesRecord};
 use crate::panels::MostRegions;
@@ -96,7 +96,7 @@ struct Shared {
     searcher: RwLock<Arc<Searcher>>,
     /// When the catalogue that is open was changed last, and when somebody looked.
     seen: Mutex<(Option<SystemTime>, Instant)>,
-    describer: Option<Describer>,
+    describer: Option<LazyDescriber>,
     runs: Option<Runs>,
     decoder: Decoder,
     workers: Arc<Semaphore>,
@@ -109,7 +109,7 @@ struct Shared {
 #[derive(Default)]
 pub struct Options {
     /// Describes photos.
-    pub describer: Option<Describer>,
+    pub describer: Option<LazyDescriber>,
     /// Runs whose curves are shown.
     pub runs: Option<Runs>,
     /// Decodes pictures that are sent.
@@ -654,7 +654,7 @@ impl App {
         let searcher = self.searcher();
         let extraction = searcher.models().extraction()?;
         let none = || Question::NoNetworks("this server was started without --caption-model".to_owned());
-        let describer = self.shared.describer.as_ref().ok_or_else(none)?;
+        let describer = self.shared.describer.as_ref().ok_or_else(none)?.get()?;
         let most = MostRegions { captions: regions.min(MOST_REGIONS), ..MostRegions::default() };
         let seen = [describer.see(&image, photo, extraction, regions > 0)?];
         let decoding = Decoding::Beam(describer.beam());
@@ -694,7 +694,7 @@ async fn status(State(app): State<App>) -> Json<Status> {
         folder: searcher.settings().root.display().to_string(),
         reads_photos: searcher.models().reads_photos(),
         captions: describer.is_some(),
-        region_captions: describer.is_some_and(Describer::has_regions),
+        region_captions: describer.is_some_and(LazyDescriber::has_regions),
         runs: app.shared.runs.is_some(),
         cut_off: CUT_OFF,
     })

@@ -8,15 +8,18 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, StatusCode, header};
 use serde_json::Value;
+use sightline::describe::LazyDescriber;
 use sightline::index::search::{Searcher, open_models};
 use sightline::server::index::{App, Options, routes};
 use sightline::server::runs::Runs;
 use sightline::server::upload::Decoder;
 use sightline_model::Device;
+use sightline_model::caption::BeamSettings;
+use sightline_train::checkpoint::{Checkpoint, Kind};
 use sightline_vision::Photo;
 use tower::ServiceExt as _;
 
-use crate::world::World;
+use crate::world::{MAX_REGIONS, World};
 
 struct Server {
     world: World,
@@ -34,7 +37,18 @@ impl Server {
     }
 
     fn with(token: Option<&str>, decoder: Decoder) -> Self {
+        Self::over(World::new(), token, decoder, false)
+    }
+
+    /// One that describes photos and their regions.
+    fn describing() -> Self {
         let world = World::new();
+        world.write_captioner("caption.ckpt", Kind::Caption, MAX_REGIONS);
+        world.write_captioner("regions.ckpt", Kind::RegionCaption, MAX_REGIONS);
+        Self::over(world, None, decoder(), true)
+    }
+
+    fn over(world: World, token: Option<&str>, decoder: Decoder, describes: bool) -> Self {
         world.index();
         let index = world.path("index");
         let ui = sightline::ui::Ui { json: false, quiet: true };
@@ -44,7 +58,12 @@ impl Server {
         std::fs::create_dir_all(&run).unwrap();
         std::fs::write(run.join("log.jsonl"), "{\"learning_rate\":0.1,\"loss\":4.5,\"step\":20}\n{\"learn").unwrap();
         let runs = Some(Runs::new(&world.folder.path().join("runs")).unwrap());
-        let options = Options { runs, decoder, token: token.map(str::to_owned), ..Options::default() };
+        let describer = describes.then(|| {
+            let [photos, regions] = ["caption.ckpt", "regions.ckpt"].map(|name| world.folder.path().join(name));
+            let beam = BeamSettings { max_words: 5, ..BeamSettings::default() };
+            LazyDescriber::new(&photos, Some(&regions), &searcher.settings().features, beam).unwrap()
+        });
+        let options = Options { describer, runs, decoder, token: token.map(str::to_owned) };
         let app = App::new(searcher, options);
         Self { world, routes: routes(app) }
     }
@@ -244,6 +263,24 @@ async fn runs_are_shown_while_they_train() {
     for name in ["two", "..", "%2e%2e", "..%2fruns%2fone", "one%2f", "%00", "%ff"] {
         server.refused(&format!("/api/v1/runs/{name}"), StatusCode::NOT_FOUND, "no such run").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn caption_models_are_opened_when_a_caption_is_asked_for() {
+    let server = Server::describing();
+    let model = server.world.path("regions.ckpt");
+    let away = server.world.path("away.ckpt");
+    std::fs::rename(&model, &away).unwrap();
+    assert_eq!(server.get("/api/v1/search?q=red").await.0, StatusCode::OK);
+    server.refused("/api/v1/caption?id=3", StatusCode::INTERNAL_SERVER_ERROR, "regions.ckpt").await;
+    // Another model in its place is looked at as the first one was.
+    server.world.write_captioner("regions.ckpt", Kind::RegionCaption, MAX_REGIONS + 1);
+    server.refused("/api/v1/caption?id=3", StatusCode::INTERNAL_SERVER_ERROR, "max_regions is").await;
+    std::fs::rename(&away, &model).unwrap();
+    assert_eq!(server.get("/api/v1/caption?id=3").await.0, StatusCode::OK);
+    // Once opened, the file is not needed.
+    std::fs::remove_file(&model).unwrap();
+    assert_eq!(server.get("/api/v1/caption?id=3&regions=2").await.0, StatusCode::OK);
 }
 
 /// A large picture that is quickly made: its rows are all the same.
@@ -557,4 +594,36 @@ fn other_machines_need_a_token() {
     let index = world.path("index");
     crate::world::fails(&["serve", "--index", &index, "--host", "0.0.0.0", "--port", "0"], 2, "--token");
     crate::world::fails(&["serve", "--index", &world.path("absent")], 1, "holds no index");
+}
+
+#[test]
+fn bad_caption_models_are_refused_at_the_start() {
+    let world = World::new();
+    world.index();
+    let serve = |photos: &str, regions: &str, part: &str| {
+        let (index, photos, regions) = (world.path("index"), world.path(photos), world.path(regions));
+        let arguments = ["--index", &index, "--port", "0", "--caption-model", &photos, "--region-model", &regions];
+        crate::world::fails(&[&["serve"], &arguments[..]].concat(), 1, part);
+    };
+    world.write_captioner("caption.ckpt", Kind::Caption, MAX_REGIONS);
+    world.write_captioner("regions.ckpt", Kind::RegionCaption, MAX_REGIONS);
+    world.write_captioner("other.ckpt", Kind::RegionCaption, MAX_REGIONS + 1);
+    serve("none.ckpt", "regions.ckpt", "none.ckpt");
+    serve("model.ckpt", "regions.ckpt", "expected a caption model of whole photos");
+    serve("caption.ckpt", "caption.ckpt", "expected a caption model of regions");
+    serve("caption.ckpt", "other.ckpt", "reads other vectors than the index: max_regions is");
+    let whole = std::fs::read(world.path("regions.ckpt")).unwrap();
+    let mut changed = whole.clone();
+    let middle = changed.len() - 100;
+    changed[middle] ^= 1;
+    std::fs::write(world.path("changed.ckpt"), changed).unwrap();
+    std::fs::write(world.path("cut.ckpt"), &whole[..middle]).unwrap();
+    for name in ["changed.ckpt", "cut.ckpt"] {
+        serve("caption.ckpt", name, "the checksum does not match");
+    }
+    // Weights that the settings do not ask for.
+    let mut checkpoint = Checkpoint::load(Path::new(&world.path("regions.ckpt"))).unwrap();
+    checkpoint.header.settings["model"]["hidden"] = 12.into();
+    checkpoint.save(Path::new(&world.path("wide.ckpt"))).unwrap();
+    serve("caption.ckpt", "wide.ckpt", "train it anew");
 }

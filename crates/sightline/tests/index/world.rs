@@ -7,9 +7,11 @@ use serde_json::Value;
 use sightline::demo::scenes;
 use sightline_data::{Vocabulary, tokens};
 use sightline_model::alignment::{AlignmentModel, AlignmentSettings, Sizes};
+use sightline_model::caption::CaptionSettings;
+use sightline_model::weights::Weights;
 use sightline_model::{Device, random, weights};
 use sightline_train::checkpoint::{Checkpoint, Header, Kind, Progress};
-use sightline_train::settings::AlignSettings;
+use sightline_train::settings::{AlignSettings, CaptionRunSettings};
 use sightline_vision::backbone::Pixels;
 use sightline_vision::extract::ExtractOptions;
 use sightline_vision::regions::SelectiveSearch;
@@ -33,6 +35,22 @@ pub(crate) fn fails(arguments: &[&str], code: i32, part: &str) {
     assert!(message.contains(part) && !message.contains("panicked"), "{arguments:?}: {part:?} is not in {message}");
 }
 
+/// Regions of a photo, the whole one among them.
+pub(crate) const MAX_REGIONS: usize = 6;
+
+/// Of a model without settings, for the vectors of the index.
+fn header(kind: Kind) -> Header {
+    let options =
+        ExtractOptions { max_regions: MAX_REGIONS, mode: sightline_data::VectorMode::Crop, ..Default::default() };
+    let mut features = options.store_settings(&Pixels::default(), &SelectiveSearch::default());
+    features.sources.insert("backbone".into(), "pixels".into());
+    features.sources.insert("regions".into(), "selective_search".into());
+    let sentence = tokens::tokenize("a red circle left of the blue square");
+    let vocabulary = Vocabulary::from_sentences([sentence.as_slice()], 1);
+    let (settings, progress) = (Value::Null, Progress::default());
+    Header { kind, settings, vocabulary, relations: Vec::new(), features, progress }
+}
+
 /// A folder of pictures and a model with random weights, which finds nothing sensible but always the same.
 pub(crate) struct World {
     pub(crate) folder: tempfile::TempDir,
@@ -48,26 +66,30 @@ impl World {
     }
 
     pub(crate) fn write_model(&self, name: &str, seed: u64) {
-        let options = ExtractOptions { max_regions: 6, mode: sightline_data::VectorMode::Crop, ..Default::default() };
-        let mut features = options.store_settings(&Pixels::default(), &SelectiveSearch::default());
-        features.sources.insert("backbone".into(), "pixels".into());
-        features.sources.insert("regions".into(), "selective_search".into());
-        let sentence = tokens::tokenize("a red circle left of the blue square");
-        let vocabulary = Vocabulary::from_sentences([sentence.as_slice()], 1);
+        let header = header(Kind::Alignment);
         let model = AlignmentSettings { dim: 20, hidden: 7, word_dim: 5, ..AlignmentSettings::default() };
         let settings = AlignSettings { model, ..AlignSettings::default() };
         let mut rng = random::stream(seed, 0);
-        let sizes = Sizes { features: features.dim, vocab: vocabulary.len(), photos: 0, relations: 0 };
+        let sizes = Sizes { features: header.features.dim, vocab: header.vocabulary.len(), photos: 0, relations: 0 };
         let network = AlignmentModel::new(&settings.model, sizes, &mut rng, &Device::flex());
-        let header = Header {
-            kind: Kind::Alignment,
-            settings: serde_json::to_value(&settings).unwrap(),
-            vocabulary,
-            relations: Vec::new(),
-            features,
-            progress: Progress::default(),
-        };
-        let checkpoint = Checkpoint { header, model: weights::export(&network), optimizer: Default::default() };
+        self.write_checkpoint(name, header, &settings, weights::export(&network));
+    }
+
+    /// A caption model with random weights, [`Kind::Caption`] or [`Kind::RegionCaption`]; it talks nonsense.
+    pub(crate) fn write_captioner(&self, name: &str, kind: Kind, max_regions: usize) {
+        let mut header = header(kind);
+        header.features.max_regions = max_regions;
+        let model = CaptionSettings { hidden: 11, word_dim: 9, ..CaptionSettings::default() };
+        let settings = CaptionRunSettings { model, ..CaptionRunSettings::default() };
+        let mut rng = random::stream(2, 0);
+        let frequencies = vec![0.0; header.vocabulary.len()];
+        let weights = settings.model.initial_weights(header.features.dim, &frequencies, &mut rng);
+        self.write_checkpoint(name, header, &settings, weights);
+    }
+
+    fn write_checkpoint(&self, name: &str, header: Header, settings: &impl serde::Serialize, model: Weights) {
+        let header = Header { settings: serde_json::to_value(settings).unwrap(), ..header };
+        let checkpoint = Checkpoint { header, model, optimizer: Weights::new() };
         checkpoint.save(&self.folder.path().join(name)).unwrap();
     }
 
