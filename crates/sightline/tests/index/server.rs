@@ -266,6 +266,48 @@ async fn runs_are_shown_while_they_train() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn photos_and_their_regions_are_described() {
+    let server = Server::describing();
+    let (_, can) = server.get("/api/v1/status").await;
+    assert_eq!((&can["captions"], &can["region_captions"]), (&true.into(), &true.into()));
+    let (status, whole) = server.get("/api/v1/caption?id=3").await;
+    assert_eq!(status, StatusCode::OK, "{whole}");
+    assert_eq!((whole["captions"].as_array().unwrap().len(), &whole["regions"]), (1, &Value::Null));
+
+    // A photo of the index, and the same picture sent: the command's own answer, boxes of that photo among them.
+    let path = server.world.photos().into_iter().find(|path| whole["image"] == path.to_str().unwrap()).unwrap();
+    let (status, indexed) = server.get("/api/v1/caption?id=3&regions=9").await;
+    assert_eq!(status, StatusCode::OK, "{indexed}");
+    let picture = std::fs::read(&path).unwrap();
+    let (status, sent) = server.post("/api/v1/caption?regions=9", "image/png", picture.clone()).await;
+    assert_eq!((status, &sent["image"]), (StatusCode::OK, &"picture".into()), "{sent}");
+    let command = ["caption", path.to_str().unwrap(), "--regions", "--max-words", "5", "--most-regions", "9"];
+    let (photos, regions) = (server.world.path("caption.ckpt"), server.world.path("regions.ckpt"));
+    let told = crate::world::json(&[&command[..], &["--model", &photos, "--region-model", &regions]].concat());
+    for answer in [&indexed, &sent] {
+        assert_eq!((&answer["captions"], &answer["regions"]), (&told["captions"], &told["regions"]));
+        assert_eq!(answer["captions"], whole["captions"]);
+    }
+    let (_, record) = server.get("/api/v1/regions/3").await;
+    let described = sent["regions"].as_array().unwrap();
+    assert!(!described.is_empty() && described.len() < record["boxes"].as_array().unwrap().len());
+    for region in described {
+        assert!(record["boxes"].as_array().unwrap().contains(&region["box"]), "{region}");
+        assert!(!region["text"].as_str().unwrap().is_empty() && region["log_probability"].as_f64().unwrap() < 0.0);
+    }
+
+    // One region is the surest of them; none is none; what is no picture is no caption.
+    let (_, one) = server.post("/api/v1/caption?regions=1", "image/png", picture.clone()).await;
+    assert_eq!(one["regions"].as_array().unwrap().as_slice(), &described[..1]);
+    let (_, none) = server.post("/api/v1/caption", "image/png", picture).await;
+    assert_eq!((&none["captions"], &none["regions"]), (&whole["captions"], &Value::Null));
+    let (status, _) = server.post("/api/v1/caption?regions=2", "image/png", b"no picture".to_vec()).await;
+    assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    server.refused("/api/v1/caption?id=99&regions=2", StatusCode::NOT_FOUND, "no photo 99").await;
+    server.refused("/api/v1/caption?id=3&regions=-2", StatusCode::BAD_REQUEST, "regions").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn caption_models_are_opened_when_a_caption_is_asked_for() {
     let server = Server::describing();
     let model = server.world.path("regions.ckpt");
