@@ -47,6 +47,27 @@ pub fn viterbi(scores: &[f32], regions: usize, affinity: f32) -> Vec<usize> {
     assignment
 }
 
+/// The affinity from which on [`viterbi`] puts all words on one region; more changes nothing.
+///
+/// What an assignment with `n` switches gains over the best single region is lost at an affinity of gain / n. Going
+/// there and decoding again meets the next such assignment (Dinkelbach 1967), of fewer switches each time.
+pub fn largest_affinity(scores: &[f32], regions: usize) -> f32 {
+    let of_one = |region: usize| scores.iter().skip(region).step_by(regions).map(|&s| f64::from(s)).sum::<f64>();
+    let single = (0..regions).map(of_one).fold(f64::NEG_INFINITY, f64::max);
+    let mut affinity = 0.0;
+    loop {
+        let assignment = viterbi(scores, regions, affinity);
+        let switches = assignment.windows(2).filter(|pair| pair[0] != pair[1]).count();
+        let total: f64 = assignment.iter().enumerate().map(|(j, &r)| f64::from(scores[j * regions + r])).sum();
+        let next = ((total - single) / switches as f64) as f32;
+        // Without a switch this is no number, or infinite.
+        if switches == 0 || next <= affinity {
+            return affinity;
+        }
+        affinity = next;
+    }
+}
+
 /// Runs of neighbouring words on the same region, in order.
 pub fn segments(assignment: &[usize]) -> Vec<Segment> {
     let mut segments: Vec<Segment> = Vec::new();
@@ -113,6 +134,31 @@ mod tests {
             let assignment = viterbi(&scores, regions, affinity);
             prop_assert_eq!(reward(&scores, regions, affinity, &assignment), brute_force(&scores, regions, affinity));
         }
+    }
+
+    proptest! {
+        #[test]
+        fn the_largest_affinity_is_where_the_last_switch_goes(
+            regions in 1usize..5,
+            words in 0usize..7,
+            seed in prop::collection::vec(-9i8..10, 30),
+        ) {
+            let scores: Vec<f32> = seed[..regions * words.min(30 / regions)].iter().map(|&s| f32::from(s) / 7.0).collect();
+            let largest = largest_affinity(&scores, regions);
+            let n_segments = |affinity| segments(&viterbi(&scores, regions, affinity)).len();
+            prop_assert!(largest >= 0.0 && n_segments(largest * 1.001 + 1e-4) <= 1);
+            prop_assert!(largest == 0.0 || n_segments(largest * 0.999) > 1);
+        }
+    }
+
+    #[test]
+    fn the_largest_affinity_by_hand() {
+        // The best is 2 + 3 + 0.75 with two switches, 2 + 3 + 0 with one, 0 + 3 + 0 with none: the first of them goes at an
+        // affinity of 0.75, the other at 2.
+        let scores = [0.0, 2.0, 1.0, /**/ 3.0, 0.0, 0.0, /**/ 0.0, 0.5, 0.75];
+        assert_eq!(largest_affinity(&scores, 3), 2.0);
+        assert_eq!(largest_affinity(&scores[..3], 3), 0.0);
+        assert_eq!(largest_affinity(&[], 3), 0.0);
     }
 
     #[test]

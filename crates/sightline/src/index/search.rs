@@ -304,6 +304,8 @@ pub struct RegionsRecord {
     pub words: Vec<WordRecord>,
     /// The same words as runs on one region each.
     pub phrases: Vec<PhraseRecord>,
+    /// The affinity from which on all words lie on one region; more changes nothing.
+    pub largest_affinity: f32,
 }
 
 /// Sentences by how well they fit one photo.
@@ -724,7 +726,13 @@ impl Searcher {
         let boxes = self.collection.boxes(photo);
         let query = words.reasons(self.settings.dim);
         let values = self.collection.values(photo, &query);
-        let assignment = if values.is_empty() { Vec::new() } else { decode::viterbi(&values, boxes.len(), affinity) };
+        let (assignment, largest_affinity) = match values.is_empty() {
+            true => (Vec::new(), 0.0),
+            false => {
+                let largest = decode::largest_affinity(&values, boxes.len());
+                (decode::viterbi(&values, boxes.len(), affinity), largest)
+            }
+        };
         let of_word = self.spreads(&query);
         let score = |word: usize, region: usize| values[word * boxes.len() + region];
         let attached = assignment.iter().enumerate().map(|(word, &region)| (region, score(word, region)));
@@ -745,6 +753,7 @@ impl Searcher {
             boxes: boxes.to_vec(),
             words: word_records(&words.known, attached, boxes, &of_word),
             phrases: phrases.collect(),
+            largest_affinity,
             unknown: words.unknown,
         })
     }

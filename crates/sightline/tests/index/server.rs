@@ -153,6 +153,25 @@ async fn the_api_answers_as_the_command_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_largest_affinity_gathers_all_words() {
+    let server = Server::new(None);
+    let mut tried = 0;
+    for id in 1..=12 {
+        let address = format!("/api/v1/regions/{id}?q=a+red+circle+left+of+the+blue+square");
+        let largest = server.get(&address).await.1["largest_affinity"].as_f64().unwrap();
+        // Where the model puts all of them on one region by itself, nothing is to be gathered.
+        for (factor, is_one) in [(1.01, true), (0.99, largest == 0.0)] {
+            let (_, record) = server.get(&format!("{address}&affinity={}", factor * largest)).await;
+            assert_eq!(record["phrases"].as_array().unwrap().len() == 1, is_one, "{factor} × {largest}: {record}");
+        }
+        tried += usize::from(largest > 0.0);
+    }
+    assert!(tried > 0);
+    let (_, record) = server.get("/api/v1/regions/1").await;
+    assert_eq!((&record["largest_affinity"], &record["phrases"]), (&0.0.into(), &serde_json::json!([])));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sentences_are_ranked_for_a_photo() {
     let server = Server::new(None);
     let ask = async |question: Value| {

@@ -48,6 +48,8 @@ export interface Regions {
   unknown: string[];
   words: Word[];
   phrases: Phrase[];
+  /** More gathers no more words: all lie on one region. */
+  largest_affinity: number;
 }
 
 export interface Sentence {

@@ -60,11 +60,10 @@ export function begin(actions: Actions, status: api.Status): void {
 export async function show(id: number, q: string, affinity: number): Promise<void> {
   const turn = ++asked;
   const isNew = shown?.id !== id;
-  slider.value = String(affinity);
-  sliderValue.value = affinity.toFixed(2);
   const record = await api.regions(id, q, affinity);
   if (turn !== asked) return;
   shown = record;
+  setSlider(affinity, record.largest_affinity);
   if (isNew) {
     [scene.chosen, described] = [null, null];
     scene.image.src = api.photo(id);
@@ -84,6 +83,18 @@ export function hide(): void {
   shown = null;
   if (dialog.open) dialog.close();
   scene.clear();
+}
+
+/** Ends the slider where all words lie on one region: at hundredths for unit vectors, at several for raw products. */
+function setSlider(affinity: number, largest: number): void {
+  slider.disabled = largest <= 0;
+  const exponent = slider.disabled ? 0 : Math.floor(Math.log10(largest));
+  const digits = Math.max(0, 2 - exponent);
+  const unit = 10 ** (exponent - 1);
+  slider.step = (unit / 2).toFixed(digits);
+  slider.max = String(Number((Math.ceil(largest / unit) * unit).toFixed(digits)));
+  slider.value = String(affinity);
+  sliderValue.value = affinity.toFixed(digits);
 }
 
 function altText(record: api.Regions): string {
