@@ -127,7 +127,7 @@ pub fn backbone(spec: &str, device: &Device) -> anyhow::Result<Box<dyn Backbone>
                 Err(Usage(format!("--backbone {spec}: it is not here yet; `sightline pull {spec}` gets it")).into())
             }
             None => Err(Usage(format!(
-                "--backbone {spec}: expected a .safetensors file (ViT, DeiT, DINOv2, CLIP), an .onnx file, a name of \
+                "--backbone {spec}: expected a .safetensors file (ViT, DeiT, DINOv2, CLIP, SigLIP), an .onnx file, a name of \
                  `sightline pull`, or `pixels`"
             ))
             .into()),

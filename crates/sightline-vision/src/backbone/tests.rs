@@ -427,6 +427,60 @@ fn both_clip_namings_give_the_same_bits() {
     assert_ne!(load_with(&open_ai, Dtype::F32, &gelu).unwrap().encode_map(&photos).unwrap(), quick);
 }
 
+/// A tiny SigLIP with what PyTorch makes of a picture; tests/fixtures/siglip.py wrote it.
+const SIGLIP: &[u8] = include_bytes!("../../tests/fixtures/siglip.safetensors");
+
+/// The tensors of [`SIGLIP`].
+fn siglip() -> Tensors {
+    let tensors = safetensors::SafeTensors::deserialize(SIGLIP).unwrap();
+    let floats = |data: &[u8]| data.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect::<Vec<f32>>();
+    tensors.tensors().into_iter().map(|(name, view)| (name, view.shape().to_vec(), floats(view.data()))).collect()
+}
+
+#[test]
+fn siglip_equals_pytorch() {
+    let tensors = siglip();
+    let get = |name: &str| tensors.iter().find(|(own, ..)| own == name).unwrap().2.clone();
+    let side = (PATCH * GRID) as u32;
+    let picture = Photo::from_rgb(side, side, get("picture").into_iter().map(|level| level as u8).collect());
+    let vit = load(&tensors);
+    let config = vit.config();
+    assert_eq!((vit.layout(), config.trained_grid, config.depth), (Layout::HuggingFaceSiglip, GRID, 2));
+    assert_eq!((config.activation, config.epsilon, config.mean), (Activation::TanhGelu, 1e-6, [0.5; 3]));
+    assert_eq!(vit.unused(), ["expected.pooled", "expected.tokens", "picture", "text_model.head.weight"]);
+    let map = vit.encode_map(&[picture.clone(), picture.clone()]).unwrap().remove(1);
+    close(&map.global, &get("expected.pooled"), 2e-5);
+    close(&map.patches, &get("expected.tokens"), 2e-5);
+    // The other approximations are other networks.
+    let gelu = VitOptions { activation: Some(Activation::Gelu), ..VitOptions::default() };
+    let other = load_with(&tensors, Dtype::F32, &gelu).unwrap().encode_map(&[picture]).unwrap().remove(0);
+    assert_ne!(other.global, map.global);
+}
+
+#[test]
+fn a_damaged_siglip_is_one_clear_error() {
+    for (name, shape) in [
+        ("vision_model.head.attention.in_proj_weight", vec![3 * DIM, DIM + 1]),
+        ("vision_model.head.attention.in_proj_bias", vec![DIM]),
+        ("vision_model.head.mlp.fc1.weight", vec![HIDDEN]),
+        ("vision_model.head.layernorm.bias", Vec::new()),
+        ("vision_model.embeddings.position_embedding.weight", vec![GRID * GRID + 1, DIM]),
+    ] {
+        let mut tensors: Tensors = siglip().into_iter().filter(|(own, ..)| own != name).collect();
+        let lost = shape.is_empty();
+        if !lost {
+            let values = vec![0.1; shape.iter().product()];
+            tensors.push((name.to_owned(), shape, values));
+        }
+        let message = load_with(&tensors, Dtype::F32, &VitOptions::default()).unwrap_err().to_string();
+        assert!(message.contains(name) && message.contains("missing") == lost, "{message}");
+    }
+    // Without its probe it is told from a CLIP that lost its class token by nothing.
+    let tensors: Tensors = siglip().into_iter().filter(|(own, ..)| own != "vision_model.head.probe").collect();
+    let message = load_with(&tensors, Dtype::F32, &VitOptions::default()).unwrap_err().to_string();
+    assert!(message.contains("no vision transformer"), "{message}");
+}
+
 #[test]
 fn timm_clip_and_layer_scale_change_the_output() {
     let photos = [photo("a", 6, 6)];

@@ -1,5 +1,5 @@
 //! The vision transformer (Dosovitskiy et al. 2021) and its descendants that differ in sizes, tokens and names:
-//! DeiT, DeiT III, DINOv2 with and without registers, and CLIP's vision tower.
+//! DeiT, DeiT III, DINOv2 with and without registers, and the vision towers of CLIP and SigLIP.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Tensor, TensorData, activation, module::attention};
 use serde::{Deserialize, Serialize};
 
-use super::weights::{self, Layout, LinearWeights, NormWeights, VitWeights};
+use super::weights::{self, Layout, LinearWeights, NormWeights, PoolWeights, VitWeights};
 use super::{Backbone, FeatureMap, file_stem};
 use crate::{Error, Filter, Photo, Result};
 
@@ -31,6 +31,18 @@ pub enum Activation {
     Gelu,
     /// `x · sigmoid(1.702 x)`, OpenAI's CLIP.
     QuickGelu,
+    /// GELU by a hyperbolic tangent, SigLIP.
+    TanhGelu,
+}
+
+impl Activation {
+    fn apply(self, x: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Gelu => activation::gelu(x),
+            Self::QuickGelu => x.clone() * activation::sigmoid(x * 1.702),
+            Self::TanhGelu => activation::gelu_approximate(x),
+        }
+    }
 }
 
 /// What to use instead of what the recognised family uses; `None` keeps the family's.
@@ -43,6 +55,7 @@ pub enum Activation {
 /// | timm names and a norm before the blocks (CLIP in timm) | positions × patch | 1e-5 | GELU | CLIP's |
 /// | Hugging Face's ViT | positions × patch | 1e-12 | GELU | 0.5, by the file's name ImageNet's |
 /// | Hugging Face's or OpenAI's CLIP names | positions × patch | 1e-5 | quick GELU | CLIP's |
+/// | Hugging Face's SigLIP names | positions × patch | 1e-6 | tanh GELU | 0.5 |
 ///
 /// An input above 400 pixels (DINOv2's 518) is reduced to 16 patches a side, since the cost grows with its square;
 /// `input: Some(518)` brings it back. DeiT without distillation, DINO's first version and MAE have exactly ViT's tensors
@@ -53,7 +66,7 @@ pub enum Activation {
 pub struct VitOptions {
     /// Side of the square input in pixels, a multiple of the patch; positions are interpolated.
     pub input: Option<usize>,
-    /// Attention heads; `dim / 64` unless given.
+    /// Attention heads; `dim / 64` unless given, and 16 for the 1152 numbers of SigLIP So400m.
     pub heads: Option<usize>,
     /// Added to the variance in every layer normalisation.
     pub epsilon: Option<f64>,
@@ -108,6 +121,7 @@ impl VitConfig {
         let scaled = first.scale1.is_some();
         let (epsilon, activation, mean, std) = match weights.layout {
             Layout::HuggingFaceClip | Layout::OpenAiClip => (1e-5, Activation::QuickGelu, CLIP_MEAN, CLIP_STD),
+            Layout::HuggingFaceSiglip => (1e-6, Activation::TanhGelu, HALF, HALF),
             Layout::Timm if weights.pre_norm.is_some() => (1e-5, Activation::Gelu, CLIP_MEAN, CLIP_STD),
             layout => {
                 let epsilon = if layout == Layout::HuggingFaceVit { 1e-12 } else { 1e-6 };
@@ -119,6 +133,7 @@ impl VitConfig {
         let (dim, patch) = (weights.dim, weights.patch);
         let heads = match options.heads {
             Some(heads) => heads,
+            None if weights.layout == Layout::HuggingFaceSiglip && dim == 1152 => 16,
             None if dim.is_multiple_of(64) => dim / 64,
             None => {
                 let message = format!("the tokens' width {dim} is no multiple of 64, so `heads` must be given");
@@ -193,12 +208,11 @@ struct Block {
     fc2: Linear,
     scale2: Option<Param<Tensor<1>>>,
     heads: usize,
-    quick_gelu: bool,
 }
 
 impl Block {
     /// `[batch, tokens, dim]` to the same.
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, activation: Activation) -> Tensor<3> {
         let [batch, tokens, dim] = x.dims();
         let heads = self.heads;
         let qkv = self.qkv.forward(self.norm1.forward(x.clone())); // [batch, tokens, 3 * dim]
@@ -208,11 +222,7 @@ impl Block {
         let attended = attended.swap_dims(1, 2).reshape([batch, tokens, dim]);
         let x = x + scaled(self.attention_out.forward(attended), self.scale1.as_ref());
         let hidden = self.fc1.forward(self.norm2.forward(x.clone())); // [batch, tokens, hidden]
-        let hidden = if self.quick_gelu {
-            hidden.clone() * activation::sigmoid(hidden * 1.702)
-        } else {
-            activation::gelu(hidden)
-        };
+        let hidden = activation.apply(hidden);
         x + scaled(self.fc2.forward(hidden), self.scale2.as_ref())
     }
 }
@@ -224,12 +234,41 @@ fn scaled(x: Tensor<3>, scale: Option<&Param<Tensor<1>>>) -> Tensor<3> {
     }
 }
 
+/// A photo's vector for networks without a class token: one query over all tokens, and a perceptron beside it.
+#[derive(Module, Debug)]
+struct AttentionPool {
+    /// `[1, 1, dim]`
+    query: Param<Tensor<3>>,
+    key_value: Linear,
+    attention_out: Linear,
+    norm: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+    heads: usize,
+}
+
+impl AttentionPool {
+    /// `[batch, tokens, dim]` to `[batch, 1, dim]`.
+    fn forward(&self, tokens: Tensor<3>, activation: Activation) -> Tensor<3> {
+        let [batch, n_tokens, dim] = tokens.dims();
+        let heads = self.heads;
+        let query = self.query.val().reshape([1, heads, 1, dim / heads]).repeat_dim(0, batch);
+        let key_value = self.key_value.forward(tokens); // [batch, tokens, 2 * dim]
+        let key_value = key_value.reshape([batch, n_tokens, 2, heads, dim / heads]).permute([2, 0, 3, 1, 4]);
+        let part = |i: usize| -> Tensor<4> { key_value.clone().narrow(0, i, 1).squeeze_dim(0) };
+        let attended = attention(query, part(0), part(1), None, None, AttentionModuleOptions::default());
+        let x = self.attention_out.forward(attended.reshape([batch, 1, dim]));
+        let hidden = activation.apply(self.fc1.forward(self.norm.forward(x.clone()))); // [batch, 1, hidden]
+        x + self.fc2.forward(hidden)
+    }
+}
+
 /// The network itself, without names, files and pictures.
 #[derive(Module, Debug)]
 struct VitNetwork {
     patch_embedding: Linear,
     /// `[1, prefix, dim]`
-    prefix: Param<Tensor<3>>,
+    prefix: Option<Param<Tensor<3>>>,
     /// `[1, patches, dim]`, interpolated to the input.
     positions: Param<Tensor<3>>,
     pre_norm: Option<LayerNorm>,
@@ -237,6 +276,7 @@ struct VitNetwork {
     norm: LayerNorm,
     head: Option<Linear>,
     projection: Option<Linear>,
+    pool: Option<AttentionPool>,
 }
 
 impl VitNetwork {
@@ -264,7 +304,7 @@ impl VitNetwork {
         let positions = interpolate_positions(&weights.positions, weights.grid, config.grid(), dim);
         Self {
             patch_embedding: linear(weights.patch_embedding),
-            prefix: tokens(weights.prefix),
+            prefix: (weights.n_prefix > 0).then(|| tokens(weights.prefix)),
             positions: tokens(positions),
             pre_norm: weights.pre_norm.map(norm),
             blocks: weights
@@ -280,26 +320,42 @@ impl VitNetwork {
                     fc2: linear(block.fc2),
                     scale2: block.scale2.map(vector),
                     heads: config.heads,
-                    quick_gelu: config.activation == Activation::QuickGelu,
                 })
                 .collect(),
             norm: norm(weights.norm),
             head: weights.head.map(linear),
             projection: weights.projection.filter(|_| config.project).map(linear),
+            pool: weights.pool.map(|pool: PoolWeights| AttentionPool {
+                query: tokens(pool.query),
+                key_value: linear(pool.key_value),
+                attention_out: linear(pool.attention_out),
+                norm: norm(pool.norm),
+                fc1: linear(pool.fc1),
+                fc2: linear(pool.fc2),
+                heads: config.heads,
+            }),
         }
     }
 
-    /// Patches `[batch, patches, 3 * patch * patch]` to normed tokens `[batch, prefix + patches, dim]`.
-    fn forward(&self, patches: Tensor<3>) -> Tensor<3> {
+    /// Patches `[batch, patches, 3 * patch * patch]` to normed tokens `[batch, prefix + patches, dim]`; the first is the
+    /// whole photo's, the class token or what the pooling makes of the others.
+    fn forward(&self, patches: Tensor<3>, activation: Activation) -> Tensor<3> {
         let [batch, ..] = patches.dims();
         let x = self.patch_embedding.forward(patches) + self.positions.val(); // [batch, patches, dim]
-        let x = Tensor::cat(vec![self.prefix.val().repeat_dim(0, batch), x], 1); // [batch, prefix + patches, dim]
+        let x = match &self.prefix {
+            Some(prefix) => Tensor::cat(vec![prefix.val().repeat_dim(0, batch), x], 1), // [batch, prefix + patches, dim]
+            None => x,
+        };
         let x = match &self.pre_norm {
             Some(norm) => norm.forward(x),
             None => x,
         };
-        let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
-        self.norm.forward(x)
+        let x = self.blocks.iter().fold(x, |x, block| block.forward(x, activation));
+        let x = self.norm.forward(x);
+        match &self.pool {
+            Some(pool) => Tensor::cat(vec![pool.forward(x.clone(), activation), x], 1),
+            None => x,
+        }
     }
 }
 
@@ -341,7 +397,7 @@ fn cubic_taps(target: usize, from: usize, to: usize) -> [(usize, f32); 4] {
 }
 
 /// A loaded vision transformer: a [`Backbone`] whose patches are its patch tokens after the last normalisation, and
-/// whose global vector is its class token.
+/// whose global vector is its class token, or SigLIP's pooled one.
 #[derive(Debug)]
 pub struct Vit {
     name: String,
@@ -426,7 +482,8 @@ impl Vit {
             assert_eq!([input.width, input.height], [self.config.input as u32; 2], "a picture of the input's size");
             self.write_patches(input, &mut values);
         }
-        self.network.forward(Tensor::from_data(TensorData::new(values, [inputs.len(), patches, pixels]), &self.device))
+        let patches = Tensor::from_data(TensorData::new(values, [inputs.len(), patches, pixels]), &self.device);
+        self.network.forward(patches, self.config.activation)
     }
 
     /// One picture as rows of a patch each, ordered channel, row, column like a convolution's kernel.

@@ -1,9 +1,9 @@
 //! Reads the weights of a vision transformer from a safetensors file, whoever's names it carries.
 //!
 //! The layout is recognised by the tensors' names, every size is read from their shapes, and half floats widen to
-//! `f32`. Six layouts are known: timm (ViT, DeiT, DeiT III, DINOv2, CLIP's tower) with Facebook's own DINOv2 names,
-//! Hugging Face's ViT and DeiT, its DINOv2, its CLIP, and OpenAI's CLIP. A prefix before all names (`module.`,
-//! `vit.`, `dinov2.`) is allowed.
+//! `f32`. Seven layouts are known: timm (ViT, DeiT, DeiT III, DINOv2, CLIP's tower) with Facebook's own DINOv2 names,
+//! Hugging Face's ViT and DeiT, its DINOv2, its CLIP, its SigLIP, and OpenAI's CLIP. A prefix before all names
+//! (`module.`, `vit.`, `dinov2.`) is allowed.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -23,6 +23,8 @@ pub enum Layout {
     HuggingFaceDino,
     /// Hugging Face's CLIP: `vision_model.encoder.layers.0.self_attn.q_proj.weight`.
     HuggingFaceClip,
+    /// Hugging Face's SigLIP and SigLIP 2: CLIP's names, `vision_model.head.probe` in place of a class token.
+    HuggingFaceSiglip,
     /// OpenAI's CLIP: `visual.transformer.resblocks.0.attn.in_proj_weight`.
     OpenAiClip,
 }
@@ -61,6 +63,8 @@ struct Names {
     projection: &'static str,
     /// Whether the projection lies as `[dim, projected]`, the transpose of a linear layer's.
     projection_transposed: bool,
+    /// SigLIP's pooling by attention, which networks without a class token have.
+    pool: &'static str,
 }
 
 const TIMM: Names = Names {
@@ -83,6 +87,7 @@ const TIMM: Names = Names {
     head: "head",
     projection: "",
     projection_transposed: false,
+    pool: "",
 };
 
 const HUGGING_FACE_VIT: Names = Names {
@@ -105,6 +110,7 @@ const HUGGING_FACE_VIT: Names = Names {
     head: "classifier",
     projection: "",
     projection_transposed: false,
+    pool: "",
 };
 
 const HUGGING_FACE_DINO: Names = Names {
@@ -139,6 +145,16 @@ const HUGGING_FACE_CLIP: Names = Names {
     head: "",
     projection: "visual_projection.weight",
     projection_transposed: false,
+    pool: "",
+};
+
+const HUGGING_FACE_SIGLIP: Names = Names {
+    layout: Layout::HuggingFaceSiglip,
+    class_token: "",
+    pre_norm: "",
+    projection: "",
+    pool: "vision_model.head",
+    ..HUGGING_FACE_CLIP
 };
 
 const OPEN_AI_CLIP: Names = Names {
@@ -161,9 +177,18 @@ const OPEN_AI_CLIP: Names = Names {
     head: "",
     projection: "visual.proj",
     projection_transposed: true,
+    pool: "",
 };
 
-const KNOWN: [&Names; 5] = [&TIMM, &HUGGING_FACE_VIT, &HUGGING_FACE_DINO, &HUGGING_FACE_CLIP, &OPEN_AI_CLIP];
+const KNOWN: [&Names; 6] =
+    [&TIMM, &HUGGING_FACE_VIT, &HUGGING_FACE_DINO, &HUGGING_FACE_CLIP, &HUGGING_FACE_SIGLIP, &OPEN_AI_CLIP];
+
+impl Names {
+    /// The tensor that stands for the whole photo: the class token, or what the pooling attends with.
+    fn whole(&self) -> String {
+        if self.pool.is_empty() { self.class_token.to_owned() } else { format!("{}.probe", self.pool) }
+    }
+}
 
 /// A matrix for `rows · matrix`: the transpose of a safetensors linear layer, with its bias.
 #[derive(Debug, Clone, PartialEq)]
@@ -197,6 +222,19 @@ pub(super) struct BlockWeights {
     pub(super) scale2: Option<Vec<f32>>,
 }
 
+/// SigLIP's pooling by attention: one query over all tokens, then a perceptron beside it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct PoolWeights {
+    /// The probe through its projection, `[dim]`: the same for every photo.
+    pub(super) query: Vec<f32>,
+    /// `[dim, 2 * dim]`: keys, values.
+    pub(super) key_value: LinearWeights,
+    pub(super) attention_out: LinearWeights,
+    pub(super) norm: NormWeights,
+    pub(super) fc1: LinearWeights,
+    pub(super) fc2: LinearWeights,
+}
+
 /// All weights of a vision transformer, in one layout whatever the file's.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct VitWeights {
@@ -220,6 +258,7 @@ pub(super) struct VitWeights {
     pub(super) norm: NormWeights,
     pub(super) head: Option<LinearWeights>,
     pub(super) projection: Option<LinearWeights>,
+    pub(super) pool: Option<PoolWeights>,
     /// Tensors of the file that the network has no use for, sorted.
     pub(super) unused: Vec<String>,
 }
@@ -326,6 +365,35 @@ impl Reader<'_> {
     }
 }
 
+impl Reader<'_> {
+    /// The pooling named `pool`, whose attention has PyTorch's own names: queries, keys and values one below the other.
+    fn pool(&mut self, pool: &str, dim: usize) -> Result<PoolWeights> {
+        let weight = self.take(&format!("{pool}.attention.in_proj_weight"), &[3 * dim, dim])?;
+        let bias = self.take(&format!("{pool}.attention.in_proj_bias"), &[3 * dim])?;
+        let probe = self.take(&format!("{pool}.probe"), &[1, 1, dim])?;
+        let dot = |row: &[f32]| row.iter().zip(&probe).map(|(w, p)| f64::from(*w) * f64::from(*p)).sum::<f64>();
+        let query = weight.chunks_exact(dim).zip(&bias[..dim]).map(|(row, b)| (dot(row) + f64::from(*b)) as f32);
+        let fc1_name = format!("{pool}.mlp.fc1.weight");
+        let fc1_shape = self.shape(&fc1_name)?;
+        let [hidden, _] = fc1_shape[..] else {
+            return Err(self.wrong_shape(&fc1_name, &format!("[hidden, {dim}]"), &fc1_shape));
+        };
+        Ok(PoolWeights {
+            query: query.collect(),
+            key_value: LinearWeights {
+                weight: transposed(&weight[dim * dim..], 2 * dim, dim),
+                inputs: dim,
+                outputs: 2 * dim,
+                bias: Some(bias[dim..].to_vec()),
+            },
+            attention_out: self.linear(&format!("{pool}.attention.out_proj"), dim, dim)?,
+            norm: self.norm(&format!("{pool}.layernorm"), dim)?,
+            fc1: self.linear(&format!("{pool}.mlp.fc1"), dim, hidden)?,
+            fc2: self.linear(&format!("{pool}.mlp.fc2"), hidden, dim)?,
+        })
+    }
+}
+
 /// Little-endian floats of any width as `f32`; `None` where they are no floats.
 fn widen(dtype: Dtype, data: &[u8]) -> Option<Vec<f32>> {
     fn each<const N: usize>(data: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
@@ -367,7 +435,7 @@ fn recognise(path: &Path, tensors: &SafeTensors<'_>) -> Result<(&'static Names, 
             let Some(prefix) = name.strip_suffix(marker.as_str()) else { continue };
             let whole_part = prefix.is_empty() || prefix.ends_with('.');
             let has = |tensor: &str| names.binary_search(&format!("{prefix}{tensor}").as_str()).is_ok();
-            if whole_part && has(known.class_token) && has(&format!("{}0.{}.weight", known.block, known.norm1)) {
+            if whole_part && has(&known.whole()) && has(&format!("{}0.{}.weight", known.block, known.norm1)) {
                 return Ok((known, prefix.to_owned()));
             }
         }
@@ -376,7 +444,7 @@ fn recognise(path: &Path, tensors: &SafeTensors<'_>) -> Result<(&'static Names, 
     Err(Error::weights(
         path,
         format!(
-            "no vision transformer whose names are known (timm, DeiT, DINOv2, CLIP): {} tensors, among them {}; export \
+            "no vision transformer whose names are known (timm, DeiT, DINOv2, CLIP, SigLIP): {} tensors, among them {}; export \
              any other network to ONNX and give that file",
             names.len(),
             some.join(", "),
@@ -416,7 +484,10 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<VitWeights> {
     };
 
     // Tokens come as [dim] (CLIP) or [1, n, dim].
-    let mut prefix_tokens = if reader.shape(names.class_token)?.len() == 1 {
+    let has_class = !names.class_token.is_empty();
+    let mut prefix_tokens = if !has_class {
+        Vec::new()
+    } else if reader.shape(names.class_token)?.len() == 1 {
         reader.take(names.class_token, &[dim])?
     } else {
         reader.take(names.class_token, &[1, 1, dim])?
@@ -442,7 +513,7 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<VitWeights> {
         _ => return Err(reader.wrong_shape(names.positions, &format!("[1, positions, {dim}]"), &position_shape)),
     };
     // Positions are of class and patches; or of all tokens; or, where class and registers have none, of the patches.
-    let grids = [1 + usize::from(has_distillation), n_prefix, 0]
+    let grids = [usize::from(has_class) + usize::from(has_distillation), n_prefix, 0]
         .map(|before| n_positions.checked_sub(before).and_then(square_side).map(|grid| (before, grid)));
     let Some((n_before, grid)) = grids.into_iter().flatten().next() else {
         let expected = format!("a square number of patches and {n_prefix} tokens before them");
@@ -526,6 +597,8 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<VitWeights> {
         None
     };
 
+    let pool = if names.pool.is_empty() { None } else { Some(reader.pool(names.pool, dim)?) };
+
     let mut unused: Vec<String> =
         tensors.names().into_iter().filter(|name| !reader.used.contains(*name)).map(str::to_owned).collect();
     unused.sort_unstable();
@@ -545,6 +618,7 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<VitWeights> {
         norm,
         head,
         projection,
+        pool,
         unused,
     })
 }
