@@ -84,13 +84,15 @@ fn list(backbones: &Table, ui: &Ui) -> anyhow::Result<()> {
     let listed: Vec<Listed<'_>> =
         backbones.rows.iter().map(|row| Listed { row, path: backbones::find(&row.name) }).collect();
     ui.result(&listed, || {
-        let head = ["name", "MB", "licence", "here", "what"].map(str::to_owned).to_vec();
+        let head = ["name", "MB", "licence", "here"].map(str::to_owned).to_vec();
         let size = |row: &Row| row.bytes.map_or("–".to_owned(), |bytes| (bytes / 1_000_000).to_string());
         let rows = listed.iter().map(|Listed { row, path }| {
             let here = if path.is_some() { "yes" } else { "no" };
-            vec![row.name.clone(), size(row), row.licence.clone(), here.to_owned(), row.about.clone()]
+            vec![row.name.clone(), size(row), row.licence.clone(), here.to_owned()]
         });
-        table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+        let columns = table(&std::iter::once(head).chain(rows).collect::<Vec<_>>());
+        let abouts = std::iter::once("what").chain(listed.iter().map(|listed| listed.row.about.as_str()));
+        columns.lines().zip(abouts).map(|(line, about)| format!("{line}  {about}\n")).collect()
     })
 }
 
