@@ -2,16 +2,14 @@
 //! 3.2, equations 13 to 15, and what came after). One architecture, trained twice: on whole photos with their
 //! sentences, and on regions with the phrases that the alignment model found for them.
 //!
-//! A model is a [`Generator`] over named [`Weights`]; both run on the [`tape`], in training and in decoding.
+//! A model is a [`Generator`] over named [`Weights`]; both run on the [`tape`](crate::tape), in training and in decoding.
 
 pub mod beam;
 pub mod generator;
-mod matrix;
 mod recurrent;
 mod rounded;
 mod sample;
 pub mod search;
-pub mod tape;
 mod transformer;
 
 use rand_chacha::ChaCha8Rng;
@@ -20,16 +18,16 @@ use serde::{Deserialize, Serialize};
 use crate::random::{self, Dropout};
 use crate::weights::{Weight, Weights};
 
+pub use crate::matrix::Matrix;
+pub use crate::tape::Loss;
 pub use beam::{BeamSettings, beam_search};
 pub use generator::{Generator, Pictures, State, Step};
-pub use matrix::Matrix;
 pub use rounded::Rounded;
 pub use sample::{SampleSettings, sample};
 pub use search::{Decoder, Hypothesis, Shortcut, in_chunks};
-pub use tape::Loss;
 
+use crate::tape::{Squash, Tape};
 use recurrent::{Lstm, Rnn};
-use tape::{Squash, Tape};
 use transformer::Transformer;
 
 /// Index of the token that starts a sentence on input and ends it on output.

@@ -5,13 +5,17 @@
 //! Dimensions, everywhere by these names: `batch images sentences regions words dim hidden vocab`.
 
 pub mod alignment;
+pub mod backbone;
 pub mod caption;
 pub mod conv;
 pub mod decode;
 mod kernel;
+mod matrix;
 pub mod random;
 pub mod sentences;
+pub mod tape;
 pub mod weights;
 
 pub use burn::tensor::Device;
+pub use matrix::Matrix;
 pub use sentences::{Edge, Sentence, SentenceBatch};

@@ -32,6 +32,8 @@ pub enum Kind {
     Caption,
     /// A caption model of regions.
     RegionCaption,
+    /// A backbone.
+    Backbone,
 }
 
 impl Kind {
@@ -41,6 +43,7 @@ impl Kind {
             Self::Alignment => "an alignment model",
             Self::Caption => "a caption model of whole photos",
             Self::RegionCaption => "a caption model of regions",
+            Self::Backbone => "a backbone",
         }
     }
 }

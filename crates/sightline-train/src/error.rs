@@ -9,6 +9,9 @@ pub enum Error {
     /// Reading or writing a dataset, a store or any file through the data crate.
     #[error(transparent)]
     Data(#[from] sightline_data::Error),
+    /// Reading a photo, or running a backbone on it.
+    #[error(transparent)]
+    Vision(#[from] sightline_vision::Error),
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {

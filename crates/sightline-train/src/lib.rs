@@ -3,6 +3,7 @@
 //! Dimensions, everywhere by these names: `batch images sentences regions words dim hidden vocab`.
 
 pub mod align;
+pub mod backbone;
 pub mod caption;
 pub mod checkpoint;
 pub mod corpus;
@@ -11,6 +12,7 @@ mod error;
 pub mod evaluate;
 pub mod grounding;
 pub mod optimizer;
+pub mod pack;
 pub mod phrases;
 pub mod region_phrases;
 pub mod run;

@@ -6,9 +6,10 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sightline_model::alignment::AlignmentSettings;
+use sightline_model::backbone::BackboneSettings;
 use sightline_model::caption::CaptionSettings;
 
-use crate::optimizer::{OptimizerKind, OptimizerSettings};
+use crate::optimizer::{OptimizerKind, OptimizerSettings, Schedule};
 use crate::{Error, Result};
 
 /// Everything that decides a run of `train align`, besides its data.
@@ -54,6 +55,60 @@ impl Default for AlignSettings {
             optimizer: OptimizerSettings {
                 kind: OptimizerKind::Sgd,
                 learning_rate: 1e-4,
+                ..OptimizerSettings::default()
+            },
+        }
+    }
+}
+
+/// Everything that decides a run of `train backbone`, besides its data and its teacher.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BackboneRunSettings {
+    /// Seed of weights, views, batches and what is done to a view.
+    pub seed: u64,
+    /// Passes over the views.
+    pub epochs: u64,
+    /// Views a step.
+    pub batch: usize,
+    /// Views of each photo: the photo itself and parts of it, each seen by the teacher once.
+    pub views: usize,
+    /// Whether views are mirrored by chance, and with them what the teacher saw.
+    pub flip: bool,
+    /// How far brightness, contrast and saturation are changed by chance; 0 leaves colours alone.
+    pub colour: f32,
+    /// Weight of the whole view's vector beside the mean over the cells'.
+    pub global_weight: f32,
+    /// Weight of what is said about objects.
+    pub objects_weight: f32,
+    /// Weights are averaged over steps with this decay, and the average is what is validated and kept; 0 turns it off.
+    pub average: f32,
+    /// The network.
+    pub model: BackboneSettings,
+    /// The optimiser.
+    pub optimizer: OptimizerSettings,
+}
+
+impl Default for BackboneRunSettings {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            epochs: 7,
+            batch: 16,
+            views: 4,
+            flip: true,
+            colour: 0.3,
+            global_weight: 1.0,
+            objects_weight: 0.5,
+            average: 0.999,
+            model: BackboneSettings::default(),
+            optimizer: OptimizerSettings {
+                kind: OptimizerKind::Adam,
+                learning_rate: 1e-3,
+                schedule: Schedule::Cosine,
+                warmup_steps: 500,
+                weight_decay: 0.02,
+                clip: 0.0,
                 ..OptimizerSettings::default()
             },
         }

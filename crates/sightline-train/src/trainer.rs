@@ -20,6 +20,20 @@ use crate::{Error, Result};
 /// What a trainer tells while it works.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// What is learnt from was prepared for some photos.
+    Prepared {
+        /// Photos done.
+        photos: u64,
+        /// All of them.
+        total: u64,
+    },
+    /// A photo was left out.
+    Unread {
+        /// Its name in the dataset.
+        photo: String,
+        /// Why.
+        reason: String,
+    },
     /// A step was taken.
     Step {
         /// Steps taken in the whole run.

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    align, caption, dataset, decode_picture, eval, features, index, meteor_data, pull, search, serve, train,
+    align, caption, dataset, decode_picture, eval, features, index, meteor_data, pack, pull, search, serve, train,
 };
 use crate::demo;
 use crate::ui::Ui;
@@ -37,6 +37,8 @@ enum Command {
     Index(index::Args),
     Search(search::Args),
     Serve(serve::Args),
+    Info(pack::InfoArgs),
+    Pack(pack::PackArgs),
     #[command(subcommand)]
     MeteorData(meteor_data::Command),
     Pull(pull::Args),
@@ -59,6 +61,8 @@ impl Cli {
             Command::Index(args) => index::run(&args, &ui),
             Command::Search(args) => search::run(&args, &ui),
             Command::Serve(args) => serve::run(&args, &ui),
+            Command::Info(args) => pack::info(&args, &ui),
+            Command::Pack(args) => pack::run(&args, &ui),
             Command::MeteorData(command) => meteor_data::run(&command, &ui),
             Command::Pull(args) => pull::run(&args, &ui),
             Command::DecodePicture(args) => decode_picture::run(&args),

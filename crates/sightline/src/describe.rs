@@ -9,9 +9,9 @@ use sightline_data::{BoxXyxy, StoreSettings};
 use sightline_model::caption::BeamSettings;
 use sightline_train::caption::{Caption, Captioner, Decoding};
 use sightline_train::checkpoint::Kind;
-use sightline_train::run::RunFolder;
 use sightline_vision::Photo;
 
+use crate::models;
 use crate::panels::{MostRegions, region_captions};
 use crate::report::RegionCaption;
 use crate::sources::Extraction;
@@ -145,7 +145,7 @@ impl LazyDescriber {
     ) -> anyhow::Result<Self> {
         for (run, kind) in [(Some(photos), Kind::Caption), (regions, Kind::RegionCaption)] {
             let Some(run) = run else { continue };
-            let outline = RunFolder::outline(run, &[kind])?;
+            let outline = models::outline(run, &[kind])?;
             Captioner::could_open(&outline).with_context(|| run.display().to_string())?;
             check_features(run, &outline.header.features, features)?;
         }
@@ -168,7 +168,7 @@ impl LazyDescriber {
             return Ok(describer);
         }
         let open = |run: &Path, kind| -> anyhow::Result<Captioner> {
-            let captioner = Captioner::new(RunFolder::model(run, &[kind])?)?;
+            let captioner = Captioner::new(models::checkpoint(run, &[kind])?)?;
             check_features(run, &captioner.features, &self.features)?;
             Ok(captioner)
         };

@@ -8,6 +8,7 @@ pub mod describe;
 pub mod download;
 pub mod index;
 pub mod interrupt;
+pub mod models;
 pub mod panels;
 pub mod report;
 pub mod server;

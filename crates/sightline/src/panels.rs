@@ -26,7 +26,7 @@ pub struct Panels<'a> {
 }
 
 /// Longest side of a thumbnail, in pixels.
-const THUMBNAIL_SIDE: u32 = 480;
+pub const THUMBNAIL_SIDE: u32 = 480;
 
 impl Panels<'_> {
     /// Panels of `photos` (indices into the corpus), each with its best sentence of the corpus.

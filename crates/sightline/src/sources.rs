@@ -1,20 +1,23 @@
 //! From words on the command line to a backbone, a region proposer and a device.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 #[cfg(any(feature = "cuda", feature = "vulkan"))]
 use anyhow::Context as _;
 use sightline_data::parses::Parses;
 use sightline_data::{BoxXyxy, Dataset, Split, StoreSettings, VectorMode};
 use sightline_model::Device;
+use sightline_train::checkpoint::Kind;
 use sightline_vision::Photo;
 use sightline_vision::backbone::{
-    Backbone, Context, OnnxBackbone, OnnxOptions, Pixels, Vit, VitOptions, region_vectors,
+    Backbone, Compact, Context, OnnxBackbone, OnnxOptions, Pixels, Vit, VitOptions, region_vectors,
 };
 use sightline_vision::extract::ExtractOptions;
 use sightline_vision::regions::{BoxesFile, NanoDet, RegionProposer, SelectiveSearch};
 
 use crate::backbones;
+use crate::models;
 use crate::ui::{Ui, Usage, count};
 
 /// Where the numbers are computed.
@@ -109,12 +112,16 @@ impl ParsesFile {
     }
 }
 
-/// A backbone by name: `pixels`, a `.safetensors` file of a vision transformer, an `.onnx` file, or what was pulled.
+/// A backbone by name: `pixels`, a `.safetensors` file of a vision transformer, an `.onnx` file, what was pulled, a run of
+/// `train backbone`, or a pack.
 pub fn backbone(spec: &str, device: &Device) -> anyhow::Result<Box<dyn Backbone>> {
     if spec == Pixels::NAME {
         return Ok(Box::new(Pixels::default()));
     }
     let path = Path::new(spec);
+    if path.is_dir() || models::is_pack(path) || path.extension().is_some_and(|e| e == "ckpt") {
+        return Ok(Box::new(compact(path)?));
+    }
     let vit = |path: &Path| -> anyhow::Result<Box<dyn Backbone>> {
         Ok(Box::new(Vit::load(path, &VitOptions::default(), device)?))
     };
@@ -128,14 +135,20 @@ pub fn backbone(spec: &str, device: &Device) -> anyhow::Result<Box<dyn Backbone>
             }
             None => Err(Usage(format!(
                 "--backbone {spec}: expected a .safetensors file (ViT, DeiT, DINOv2, CLIP, SigLIP), an .onnx file, a name of \
-                 `sightline pull`, or `pixels`"
+                 `sightline pull`, a run of `train backbone`, a pack, `builtin` or `pixels`"
             ))
             .into()),
         },
     }
 }
 
-/// A region proposer by name: `selective_search`, `nanodet=FILE.onnx`, `boxes=FILE.json`, or such a file alone.
+/// A backbone that `train backbone` made: the program's own, one of a pack, a run, or a checkpoint.
+fn compact(spec: &Path) -> anyhow::Result<Compact> {
+    Ok(sightline_train::backbone::open(models::checkpoint(spec, &[Kind::Backbone])?)?)
+}
+
+/// A region proposer by name: `selective_search`, `nanodet=FILE.onnx`, `compact=RUN`, `boxes=FILE.json`, or such a file
+/// alone.
 pub fn proposer(spec: &str, ui: &Ui) -> anyhow::Result<Box<dyn RegionProposer>> {
     let (kind, file) = match spec.split_once('=') {
         Some((kind, file)) => (kind, file),
@@ -146,6 +159,7 @@ pub fn proposer(spec: &str, ui: &Ui) -> anyhow::Result<Box<dyn RegionProposer>> 
     match (kind, file) {
         ("selective_search", "") => Ok(Box::new(SelectiveSearch::default())),
         ("nanodet", file) if !file.is_empty() => Ok(Box::new(NanoDet::open(Path::new(file))?)),
+        (Compact::REGIONS, run) if !run.is_empty() => Ok(Box::new(compact(Path::new(run))?)),
         ("boxes", file) if !file.is_empty() => {
             let boxes = BoxesFile::open(Path::new(file))?;
             ui.say(format_args!("{file}: boxes of {}", count(boxes.n_photos(), "photo")));
@@ -154,11 +168,25 @@ pub fn proposer(spec: &str, ui: &Ui) -> anyhow::Result<Box<dyn RegionProposer>> 
             }
             Ok(Box::new(boxes))
         }
-        _ => {
-            Err(Usage(format!("regions {spec}: expected selective_search, nanodet=FILE.onnx or boxes=FILE.json"))
-                .into())
-        }
+        _ => Err(Usage(format!(
+            "regions {spec}: expected selective_search, nanodet=FILE.onnx, compact=RUN|PACK|builtin or boxes=FILE.json"
+        ))
+        .into()),
     }
+}
+
+/// A backbone and a region proposer by name; one network where the two are one.
+pub fn networks(
+    backbone_spec: &str,
+    regions_spec: &str,
+    device: &Device,
+    ui: &Ui,
+) -> anyhow::Result<(Box<dyn Backbone>, Box<dyn RegionProposer>)> {
+    if regions_spec == format!("{}={backbone_spec}", Compact::REGIONS) {
+        let both = Arc::new(compact(Path::new(backbone_spec))?);
+        return Ok((Box::new(both.clone()), Box::new(both)));
+    }
+    Ok((backbone(backbone_spec, device)?, proposer(regions_spec, ui)?))
 }
 
 /// The extraction that made a store, opened again for other photos, so that a model trained on the store reads them.
@@ -207,8 +235,9 @@ impl Extraction {
                 settings.backbone
             );
         }
-        let backbone = backbone(&remembered("backbone", backbone_spec, "--backbone")?, device)?;
-        let proposer = proposer(&remembered("regions", regions_spec, "--proposals")?, ui)?;
+        let backbone = remembered("backbone", backbone_spec, "--backbone")?;
+        let regions = remembered("regions", regions_spec, "--proposals")?;
+        let (backbone, proposer) = networks(&backbone, &regions, device, ui)?;
         let context = match settings.extra.get("context").map(String::as_str) {
             Some("class") => Context::Class,
             _ => Context::None,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::tape::{Output, Tape, Var};
+use crate::tape::{Output, Tape, Var};
 
 /// Pictures as sets of vectors, end to end; the first vector of each is that of the whole picture (or of the one region
 /// that is described).

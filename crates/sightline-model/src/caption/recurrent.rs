@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::generator::{Generator, Pictures, State, Step};
-use super::matrix::Matrix;
-use super::tape::{Output, Squash, Tape, Var};
+use crate::matrix::Matrix;
+use crate::tape::{Output, Squash, Tape, Var};
 
 /// The multimodal recurrent network of the paper (equations 13 to 15).
 #[derive(Debug, Clone)]

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use super::END;
 use super::generator::Generator;
-use super::matrix::{dot, exp, largest, sum_of, vectorised};
+use crate::matrix::{dot, exp, largest, sum_of, vectorised};
 use crate::weights::Weights;
 
 /// Rows whose weights lie together, so that one load reads the same four columns of many.
@@ -137,7 +137,7 @@ impl Rounded {
     ///
     /// `rows` is `[n, columns]`, `matrix` the weights that were rounded, `bias` `[vocab]`. A log probability is off by
     /// the rounding of the softmax's denominator, the same for all tokens of a row, and by no more.
-    pub(super) fn likeliest(&self, rows: &[f32], matrix: &[f32], bias: &[f32], exact: usize) -> Vec<Vec<(u32, f32)>> {
+    pub(crate) fn likeliest(&self, rows: &[f32], matrix: &[f32], bias: &[f32], exact: usize) -> Vec<Vec<(u32, f32)>> {
         assert_eq!((matrix.len(), bias.len()), (self.vocab * self.columns, self.vocab), "the layer that was rounded");
         let n = rows.len() / self.columns;
         let cut = self.cut(rows);

@@ -5,9 +5,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::generator::{Generator, Pictures, State};
-use super::matrix::Matrix;
 use super::rounded::Rounded;
-use super::tape::Tape;
+use crate::matrix::Matrix;
+use crate::tape::Tape;
 use crate::weights::Weights;
 
 /// Something that gives probabilities of next words: a caption model, and in tests a plain table.

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::generator::{Generator, Pictures, State, Step};
-use super::matrix::Matrix;
-use super::tape::{Attention, Output, Tape, Var};
+use crate::matrix::Matrix;
+use crate::tape::{Attention, Output, Tape, Var};
 
 /// The attention generator.
 #[derive(Debug, Clone)]

@@ -1,5 +1,6 @@
 //! Backbones: photos in, a grid of patch vectors and one global vector out.
 
+pub mod compact;
 pub mod onnx;
 pub mod pixels;
 pub mod vectors;
@@ -7,9 +8,11 @@ pub mod vit;
 pub mod weights;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::{Photo, Result};
 
+pub use compact::Compact;
 pub use onnx::{OnnxBackbone, OnnxOptions};
 pub use pixels::Pixels;
 pub use vectors::{Context, region_vectors};
@@ -50,6 +53,28 @@ pub trait Backbone: Send + Sync {
     /// Each photo is squashed to the network's input, its aspect ratio lost, so that the grid covers the whole photo
     /// and each cell is a fixed fraction of its width and height. The vectors of a photo do not depend on its company.
     fn encode_map(&self, photos: &[Photo]) -> Result<Vec<FeatureMap>>;
+}
+
+impl<B: Backbone + ?Sized> Backbone for Arc<B> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn checksum(&self) -> &str {
+        (**self).checksum()
+    }
+
+    fn dim(&self) -> usize {
+        (**self).dim()
+    }
+
+    fn settings(&self) -> Vec<(String, String)> {
+        (**self).settings()
+    }
+
+    fn encode_map(&self, photos: &[Photo]) -> Result<Vec<FeatureMap>> {
+        (**self).encode_map(photos)
+    }
 }
 
 fn file_stem(path: &Path) -> String {

@@ -6,6 +6,8 @@ pub mod boxes_json;
 pub mod nanodet;
 pub mod selective_search;
 
+use std::sync::Arc;
+
 use sightline_data::BoxXyxy;
 
 pub use boxes_json::BoxesFile;
@@ -34,6 +36,20 @@ pub trait RegionProposer: Send + Sync {
     /// At most `max` boxes, best first, clipped to the photo, none empty; the whole photo is not among them on purpose.
     /// `key` is the photo's name in its dataset, for proposers that look boxes up.
     fn propose(&self, key: &str, photo: &Photo, max: usize) -> Result<Vec<Proposal>>;
+}
+
+impl<P: RegionProposer + ?Sized> RegionProposer for Arc<P> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn checksum(&self) -> String {
+        (**self).checksum()
+    }
+
+    fn propose(&self, key: &str, photo: &Photo, max: usize) -> Result<Vec<Proposal>> {
+        (**self).propose(key, photo, max)
+    }
 }
 
 /// How many of the true boxes a proposal covers with at least this IoU.

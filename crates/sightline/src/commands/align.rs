@@ -8,8 +8,8 @@ use sightline_data::{Dataset, FeatureStore, Split};
 use sightline_train::align::Aligner;
 use sightline_train::checkpoint::Kind;
 use sightline_train::phrases::Phrases;
-use sightline_train::run::RunFolder;
 
+use crate::models;
 use crate::sources::{DeviceKind, ParsesFile};
 use crate::ui::{Ui, Usage, count};
 
@@ -50,7 +50,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     }
     let dataset = Dataset::load(&args.dataset)?;
     let store = FeatureStore::open(&args.features)?;
-    let aligner = Aligner::new(RunFolder::model(&args.model, &[Kind::Alignment])?, &args.device.open()?)?;
+    let aligner = Aligner::new(models::checkpoint(&args.model, &[Kind::Alignment])?, &args.device.open()?)?;
     let parses = args.parses.read(&dataset, &args.split, ui)?;
     let bar = ui.bar(0, "photos");
     let phrases =

@@ -9,11 +9,11 @@ use clap::Args as ClapArgs;
 use sightline_model::caption::{BeamSettings, SampleSettings};
 use sightline_train::caption::{Captioner, Decoding};
 use sightline_train::checkpoint::Kind;
-use sightline_train::run::RunFolder;
 use sightline_vision::Photo;
 
 use crate::describe::Describer;
 use crate::interrupt;
+use crate::models;
 use crate::panels::MostRegions;
 use crate::sources::{DeviceKind, Extraction};
 use crate::ui::{Ui, Usage, count};
@@ -22,6 +22,8 @@ use output::Outputs;
 /// Describe photos in new sentences
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
+  sightline caption photo.jpg                                       # with the program's own models
+  sightline caption holiday --regions --html regions.html
   sightline caption photo.jpg --model runs/caption
   sightline caption holiday --model runs/caption --n-best 3 --json
   sightline caption holiday --model runs/caption --texts captions --csv captions.csv
@@ -33,13 +35,13 @@ pub struct Args {
     /// Photos, or folders of photos
     #[arg(required = true)]
     photos: Vec<PathBuf>,
-    /// A run of `train caption`
-    #[arg(long, value_name = "RUN")]
+    /// A run of `train caption`, or a pack
+    #[arg(long, value_name = "RUN", default_value = models::BUILTIN)]
     model: PathBuf,
     /// Describe the photo's regions too
-    #[arg(long, requires = "region_model")]
+    #[arg(long)]
     regions: bool,
-    /// A run of `train caption --phrases`
+    /// A run of `train caption --phrases`; unless given, the one of --model where that is a pack
     #[arg(long, value_name = "RUN")]
     region_model: Option<PathBuf>,
     /// Most regions described a photo, the surest first
@@ -173,10 +175,16 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let decoding = args.decoding(beam)?;
     let photos = args.photos.iter().map(|path| expand(path)).collect::<anyhow::Result<Vec<_>>>()?.concat();
     let device = args.device.open()?;
-    let photos_model = Captioner::new(RunFolder::model(&args.model, &[Kind::Caption])?)?;
-    let regions_model = match &args.region_model {
-        Some(run) if args.regions => Some(Captioner::new(RunFolder::model(run, &[Kind::RegionCaption])?)?),
-        _ => None,
+    let photos_model = Captioner::new(models::checkpoint(&args.model, &[Kind::Caption])?)?;
+    let of_regions = args.region_model.as_ref().or(Some(&args.model).filter(|model| models::is_pack(model)));
+    let regions_model = match (args.regions, of_regions) {
+        (false, _) => None,
+        (true, Some(run)) => Some(Captioner::new(models::checkpoint(run, &[Kind::RegionCaption])?)?),
+        (true, None) => {
+            let reason =
+                "--regions needs a model of regions; name a run of `train caption --phrases` with --region-model";
+            return Err(Usage(reason.into()).into());
+        }
     };
     let features = photos_model.features.clone();
     let describer = Describer::new(photos_model, regions_model, beam)?;

@@ -12,9 +12,9 @@ use sightline_train::caption::Captioner;
 use sightline_train::checkpoint::Kind;
 use sightline_train::corpus::Corpus;
 use sightline_train::evaluate::{self, Scores};
-use sightline_train::run::RunFolder;
 
-use super::{eval_ablation, eval_caption, eval_captions, eval_grounding, eval_regions, eval_words};
+use super::{eval_ablation, eval_boxes, eval_caption, eval_captions, eval_grounding, eval_regions, eval_words};
+use crate::models;
 use crate::panels::Panels;
 use crate::report::{self, DEFAULT_THRESHOLD, Report, RetrievalRow, RowSource, Table};
 use crate::sources::{DeviceKind, ParsesFile};
@@ -26,6 +26,7 @@ use crate::ui::{Ui, count, table};
 pub enum Command {
     Retrieval(RetrievalArgs),
     Ablation(eval_ablation::Args),
+    Boxes(eval_boxes::Args),
     Caption(eval_caption::Args),
     Captions(eval_captions::Args),
     Grounding(eval_grounding::Args),
@@ -89,6 +90,7 @@ pub fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
     match command {
         Command::Retrieval(args) => retrieval(&args, ui),
         Command::Ablation(args) => eval_ablation::run(&args, ui),
+        Command::Boxes(args) => eval_boxes::run(&args, ui),
         Command::Caption(args) => eval_caption::run(&args, ui),
         Command::Captions(args) => eval_captions::run(&args, ui),
         Command::Grounding(args) => eval_grounding::run(&args, ui),
@@ -132,7 +134,7 @@ pub(super) fn tell_gaps(corpus: &Corpus<'_>, ui: &Ui) {
 fn retrieval(args: &RetrievalArgs, ui: &Ui) -> anyhow::Result<()> {
     let data = args.common.open(ui)?;
     let open = |run: &PathBuf| -> anyhow::Result<Aligner> {
-        let aligner = Aligner::new(RunFolder::model(run, &[Kind::Alignment])?, &data.device)?;
+        let aligner = Aligner::new(models::checkpoint(run, &[Kind::Alignment])?, &data.device)?;
         aligner.check(&data.store)?;
         Ok(aligner)
     };
@@ -155,7 +157,7 @@ fn retrieval(args: &RetrievalArgs, ui: &Ui) -> anyhow::Result<()> {
     if let Some(html) = &args.html {
         let open = |run: &Option<PathBuf>, kind: Kind| -> anyhow::Result<Option<Captioner>> {
             let Some(run) = run else { return Ok(None) };
-            let captioner = Captioner::new(RunFolder::model(run, &[kind])?)?;
+            let captioner = Captioner::new(models::checkpoint(run, &[kind])?)?;
             captioner.check(&data.store)?;
             Ok(Some(captioner))
         };

@@ -11,6 +11,7 @@ use sightline_train::evaluate::{self, Scores};
 use sightline_train::run::RunFolder;
 
 use super::eval::Common;
+use crate::models;
 use crate::sources::ParsesFile;
 use crate::ui::{Ui, count, table};
 
@@ -84,7 +85,7 @@ pub(super) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         };
         let mut members = Vec::new();
         for run in &runs {
-            let aligner = Aligner::new(RunFolder::model(run, &[Kind::Alignment])?, &data.device)?;
+            let aligner = Aligner::new(models::checkpoint(run, &[Kind::Alignment])?, &data.device)?;
             // A row may read other vectors than the rest, or trees that are not there: it is named and the others go on.
             match aligner.corpus(&data.dataset, data.split, &data.store, parses.as_ref()) {
                 Ok(corpus) => members.push(evaluate::scores(&aligner, &corpus)),

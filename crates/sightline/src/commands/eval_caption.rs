@@ -12,11 +12,11 @@ use sightline_train::caption::{Caption, Captioner, Decoding};
 use sightline_train::checkpoint::Kind;
 use sightline_train::corpus::Corpus;
 use sightline_train::describe;
-use sightline_train::run::RunFolder;
 
 use super::caption::BeamArgs;
 use super::eval::{Common, Data, tell_gaps};
 use super::eval_captions;
+use crate::models;
 use crate::ui::{Ui, count, table};
 
 /// Compare a model's captions with people's (the paper's table 2), by coco-caption's metrics, in percent
@@ -62,7 +62,7 @@ struct Record {
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let beam = args.beam.settings()?;
     let data = args.common.open(ui)?;
-    let captioner = Captioner::new(RunFolder::model(&args.model, &[Kind::Caption])?)?;
+    let captioner = Captioner::new(models::checkpoint(&args.model, &[Kind::Caption])?)?;
     captioner.check(&data.store)?;
     let corpus = Corpus::new(&data.dataset, data.split, &data.store, &captioner.vocabulary)?;
     tell_gaps(&corpus, ui);

@@ -8,9 +8,9 @@ use sightline_metrics::grounding::{GroundingReport, GroundingScore};
 use sightline_train::align::Aligner;
 use sightline_train::checkpoint::Kind;
 use sightline_train::grounding::GroundingSet;
-use sightline_train::run::RunFolder;
 
 use super::eval::{Common, tell_gaps};
+use crate::models;
 use crate::sources::ParsesFile;
 use crate::ui::{Ui, count, table};
 
@@ -71,7 +71,7 @@ pub(super) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         anyhow::bail!(crate::ui::Usage(format!("an affinity is zero or more, not {wrong}")));
     }
     let data = args.common.open(ui)?;
-    let aligner = Aligner::new(RunFolder::model(&args.model, &[Kind::Alignment])?, &data.device)?;
+    let aligner = Aligner::new(models::checkpoint(&args.model, &[Kind::Alignment])?, &data.device)?;
     aligner.check(&data.store)?;
     let named = categories::read_instances(&args.instances)?;
     let parses = args.parses.read(&data.dataset, &[data.split], ui)?;

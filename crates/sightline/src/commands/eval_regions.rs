@@ -17,10 +17,10 @@ use sightline_train::checkpoint::Kind;
 use sightline_train::describe::PhraseRanking;
 use sightline_train::phrases::Phrases;
 use sightline_train::region_phrases::{Covering, DescribedRegion, RegionPhrases, covering};
-use sightline_train::run::RunFolder;
 
 use super::caption::BeamArgs;
 use super::eval_captions;
+use crate::models;
 use crate::panels::{MostRegions, per_token, region_captions};
 use crate::ui::{Ui, Usage, count, table};
 
@@ -129,7 +129,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let mut rows = BTreeMap::new();
     rows.extend(human(&targets, &meteor)?.map(|row| ("human", row)));
     if let (Some(run), Some(path)) = (&args.align_model, &args.training_phrases) {
-        let aligner = Aligner::new(RunFolder::model(run, &[Kind::Alignment])?, &Device::flex())?;
+        let aligner = Aligner::new(models::checkpoint(run, &[Kind::Alignment])?, &Device::flex())?;
         aligner.check(&store)?;
         aligner.check_reads_words()?;
         let phrases = Phrases::load(path)?;
@@ -148,7 +148,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
 }
 
 fn open(run: &std::path::Path, kind: Kind, store: &FeatureStore) -> anyhow::Result<Captioner> {
-    let captioner = Captioner::new(RunFolder::model(run, &[kind])?)?;
+    let captioner = Captioner::new(models::checkpoint(run, &[kind])?)?;
     captioner.check(store)?;
     Ok(captioner)
 }

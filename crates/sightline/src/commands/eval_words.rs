@@ -8,9 +8,9 @@ use sightline_model::Sentence;
 use sightline_train::align::Aligner;
 use sightline_train::checkpoint::Kind;
 use sightline_train::corpus::CorpusPhoto;
-use sightline_train::run::RunFolder;
 
 use super::eval::{Common, tell_gaps};
+use crate::models;
 use crate::sources::ParsesFile;
 use crate::ui::{Ui, table};
 
@@ -63,7 +63,7 @@ struct Record {
 
 pub(super) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let data = args.common.open(ui)?;
-    let aligner = Aligner::new(RunFolder::model(&args.model, &[Kind::Alignment])?, &data.device)?;
+    let aligner = Aligner::new(models::checkpoint(&args.model, &[Kind::Alignment])?, &data.device)?;
     aligner.check(&data.store)?;
     if aligner.settings.unit_vectors {
         anyhow::bail!(

@@ -153,8 +153,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     };
     let photos = photos_of(source)?;
     let device = args.device.open()?;
-    let backbone = sources::backbone(backbone_spec, &device)?;
-    let proposer = sources::proposer(&args.regions, ui)?;
+    let (backbone, proposer) = sources::networks(backbone_spec, &args.regions, &device, ui)?;
     let mode = match args.vectors {
         _ if backbone_spec == Pixels::NAME => VectorMode::Crop,
         VectorsName::Pool => VectorMode::Pool,

@@ -8,17 +8,18 @@ use anyhow::Context as _;
 use clap::Args as ClapArgs;
 use serde_json::json;
 use sightline_data::{StoreSettings, checksum};
+use sightline_metrics::meteor::cache_folder;
 use sightline_model::alignment::Score;
 use sightline_train::align::Aligner;
 use sightline_train::checkpoint::Kind;
-use sightline_train::run::RunFolder;
 
 use crate::index::build::{self, Lock, Networks, Plan, Report};
 use crate::index::catalogue::{Catalogue, Encoding, Settings};
 use crate::index::walk;
 use crate::interrupt;
+use crate::models;
 use crate::sources::{self, DeviceKind, Extraction};
-use crate::ui::{Ui, Usage, count};
+use crate::ui::{Ui, count};
 
 /// Make a folder of photos searchable, or bring its index up to date
 ///
@@ -26,15 +27,17 @@ use crate::ui::{Ui, Usage, count};
 /// changed, renamed, moved or deleted are noticed. Stopped or killed, it goes on where it was.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
-  sightline index ~/Pictures -o pictures.index --model runs/align
-  sightline index ~/Pictures -o pictures.index                      # later: only what is new")]
+  sightline index ~/Pictures                                        # with the program's own models
+  sightline index ~/Pictures                                        # later: only what is new
+  sightline index ~/Pictures -o pictures.index --model runs/align")]
 pub struct Args {
     /// The folder of photos
     folder: PathBuf,
-    /// The index, a folder
+    /// The index, a folder; unless given, one of this folder of photos among the user's caches, where `search` and `serve`
+    /// find it
     #[arg(short, long, value_name = "INDEX")]
-    output: PathBuf,
-    /// A run of `train align`; remembered by the index
+    output: Option<PathBuf>,
+    /// A run of `train align`, or a pack; remembered by the index, the program's own where a new index is given none
     #[arg(long, value_name = "RUN")]
     model: Option<PathBuf>,
     /// How vectors are stored in a new index
@@ -51,26 +54,121 @@ pub struct Args {
     device: DeviceKind,
 }
 
-/// Compares, reads, writes.
+impl Args {
+    /// The index of a folder where nobody names one, made with the program's own models.
+    pub fn of_folder(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            output: None,
+            model: None,
+            encoding: None,
+            backbone: None,
+            proposals: None,
+            device: DeviceKind::default(),
+        }
+    }
+
+    /// Where the index lies: unless it was named, below the user's caches, by the folder's name and place and by the model,
+    /// so that a program with other models makes another.
+    pub fn index(&self) -> anyhow::Result<PathBuf> {
+        if let Some(output) = &self.output {
+            return Ok(output.clone());
+        }
+        let folder = &self.folder;
+        let place = folder.canonicalize().with_context(|| format!("cannot open {}", folder.display()))?;
+        let name = place.file_name().map_or_else(|| "root".into(), |name| name.to_string_lossy().into_owned());
+        let tag = checksum::of_bytes(place.as_os_str().as_encoded_bytes());
+        Ok(cache_folder().join("indexes").join(format!("{name}-{tag}")).join(models::checksum_of(self.model())?))
+    }
+
+    /// The model of a new index.
+    fn model(&self) -> &Path {
+        self.model.as_deref().unwrap_or(Path::new(models::BUILTIN))
+    }
+}
+
+/// Removes the indexes of the same folder that an earlier program made with its own models: nobody will ask them again.
+fn remove_outdated(index: &Path) -> anyhow::Result<()> {
+    let folder = index.parent().context("an index among the caches lies in a folder")?;
+    for entry in std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let other = entry.with_context(|| format!("cannot read {}", folder.display()))?.path();
+        let is_outdated = || -> anyhow::Result<bool> {
+            Ok(Catalogue::exists(&other) && Catalogue::open(&other)?.settings().model == Path::new(models::BUILTIN))
+        };
+        if other != index && is_outdated().unwrap_or(false) {
+            std::fs::remove_dir_all(&other).with_context(|| format!("cannot remove {}", other.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// What became of the index.
+#[derive(Debug)]
+pub struct Updated {
+    index: PathBuf,
+    photos: usize,
+    report: Report,
+    /// Files that were passed over, and why.
+    passed_over: Vec<String>,
+    seconds: f64,
+}
+
+impl Updated {
+    /// Whether anything was done.
+    pub fn is_news(&self) -> bool {
+        let Report { added, changed, moved, deleted, .. } = &self.report;
+        added + changed + moved + deleted > 0
+    }
+
+    /// For a terminal.
+    pub fn text(&self) -> String {
+        let Report { added, changed, moved, deleted, unchanged, failed, cancelled: _ } = &self.report;
+        let failed = failed.len();
+        format!(
+            "{}: {}; {added} added, {changed} changed, {moved} moved, {deleted} deleted, {unchanged} as before, {failed} \
+             unreadable; {:.1} s",
+            self.index.display(),
+            count(self.photos, "photo"),
+            self.seconds
+        )
+    }
+}
+
+/// Brings the index up to date and says what was done.
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    let updated = update(args, ui)?;
+    let Report { added, changed, moved, deleted, unchanged, failed, cancelled: _ } = &updated.report;
+    let failed: Vec<_> = failed.iter().map(|(path, reason)| json!({ "image": path, "reason": reason })).collect();
+    let record = json!({
+        "index": updated.index, "photos": updated.photos, "added": added, "changed": changed, "moved": moved,
+        "deleted": deleted, "unchanged": unchanged, "failed": failed, "passed_over": updated.passed_over,
+        "seconds": updated.seconds,
+    });
+    ui.result(&record, || updated.text())
+}
+
+/// Compares, reads, writes.
+pub fn update(args: &Args, ui: &Ui) -> anyhow::Result<Updated> {
     let start = Instant::now();
-    let (found, problems) = walk::walk(&args.folder)?;
+    let index = args.index()?;
+    let (found, passed_over) = walk::walk(&args.folder)?;
     let root = args.folder.canonicalize().with_context(|| format!("cannot open {}", args.folder.display()))?;
-    if !Catalogue::exists(&args.output) {
+    if !Catalogue::exists(&index) {
         anyhow::ensure!(!found.is_empty(), "{} holds no photo (JPEG, PNG, WebP, GIF, TIFF or BMP)", root.display());
     }
-    let created = !args.output.exists();
-    std::fs::create_dir_all(&args.output).with_context(|| format!("cannot make {}", args.output.display()))?;
-    let lock = Lock::take(&args.output)?;
-    let opened = open(args, root, ui);
-    if opened.is_err() && created {
-        // Nothing was written yet but the lock; an empty folder would only confuse.
-        drop(lock);
-        let _ = std::fs::remove_file(args.output.join("lock"));
-        let _ = std::fs::remove_dir(&args.output);
-        return opened.map(|_| ());
-    }
-    let (mut catalogue, networks) = opened?;
+    let created = !index.exists();
+    std::fs::create_dir_all(&index).with_context(|| format!("cannot make {}", index.display()))?;
+    let lock = Lock::take(&index)?;
+    let (mut catalogue, networks) = match open(args, &index, root, ui) {
+        Err(error) if created => {
+            // Nothing was written yet but the lock; an empty folder would only confuse.
+            drop(lock);
+            let _ = std::fs::remove_file(index.join("lock"));
+            let _ = std::fs::remove_dir(&index);
+            return Err(error);
+        }
+        opened => opened?,
+    };
 
     let plan = Plan::new(found, &catalogue)?;
     let n_files = plan.n_files();
@@ -87,41 +185,24 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         bar.set_position(p.done as u64);
         bar.set_message(format!("({skipped} as before, {} unreadable)", p.failed));
     };
-    let report = build::run(&mut catalogue, &args.output, plan, networks.as_ref(), &progress, interrupt::flag())?;
+    let report = build::run(&mut catalogue, &index, plan, networks.as_ref(), &progress, interrupt::flag())?;
     bar.finish_and_clear();
-    for problem in &problems {
+    for problem in &passed_over {
         ui.say(format_args!("passed over {problem}"));
     }
     tell_failures(&report, ui);
     anyhow::ensure!(!report.cancelled, "stopped; the same command goes on from here");
     let photos = catalogue.photos()?.len();
-    let seconds = start.elapsed().as_secs_f64();
-    let Report { added, changed, moved, deleted, unchanged, failed, cancelled: _ } = &report;
-    let failed_records: Vec<_> =
-        failed.iter().map(|(path, reason)| json!({ "image": path, "reason": reason })).collect();
-    let record = json!({
-        "index": args.output, "photos": photos, "added": added, "changed": changed, "moved": moved,
-        "deleted": deleted, "unchanged": unchanged, "failed": failed_records, "passed_over": problems,
-        "seconds": seconds,
-    });
-    ui.result(&record, || {
-        let failed = failed.len();
-        format!(
-            "{}: {}; {added} added, {changed} changed, {moved} moved, {deleted} deleted, {unchanged} as before, {failed} \
-             unreadable; {seconds:.1} s",
-            args.output.display(),
-            count(photos, "photo"),
-        )
-    })
+    if args.output.is_none() && args.model() == Path::new(models::BUILTIN) {
+        remove_outdated(&index)?;
+    }
+    Ok(Updated { index, photos, report, passed_over, seconds: start.elapsed().as_secs_f64() })
 }
 
 /// The catalogue, new or as it is, and the networks where they had to be opened for that.
-fn open(args: &Args, root: PathBuf, ui: &Ui) -> anyhow::Result<(Catalogue, Option<Networks>)> {
-    if !Catalogue::exists(&args.output) {
-        let Some(run) = &args.model else {
-            return Err(Usage("a new index needs an alignment model; name its run with --model".into()).into());
-        };
-        let model = std::path::absolute(model_file(run)).context("cannot tell where the model lies")?;
+fn open(args: &Args, index: &Path, root: PathBuf, ui: &Ui) -> anyhow::Result<(Catalogue, Option<Networks>)> {
+    if !Catalogue::exists(index) {
+        let model = models::absolute(args.model())?;
         let networks = networks(args, &model, &BTreeMap::new(), ui)?;
         let score = networks.aligner.settings.score;
         anyhow::ensure!(
@@ -131,29 +212,29 @@ fn open(args: &Args, root: PathBuf, ui: &Ui) -> anyhow::Result<(Catalogue, Optio
         );
         let settings = Settings {
             root,
-            model_checksum: checksum::of_file(&model)?,
+            model_checksum: models::checksum_of(&model)?,
             model,
             features: with_sources(&networks.aligner.features, args),
             dim: networks.aligner.dim(),
             encoding: args.encoding.unwrap_or_default(),
         };
-        return Ok((Catalogue::create(&args.output, &settings)?, Some(networks)));
+        return Ok((Catalogue::create(index, &settings)?, Some(networks)));
     }
-    let mut catalogue = Catalogue::open(&args.output)?;
+    let mut catalogue = Catalogue::open(index)?;
     let mut settings = catalogue.settings().clone();
     if let Some(encoding) = args.encoding.filter(|encoding| *encoding != settings.encoding) {
         anyhow::bail!(
             "{} stores its vectors as {:?}, not {encoding:?}; name another index",
-            args.output.display(),
+            index.display(),
             settings.encoding
         );
     }
     if let Some(run) = &args.model {
-        let model = std::path::absolute(model_file(run)).context("cannot tell where the model lies")?;
+        let model = models::absolute(run)?;
         anyhow::ensure!(
-            checksum::of_file(&model)? == settings.model_checksum,
+            models::checksum_of(&model)? == settings.model_checksum,
             "{} was made with another model ({}); name another index",
-            args.output.display(),
+            index.display(),
             settings.model.display()
         );
         settings.model = model;
@@ -164,11 +245,6 @@ fn open(args: &Args, root: PathBuf, ui: &Ui) -> anyhow::Result<(Catalogue, Optio
         catalogue.set_settings(settings)?;
     }
     Ok((catalogue, None))
-}
-
-/// The checkpoint of a run, or the checkpoint itself.
-fn model_file(run: &Path) -> PathBuf {
-    if run.is_dir() { run.join("best.ckpt") } else { run.to_owned() }
 }
 
 /// The same settings, with the files that were named on the command line as their sources.
@@ -185,7 +261,7 @@ fn with_sources(features: &StoreSettings, args: &Args) -> StoreSettings {
 /// Opens the model, and what makes its features from the command line, the index's memory, or the model's.
 fn networks(args: &Args, model: &Path, remembered: &BTreeMap<String, String>, ui: &Ui) -> anyhow::Result<Networks> {
     let device = args.device.open()?;
-    let aligner = Aligner::new(RunFolder::model(model, &[Kind::Alignment])?, &device)?;
+    let aligner = Aligner::new(models::checkpoint(model, &[Kind::Alignment])?, &device)?;
     aligner.check_reads_words()?;
     let mut features = with_sources(&aligner.features, args);
     features.sources.extend(remembered.clone());

@@ -1,13 +1,14 @@
 //! `search`: photos of an index by words, by a photo, by a box of a photo; every hit with its reasons.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args as ClapArgs;
 use sightline_data::BoxXyxy;
 use sightline_vision::Photo;
 
+use super::index;
 use crate::index::date;
 use crate::index::search::{Answer, Filters, Like, Question, Request, Searcher, open_models};
 use crate::sources::DeviceKind;
@@ -16,17 +17,19 @@ use crate::ui::{Ui, Usage, count, table};
 /// Find photos by words, and see which word matched which region
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
+  sightline search \"a dog in the snow\" ~/Pictures                   # indexes what is new first
   sightline search \"a dog catching a ball\" --index pictures.index
   sightline search \"beach\" --not people --from 2023 --until 2024-06 --index pictures.index
   sightline search --photo sunset.jpg --index pictures.index
   sightline search --photo street.jpg --box 40,60,200,220 --index pictures.index
   sightline search \"two children\" --index pictures.index -0 | xargs -0 feh")]
 pub struct Args {
-    /// What the photos show, in words
+    /// What the photos show, in words; then, without --index, the folder of photos
+    #[arg(value_name = "WORDS|FOLDER")]
     words: Vec<String>,
     /// An index of `sightline index`
     #[arg(long)]
-    index: PathBuf,
+    index: Option<PathBuf>,
     /// Find photos like this one
     #[arg(long, value_name = "FILE")]
     photo: Option<PathBuf>,
@@ -79,12 +82,16 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let filters = filters(&args.folder, args.from.as_deref(), args.until.as_deref(), args.min_size, args.max_size)?;
     let like = args.photo.as_deref().map(Photo::open).transpose()?.map(Like::Picture);
     let reads_photos = like.is_some();
+    let (words, index) = match &args.index {
+        Some(index) => (args.words.as_slice(), index.clone()),
+        None => of_folder(&args.words, ui)?,
+    };
     let device = args.device.open()?;
     let (backbone, proposals) = (args.backbone.as_deref(), args.proposals.as_deref());
-    let models = open_models(&args.index, args.model.as_deref(), backbone, proposals, reads_photos, &device, ui)?;
-    let searcher = Searcher::open(&args.index, Arc::new(models))?;
+    let models = open_models(&index, args.model.as_deref(), backbone, proposals, reads_photos, &device, ui)?;
+    let searcher = Searcher::open(&index, Arc::new(models))?;
     let request = Request {
-        text: args.words.join(" "),
+        text: words.join(" "),
         not: args.not.join(" "),
         like,
         region: args.r#box,
@@ -115,6 +122,22 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         return Ok(out.flush()?);
     }
     ui.result(&answer, || text(&answer))
+}
+
+/// The words before the last, and the index of the folder that the last one names, brought up to date.
+fn of_folder<'a>(words: &'a [String], ui: &Ui) -> anyhow::Result<(&'a [String], PathBuf)> {
+    let usage = "where are the photos? name their folder behind the words, or an index with --index";
+    let (folder, words) = words.split_last().ok_or_else(|| Usage(usage.into()))?;
+    let folder = Path::new(folder);
+    if !folder.is_dir() {
+        return Err(Usage(format!("{} is no folder; {usage}", folder.display())).into());
+    }
+    let args = index::Args::of_folder(folder);
+    let updated = index::update(&args, ui)?;
+    if updated.is_news() {
+        ui.say(updated.text());
+    }
+    Ok((words, args.index()?))
 }
 
 /// Filters from words; an error of usage where a date is none.

@@ -1,7 +1,7 @@
 //! `serve`: an index with its page and API, or a report as a page.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args as ClapArgs;
@@ -9,6 +9,7 @@ use clap::Args as ClapArgs;
 use super::caption::BeamArgs;
 use crate::describe::LazyDescriber;
 use crate::index::search::{Searcher, open_models};
+use crate::models;
 use crate::report;
 use crate::server::index::{self, App, Options};
 use crate::server::runs::Runs;
@@ -19,14 +20,18 @@ use crate::ui::{Ui, count};
 /// Serve an index's page and API, or a report, on this machine
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
+  sightline serve ~/Pictures                                        # with the program's own models
   sightline serve --index pictures.index
   sightline serve --index pictures.index --caption-model runs/caption --region-model runs/regions
   sightline serve --index pictures.index --runs runs               # their curves, while they train
   sightline serve --index pictures.index --host 0.0.0.0 --token \"$TOKEN\"
   sightline serve --report report.json")]
 pub struct Args {
+    /// A folder of photos; what is new in it is indexed first
+    #[arg(required_unless_present_any = ["report", "index"], conflicts_with_all = ["report", "index"])]
+    folder: Option<PathBuf>,
     /// An index of `sightline index`
-    #[arg(long, required_unless_present = "report", conflicts_with = "report")]
+    #[arg(long, conflicts_with = "report")]
     index: Option<PathBuf>,
     /// A report's record, the .json that is written beside the .html
     #[arg(long)]
@@ -40,14 +45,14 @@ pub struct Args {
     /// What every request must bring
     #[arg(long, env = "SIGHTLINE_TOKEN", hide_env_values = true, conflicts_with = "report", value_parser = token)]
     token: Option<String>,
-    /// A run of `train caption`, to describe photos
-    #[arg(long, value_name = "RUN", requires = "index")]
+    /// A run of `train caption`, to describe photos; unless given, the program's own where the index's model is that
+    #[arg(long, value_name = "RUN", conflicts_with = "report")]
     caption_model: Option<PathBuf>,
     /// A run of `train caption --phrases`, to describe regions
     #[arg(long, value_name = "RUN", requires = "caption_model")]
     region_model: Option<PathBuf>,
     /// A folder of runs and of records of `eval`, to show in tables and curves
-    #[arg(long, value_name = "FOLDER", requires = "index")]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "report")]
     runs: Option<PathBuf>,
     #[command(flatten)]
     beam: BeamArgs,
@@ -79,21 +84,33 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             ui.say(format_args!("open http://{address} (Ctrl-C ends it)"));
         });
     }
-    let Some(index) = &args.index else { unreachable!("one of the two is required") };
+    let index = &match (&args.index, &args.folder) {
+        (Some(index), _) => index.clone(),
+        (None, Some(folder)) => {
+            let update = super::index::Args::of_folder(folder);
+            ui.say(super::index::update(&update, ui)?.text());
+            update.index()?
+        }
+        (None, None) => unreachable!("one of them is required"),
+    };
     let device = args.device.open()?;
     let (backbone, proposals) = (args.backbone.as_deref(), args.proposals.as_deref());
-    let models = open_models(index, args.model.as_deref(), backbone, proposals, true, &device, ui)?;
+    let networks = open_models(index, args.model.as_deref(), backbone, proposals, true, &device, ui)?;
     // The networks themselves are opened when a photo is to be read.
-    if !models.reads_photos()
-        && let Err(reason) = models.extraction()
+    if !networks.reads_photos()
+        && let Err(reason) = networks.extraction()
     {
         ui.say(format_args!("{reason}; search by words works"));
     }
-    let searcher = Searcher::open(index, Arc::new(models))?;
-    let describer = match &args.caption_model {
-        Some(run) => {
-            let features = &searcher.settings().features;
-            Some(LazyDescriber::new(run, args.region_model.as_deref(), features, args.beam.settings()?)?)
+    let searcher = Searcher::open(index, Arc::new(networks))?;
+    let builtin = Path::new(models::BUILTIN);
+    let runs_of_captions = match &args.caption_model {
+        Some(run) => Some((run.as_path(), args.region_model.as_deref())),
+        None => (searcher.settings().model == builtin).then_some((builtin, Some(builtin))),
+    };
+    let describer = match runs_of_captions {
+        Some((photos, regions)) => {
+            Some(LazyDescriber::new(photos, regions, &searcher.settings().features, args.beam.settings()?)?)
         }
         None => None,
     };

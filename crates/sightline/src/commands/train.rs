@@ -1,4 +1,4 @@
-//! `train align` and `train caption`.
+//! `train align`, `train caption` and `train backbone`.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -7,17 +7,19 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use sightline_data::{Dataset, FeatureStore, Split};
 use sightline_train::align::AlignData;
+use sightline_train::backbone::BackboneData;
 use sightline_train::caption::CaptionData;
 use sightline_train::checkpoint::Kind;
 use sightline_train::phrases::Phrases;
 use sightline_train::run::RunFolder;
-use sightline_train::settings::{AlignSettings, CaptionRunSettings, resolve};
-use sightline_train::{Control, Event, Outcome, align, caption};
+use sightline_train::settings::{AlignSettings, BackboneRunSettings, CaptionRunSettings, resolve};
+use sightline_train::{Control, Event, Outcome, align, backbone, caption};
 
 use super::train_seeds::{self, Seeds};
 use crate::interrupt;
-use crate::sources::{DeviceKind, ParsesFile};
-use crate::ui::{Ui, Usage};
+use crate::models;
+use crate::sources::{self, DeviceKind, ParsesFile};
+use crate::ui::{Ui, Usage, count};
 
 /// Train a model
 #[derive(Debug, Subcommand)]
@@ -25,6 +27,7 @@ use crate::ui::{Ui, Usage};
 pub enum Command {
     Align(AlignArgs),
     Caption(CaptionArgs),
+    Backbone(BackboneArgs),
 }
 
 /// Learn which words talk about which region, from photos and sentences alone
@@ -62,6 +65,24 @@ pub struct CaptionArgs {
     #[arg(long)]
     phrases: Option<PathBuf>,
     /// Begin with the weights of this run of the same kind and sizes; self-critical training needs one
+    #[arg(long, value_name = "RUN", conflicts_with = "resume")]
+    start: Option<PathBuf>,
+}
+
+/// Learn a small backbone from a larger one, on photos alone: it learns to give the teacher's vectors, and to propose the
+/// feature store's boxes
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sightline train backbone --dataset flickr8k.json --features flickr8k.features -o runs/backbone \\
+      --teacher vit_tiny_patch16_224.safetensors
+  sightline features flickr8k.json -o small.features --backbone runs/backbone --regions compact=runs/backbone")]
+pub struct BackboneArgs {
+    #[command(flatten)]
+    common: Common,
+    /// The larger backbone: weights of a vision transformer (.safetensors) or a network (.onnx) with 14 by 14 cells
+    #[arg(long, value_name = "FILE")]
+    teacher: String,
+    /// Begin with the weights of this run of the same sizes
     #[arg(long, value_name = "RUN", conflicts_with = "resume")]
     start: Option<PathBuf>,
 }
@@ -106,11 +127,12 @@ impl Common {
     }
 }
 
-/// Runs either.
+/// Runs one of them.
 pub fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
     let common = match command {
         Command::Align(args) => &args.common,
         Command::Caption(args) => &args.common,
+        Command::Backbone(args) => &args.common,
     };
     let dataset = Dataset::load(&common.dataset)?;
     let store = FeatureStore::open(&common.features)?;
@@ -136,6 +158,26 @@ pub fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
                 let data = CaptionData { dataset: &dataset, store: &store, phrases: phrases.as_ref() };
                 caption::train(data, start.take(), &settings, &folder, common.resume, control)
             })?
+        }
+        Command::Backbone(args) => {
+            let teacher = sources::backbone(&args.teacher, &common.device.open()?)?;
+            let mut start = args.start.as_deref().map(|run| models::checkpoint(run, &[Kind::Backbone])).transpose()?;
+            let (folder, settings) = common.open::<BackboneRunSettings>()?;
+            let data = BackboneData { dataset: &dataset, teacher: &*teacher, boxes: &store };
+            let mut unread = Vec::new();
+            let outcome = train(ui, interrupt::flag(), |control| {
+                let (outcome, left_out) =
+                    backbone::train(data, start.take(), &settings, &folder, common.resume, control)?;
+                unread = left_out;
+                Ok(outcome)
+            })?;
+            if let Some(first) = unread.first() {
+                ui.say(format_args!(
+                    "{} could not be read and left out, {first} for one",
+                    count(unread.len(), "photo")
+                ));
+            }
+            outcome
         }
     };
     let progress = &outcome.progress;
@@ -170,6 +212,12 @@ pub fn train(
 ) -> anyhow::Result<Outcome> {
     let bar = ui.bar(0, "steps");
     let mut on_event = |event: &Event| match event {
+        Event::Prepared { photos, total } => {
+            bar.set_length(*total);
+            bar.set_position(*photos);
+            bar.set_message("photos prepared");
+        }
+        Event::Unread { photo, reason } => bar.suspend(|| ui.say(format_args!("{photo} left out: {reason}"))),
         Event::Step { step, steps, loss } => {
             bar.set_length(*steps);
             bar.set_position(*step);

@@ -2,6 +2,7 @@
 //! vectors, alignment, phrases, both caption models, evaluation, page. Nothing is downloaded and no weights are used.
 
 pub mod grounding;
+pub mod photos;
 mod pipeline;
 pub mod scenes;
 
@@ -16,12 +17,15 @@ use crate::report;
 use crate::server::{self, Page};
 use crate::ui::{Ui, count, table};
 
-/// Train on generated scenes, evaluate, and serve the page: no data and no weights needed
+/// Train on generated scenes, evaluate, and serve the page: no data and no weights needed; then your own photos
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   sightline demo
+  sightline demo ~/Pictures              # your photos too, described and found by the program's own models
   sightline demo --no-serve --seed 2 --json")]
 pub struct Args {
+    /// A folder of photos, described and found again after the scenes
+    folder: Option<PathBuf>,
     /// End after writing the page
     #[arg(long)]
     no_serve: bool,
@@ -47,17 +51,31 @@ pub fn learn(plan: &Plan, ui: &Ui) -> anyhow::Result<Demo> {
 /// Runs the demo and serves its page.
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let plan = Plan { seed: args.seed, assignments: args.assignments.clone(), ..Plan::default() };
-    let demo = learn(&plan, ui)?;
+    if let Some(folder) = &args.folder {
+        anyhow::ensure!(folder.is_dir(), "{} is no folder of photos", folder.display());
+    }
+    let mut demo = learn(&plan, ui)?;
+    let own = args.folder.as_deref().map(|folder| photos::describe(folder, ui)).transpose()?;
+    if let Some(own) = &own {
+        demo.report.tables.push(own.table());
+        demo.report.photos.splice(0..0, own.panels.iter().cloned());
+    }
     let html = args.output.join("report.html");
     report::write(&html, &demo.report)?;
     report::write_json(&html.with_extension("json"), &demo.report)?;
     let grounding = &demo.grounding;
+    let photos = own.as_ref().map(|own| {
+        json!({
+            "photos": own.described, "failed": own.failed, "found_first": own.found_among(1),
+            "found_among_5": own.found_among(5),
+        })
+    });
     let record = json!({
-        "seconds": demo.seconds, "retrieval": demo.retrieval, "bleu4": demo.bleu[3],
+        "own": photos, "seconds": demo.seconds, "retrieval": demo.retrieval, "bleu4": demo.bleu[3],
         "bleu": demo.bleu, "grounding_accuracy": grounding.accuracy, "grounding_chance": grounding.chance,
         "grounding": grounding, "page": html,
     });
-    ui.result(&record, || text(&demo))?;
+    ui.result(&record, || text(&demo) + &own.as_ref().map_or_else(String::new, photos::OwnPhotos::text))?;
     ui.say(format_args!("page written to {}", html.display()));
     if args.no_serve {
         return Ok(());

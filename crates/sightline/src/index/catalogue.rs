@@ -9,9 +9,11 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, bail, ensure};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, params};
 use serde::{Deserialize, Serialize};
-use sightline_data::{StoreSettings, checksum};
+use sightline_data::StoreSettings;
 use sightline_search::Place;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
+
+use crate::models;
 
 /// Format of the whole index folder.
 pub const VERSION: u32 = 1;
@@ -64,7 +66,7 @@ impl Settings {
 
     /// An error where the model's file is not there any more, or not the one that the index was made with.
     pub fn check_model(&self) -> anyhow::Result<()> {
-        let found = checksum::of_file(&self.model).context("the index's model is needed; name it with --model")?;
+        let found = models::checksum_of(&self.model).context("the index's model is needed; name it with --model")?;
         ensure!(
             found == self.model_checksum,
             "{} is not the model that the index was made with; name that one with --model, or index anew",

@@ -14,12 +14,12 @@ use sightline_model::{Device, decode};
 use sightline_search::{Collection, Exact, Index, Measure, Pruned, Query, VectorSets};
 use sightline_train::align::Aligner;
 use sightline_train::checkpoint::Kind;
-use sightline_train::run::RunFolder;
 use sightline_vision::Photo;
 use utoipa::ToSchema;
 
 use super::catalogue::{Catalogue, PhotoRow, Settings};
 use super::{CENTROIDS, date, walk};
+use crate::models;
 use crate::sources::Extraction;
 use crate::ui::{Ui, one_line};
 
@@ -796,10 +796,10 @@ pub fn open_models(
 ) -> anyhow::Result<Models> {
     let mut settings = Catalogue::open(index)?.settings().clone();
     if let Some(model) = model {
-        settings.model = if model.is_dir() { model.join("best.ckpt") } else { model.to_owned() };
+        settings.model = models::file(model);
     }
     settings.check_model()?;
-    let checkpoint = RunFolder::model(&settings.model, &[Kind::Alignment])?;
+    let checkpoint = models::checkpoint(&settings.model, &[Kind::Alignment])?;
     let aligner = Aligner::new(checkpoint, device).context("cannot open the index's model")?;
     let given = [backbone, proposals].map(|spec| spec.map(str::to_owned));
     let is_there = |(key, given): (&str, &Option<String>)| {

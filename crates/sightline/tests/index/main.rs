@@ -142,12 +142,11 @@ fn mistakes_get_one_line() {
     let world = World::new();
     let (photos, index, model) = (world.path("photos"), world.path("index"), world.path("model.ckpt"));
     fails(&["search", "red", "--index", &index], 1, "holds no index");
-    fails(&["index", &photos, "-o", &index], 2, "--model");
+    fails(&["index", &photos, "-o", &index, "--model", &world.path("absent")], 1, "absent");
     assert!(!Path::new(&index).exists(), "nothing is left of a failed start");
     fails(&["index", &world.path("absent"), "-o", &index, "--model", &model], 1, "is no folder");
     std::fs::create_dir(world.path("empty")).unwrap();
     fails(&["index", &world.path("empty"), "-o", &index, "--model", &model], 1, "holds no photo");
-    fails(&["index", &photos, "-o", &index, "--model", &world.path("absent")], 1, "absent");
     world.index();
 
     let search = |arguments: &[&str], code: i32, part: &str| {

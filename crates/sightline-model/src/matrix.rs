@@ -1,4 +1,4 @@
-//! Matrices in memory and the few f32 kernels that the caption models are made of: the matrix product, over the `gemm`
+//! Matrices in memory and the few f32 kernels that the tape is made of: the matrix product, over the `gemm`
 //! crate, and loops that `pulp` compiles for the widest vectors this processor has.
 #![expect(unsafe_code, reason = "gemm takes raw pointers; the slices' lengths are asserted against the sizes first")]
 
@@ -99,6 +99,71 @@ pub(crate) fn multiply(a: Factor<'_>, b: Factor<'_>, out: &mut [f32], [m, k, n]:
             false,
             false,
             parallelism,
+        );
+    }
+}
+
+/// A factor that lies scattered in a larger matrix: its first element, and the steps to the next row and column.
+#[derive(Clone, Copy)]
+pub(crate) struct Part<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) row: usize,
+    pub(crate) column: usize,
+}
+
+impl<'a> Part<'a> {
+    /// Some columns of a row-major matrix, from the one that `values` begins with.
+    pub(crate) fn columns(values: &'a [f32], row: usize) -> Self {
+        Self { values, row, column: 1 }
+    }
+
+    /// Rows become columns.
+    pub(crate) fn transposed(self) -> Self {
+        Self { row: self.column, column: self.row, ..self }
+    }
+
+    /// Whether a matrix of this size lies inside.
+    fn holds(&self, rows: usize, columns: usize) -> bool {
+        (rows - 1) * self.row + (columns - 1) * self.column < self.values.len()
+    }
+}
+
+/// `out = factor · a · b` on one thread, where `a` is `[m, k]`, `b` `[k, n]`, and the rows of `out`, `[m, n]`, begin
+/// `out_row` apart.
+pub(crate) fn multiply_parts(
+    factor: f32,
+    a: Part<'_>,
+    b: Part<'_>,
+    out: &mut [f32],
+    out_row: usize,
+    [m, k, n]: [usize; 3],
+) {
+    assert!(m > 0 && k > 0 && n > 0, "a product of [{m}, {k}] and [{k}, {n}]");
+    assert!(a.holds(m, k) && b.holds(k, n), "factors of [{m}, {k}] and [{k}, {n}]");
+    assert!(out_row >= n && (m - 1) * out_row + n <= out.len(), "product of [{m}, {n}]");
+    // SAFETY: every index that the strides reach lies inside its slice, as asserted; the rows of `out` do not overlap,
+    // and it is borrowed mutably, so it overlaps neither factor.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            out_row as isize,
+            false,
+            a.values.as_ptr(),
+            a.column as isize,
+            a.row as isize,
+            b.values.as_ptr(),
+            b.column as isize,
+            b.row as isize,
+            1.0f32,
+            factor,
+            false,
+            false,
+            false,
+            Parallelism::None,
         );
     }
 }
@@ -315,6 +380,29 @@ mod tests {
                     multiply(left, right, &mut out, [m, k, n], true);
                     assert!(out.iter().zip(&expected).all(|(x, y)| *x == 2.0 * y), "{m} {k} {n}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn parts_of_matrices_multiply_where_they_lie() {
+        // Columns 2..4 of [3, 5] times the transposed columns 1..3 of [4, 3], into columns 1..5 of [3, 6].
+        let a: Vec<f32> = (0..15).map(|i| i as f32).collect();
+        let b: Vec<f32> = (0..12).map(|i| (i % 5) as f32).collect();
+        let mut out = [-1.0; 18];
+        multiply_parts(
+            0.5,
+            Part::columns(&a[2..], 5),
+            Part::columns(&b[1..], 3).transposed(),
+            &mut out[1..],
+            6,
+            [3, 2, 4],
+        );
+        for i in 0..3 {
+            assert_eq!((out[i * 6], out[i * 6 + 5]), (-1.0, -1.0));
+            for j in 0..4 {
+                let sum: f32 = (0..2).map(|l| a[i * 5 + 2 + l] * b[j * 3 + 1 + l]).sum();
+                assert_eq!(out[i * 6 + 1 + j], 0.5 * sum, "{i} {j}");
             }
         }
     }

@@ -1,7 +1,9 @@
 //! A tape of matrix operations: computes forward at once, and remembers in training how to go back.
 //!
-//! The caption models run on this instead of the tensor framework: one forward serves training and decoding, sentences
+//! The caption models and the small backbone run on this instead of the tensor framework: one forward serves training and decoding, sentences
 //! are packed without padding, and every elementwise chain is one loop. Rows are words, regions or hypotheses.
+
+pub mod image;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,8 +11,8 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::matrix::{Factor, Matrix, add_scaled, dot, multiply, sigmoid, softmax, sum_of, tanh, vectorised};
-use super::search::{LogProbabilities, Shortcut};
+use crate::caption::search::{LogProbabilities, Shortcut};
+use crate::matrix::{Factor, Matrix, add_scaled, dot, multiply, sigmoid, softmax, sum_of, tanh, vectorised};
 use crate::random::Dropout;
 use crate::weights::{Weight, Weights};
 
@@ -530,8 +532,8 @@ impl<'a> Tape<'a> {
             #[inline(always)]
             || {
                 for row in logits.chunks_exact_mut(bias.len()) {
-                    let most = super::matrix::largest(row);
-                    let log_sum = most + sum_of(row, |x| super::matrix::exp(x - most)).ln();
+                    let most = crate::matrix::largest(row);
+                    let log_sum = most + sum_of(row, |x| crate::matrix::exp(x - most)).ln();
                     row.iter_mut().for_each(|x| *x -= log_sum);
                 }
             },
@@ -600,6 +602,12 @@ impl<'a> Tape<'a> {
             self.gradients.give(hidden, dh);
         }
         (log_likelihoods, sum)
+    }
+
+    /// Says how the loss changes with a variable; for losses that are computed beside the tape.
+    pub fn seed(&mut self, x: Var, gradient: Vec<f32>) {
+        assert_eq!(self.value(x).values.len(), gradient.len(), "one derivative a value");
+        self.gradients.give(x, gradient);
     }
 
     /// Goes back from the loss: the gradients of all weights that took part, by name.

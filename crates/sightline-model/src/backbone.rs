@@ -1,0 +1,315 @@
+//! The small backbone: convolutions down to a grid of 14 by 14, where a few layers of attention let every cell see the
+//! whole picture (the order of stages is that of hybrid networks such as LeViT, Graham et al. 2021; a convolution's
+//! block is that of ConvNeXt, Liu et al. 2022).
+//!
+//! It gives a vector for each cell, one for the whole picture, and for each cell of a finer grid how likely an object
+//! lies around it and how far its borders are. Weights and pixels in, numbers out, over the [`tape`](crate::tape).
+
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::matrix::Matrix;
+use crate::random;
+use crate::tape::image::Windows;
+use crate::tape::{Tape, Var};
+use crate::weights::{Weight, Weights};
+
+/// Pixels along a side of what the network sees.
+pub const INPUT: usize = 224;
+/// Cells along a side of the grid of vectors.
+pub const GRID: usize = 14;
+/// Cells along a side of the grid of objects.
+pub const FINE_GRID: usize = 28;
+/// Numbers a cell of [`Seen::objects`]: the logit of an object, and the logarithms of the distances to its left, top,
+/// right and bottom, in cells of the fine grid.
+pub const OBJECT_NUMBERS: usize = 5;
+
+const PATCH: usize = 4;
+/// Cells along a side of the first grid.
+const PATCHES: usize = INPUT / PATCH;
+
+/// Sizes of the network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BackboneSettings {
+    /// Channels of the grid of 56 by 56.
+    pub stem: usize,
+    /// Channels of the grid of 28 by 28.
+    pub fine: usize,
+    /// Blocks of convolution there.
+    pub fine_blocks: usize,
+    /// Channels of the grid of 14 by 14.
+    pub coarse: usize,
+    /// Blocks of convolution there.
+    pub coarse_blocks: usize,
+    /// Layers of attention behind them.
+    pub attention_blocks: usize,
+    /// Heads of each; they divide `coarse`.
+    pub heads: usize,
+    /// Rows inside a block are so many times wider.
+    pub expansion: usize,
+    /// Cells along a side of the windows of a block of convolution; odd.
+    pub kernel: usize,
+    /// Length of the vectors that come out.
+    pub dim: usize,
+    /// Channels of the part that looks for objects.
+    pub objects: usize,
+}
+
+impl Default for BackboneSettings {
+    fn default() -> Self {
+        Self {
+            stem: 48,
+            fine: 64,
+            fine_blocks: 2,
+            coarse: 192,
+            coarse_blocks: 2,
+            attention_blocks: 2,
+            heads: 3,
+            expansion: 2,
+            kernel: 5,
+            dim: 192,
+            objects: 64,
+        }
+    }
+}
+
+/// What the network makes of a batch of pictures.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    /// `[pictures · GRID², dim]`, row by row.
+    pub cells: Var,
+    /// `[pictures, dim]`.
+    pub global: Var,
+    /// `[pictures · FINE_GRID², OBJECT_NUMBERS]`.
+    pub objects: Var,
+}
+
+impl BackboneSettings {
+    /// Why no network of these sizes can be, if so.
+    pub fn problem(&self) -> Option<String> {
+        let sizes =
+            [self.stem, self.fine, self.coarse, self.heads, self.expansion, self.kernel, self.dim, self.objects];
+        if sizes.contains(&0) {
+            return Some("a size of the backbone is 0; give 1 or more".into());
+        }
+        if !self.coarse.is_multiple_of(self.heads) {
+            return Some(format!("{} heads do not divide {} channels", self.heads, self.coarse));
+        }
+        (self.kernel.is_multiple_of(2) || self.kernel >= GRID)
+            .then(|| format!("a kernel of {} cells; give an odd number below {GRID}", self.kernel))
+    }
+
+    /// Weights to start learning from.
+    pub fn initial_weights(&self, rng: &mut ChaCha8Rng) -> Weights {
+        let mut weights = Weights::new();
+        for (name, shape) in self.shapes() {
+            let n = shape.iter().product();
+            let gain = if name.ends_with("out.weight") { 0.5 } else { 1.0 };
+            let values = match (name.rsplit('.').next(), &shape[..]) {
+                _ if name.ends_with("norm.weight") => vec![1.0; n],
+                (Some("weight"), [rows, _]) => {
+                    // Each channel of a convolution of its own sees its window alone; so the number of rows is right there too.
+                    random::uniform_values(rng, n, gain * (3.0 / *rows as f32).sqrt())
+                }
+                (Some("class"), _) => random::uniform_values(rng, n, 0.02),
+                _ => vec![0.0; n],
+            };
+            weights.insert(name, Weight { shape, values });
+        }
+        // Few places of a picture are the middle of an object.
+        weights.get_mut("objects.found.bias").expect("a weight of every network").values[0] = -3.0;
+        weights
+    }
+
+    /// Names and sizes of all weights.
+    pub fn shapes(&self) -> Vec<(String, Vec<usize>)> {
+        let &Self { stem, fine, coarse, expansion, dim, objects, .. } = self;
+        let mut shapes = Vec::new();
+        let mut linear = |name: &str, inputs: usize, outputs: usize| {
+            shapes.push((format!("{name}.weight"), vec![inputs, outputs]));
+            shapes.push((format!("{name}.bias"), vec![outputs]));
+        };
+        linear("stem", PATCH * PATCH * 3, stem);
+        linear("fine.reduce", 9 * stem, fine);
+        linear("coarse.reduce", 9 * fine, coarse);
+        let window = self.kernel * self.kernel;
+        for (grid, blocks, width) in [("fine", self.fine_blocks, fine), ("coarse", self.coarse_blocks, coarse)] {
+            for block in 0..blocks {
+                linear(&format!("{grid}.{block}.around"), window, width);
+                linear(&format!("{grid}.{block}.in"), width, expansion * width);
+                linear(&format!("{grid}.{block}.out"), expansion * width, width);
+            }
+        }
+        for block in 0..self.attention_blocks {
+            linear(&format!("attention.{block}.query_key_value"), coarse, 3 * coarse);
+            linear(&format!("attention.{block}.heads_out"), coarse, coarse);
+            linear(&format!("attention.{block}.in"), coarse, expansion * coarse);
+            linear(&format!("attention.{block}.out"), expansion * coarse, coarse);
+        }
+        linear("cells", coarse, dim);
+        linear("global", coarse, dim);
+        linear("objects.fine", fine, objects);
+        linear("objects.coarse", coarse, objects);
+        linear("objects.around", window, objects);
+        linear("objects.hidden", objects, objects);
+        linear("objects.found", objects, OBJECT_NUMBERS);
+        let mut norm = |name: String, width: usize| {
+            shapes.push((format!("{name}norm.weight"), vec![width]));
+            shapes.push((format!("{name}norm.bias"), vec![width]));
+        };
+        norm("stem_".into(), stem);
+        norm("fine.last_".into(), fine);
+        norm("coarse.last_".into(), coarse);
+        (0..self.fine_blocks).for_each(|block| norm(format!("fine.{block}."), fine));
+        (0..self.coarse_blocks).for_each(|block| norm(format!("coarse.{block}."), coarse));
+        for block in 0..self.attention_blocks {
+            norm(format!("attention.{block}."), coarse);
+            norm(format!("attention.{block}.feed_"), coarse);
+        }
+        shapes.push(("class".into(), vec![1, coarse]));
+        shapes
+    }
+
+    /// Runs the network over pictures of [`INPUT`] by [`INPUT`] pixels: `[pictures · INPUT², 3]`, red, green and blue in
+    /// `-1..1`.
+    pub fn forward(&self, tape: &mut Tape<'_>, pixels: Matrix) -> Seen {
+        let pictures = pixels.rows / (INPUT * INPUT);
+        let x = tape.constant(pixels);
+        let x = tape.convolve(x, "stem", Windows { side: INPUT, kernel: PATCH, stride: PATCH });
+        let x = tape.layer_norm(x, "stem_norm");
+        let mut x = tape.convolve(x, "fine.reduce", Windows { side: PATCHES, kernel: 3, stride: 2 });
+        for block in 0..self.fine_blocks {
+            x = self.convolution_block(tape, x, &format!("fine.{block}"), FINE_GRID);
+        }
+        let fine = tape.layer_norm(x, "fine.last_norm");
+        let mut x = tape.convolve(fine, "coarse.reduce", Windows { side: FINE_GRID, kernel: 3, stride: 2 });
+        for block in 0..self.coarse_blocks {
+            x = self.convolution_block(tape, x, &format!("coarse.{block}"), GRID);
+        }
+        let cells = GRID * GRID;
+        let mut x = tape.prepend(x, "class", cells);
+        for block in 0..self.attention_blocks {
+            x = self.attention_block(tape, x, &format!("attention.{block}"), cells + 1);
+        }
+        let x = tape.layer_norm(x, "coarse.last_norm");
+        let of_cells: Vec<usize> = (0..pictures * (cells + 1)).filter(|row| row % (cells + 1) != 0).collect();
+        let of_class: Vec<usize> = (0..pictures).map(|picture| picture * (cells + 1)).collect();
+        let (coarse, class) = (tape.rows(x, &of_cells), tape.rows(x, &of_class));
+        Seen {
+            cells: tape.linear(coarse, "cells"),
+            global: tape.linear(class, "global"),
+            objects: self.objects(tape, fine, coarse, pictures),
+        }
+    }
+
+    fn convolution_block(&self, tape: &mut Tape<'_>, x: Var, name: &str, side: usize) -> Var {
+        let y = tape.convolve_channels(x, &format!("{name}.around"), side, self.kernel);
+        let y = tape.layer_norm(y, &format!("{name}.norm"));
+        let y = feed(tape, y, name);
+        tape.add(x, y)
+    }
+
+    fn attention_block(&self, tape: &mut Tape<'_>, x: Var, name: &str, rows: usize) -> Var {
+        let y = tape.layer_norm(x, &format!("{name}.norm"));
+        let y = tape.linear(y, &format!("{name}.query_key_value"));
+        let y = tape.attend_among(y, rows, self.heads);
+        let y = tape.linear(y, &format!("{name}.heads_out"));
+        let x = tape.add(x, y);
+        let y = tape.layer_norm(x, &format!("{name}.feed_norm"));
+        let y = feed(tape, y, name);
+        tape.add(x, y)
+    }
+
+    /// The fine grid beside the coarse one, each cell of which counts for four.
+    fn objects(&self, tape: &mut Tape<'_>, fine: Var, coarse: Var, pictures: usize) -> Var {
+        let scale = FINE_GRID / GRID;
+        let coarse_cell = |cell: usize| {
+            let (picture, at) = (cell / (FINE_GRID * FINE_GRID), cell % (FINE_GRID * FINE_GRID));
+            picture * GRID * GRID + at / FINE_GRID / scale * GRID + at % FINE_GRID / scale
+        };
+        let chosen: Vec<usize> = (0..pictures * FINE_GRID * FINE_GRID).map(coarse_cell).collect();
+        let coarse = tape.linear(coarse, "objects.coarse");
+        let coarse = tape.rows(coarse, &chosen);
+        let fine = tape.linear(fine, "objects.fine");
+        let x = tape.add(fine, coarse);
+        let x = tape.silu(x);
+        let x = tape.convolve_channels(x, "objects.around", FINE_GRID, self.kernel);
+        let x = tape.linear(x, "objects.hidden");
+        let x = tape.silu(x);
+        tape.linear(x, "objects.found")
+    }
+}
+
+fn feed(tape: &mut Tape<'_>, x: Var, name: &str) -> Var {
+    let y = tape.linear(x, &format!("{name}.in"));
+    let y = tape.silu(y);
+    tape.linear(y, &format!("{name}.out"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Dropout;
+
+    fn tiny() -> BackboneSettings {
+        BackboneSettings {
+            stem: 8,
+            fine: 8,
+            coarse: 12,
+            dim: 6,
+            objects: 4,
+            fine_blocks: 1,
+            ..BackboneSettings::default()
+        }
+    }
+
+    fn picture(stream: u64) -> Vec<f32> {
+        random::uniform_values(&mut random::stream(5, stream), INPUT * INPUT * 3, 1.0)
+    }
+
+    #[test]
+    fn a_picture_does_not_depend_on_its_company() {
+        let settings = tiny();
+        let weights = settings.initial_weights(&mut random::stream(1, 0));
+        let run = |pixels: Vec<f32>| {
+            let mut tape = Tape::forward_only(&weights);
+            let seen = settings.forward(&mut tape, Matrix::new(pixels.len() / 3, 3, pixels));
+            [seen.cells, seen.global, seen.objects].map(|var| tape.value(var).clone())
+        };
+        let both = run([picture(1), picture(2)].concat());
+        let alone = run(picture(2));
+        for ((both, alone), rows) in both.iter().zip(&alone).zip([GRID * GRID, 1, FINE_GRID * FINE_GRID]) {
+            assert_eq!((both.rows, alone.rows), (2 * rows, rows));
+            for (a, b) in both.values[alone.values.len()..].iter().zip(&alone.values) {
+                assert!((a - b).abs() < 1e-4, "{a} in company, {b} alone");
+            }
+        }
+    }
+
+    #[test]
+    fn every_weight_learns() {
+        let settings = tiny();
+        let weights = settings.initial_weights(&mut random::stream(1, 0));
+        let mut dropout = Dropout::new(random::stream(1, 1), 0.0);
+        let mut tape = Tape::training(&weights, &mut dropout);
+        let seen = settings.forward(&mut tape, Matrix::new(INPUT * INPUT, 3, picture(3)));
+        for var in [seen.cells, seen.global, seen.objects] {
+            let n = tape.value(var).values.len();
+            tape.seed(var, random::uniform_values(&mut random::stream(5, 9), n, 1.0));
+        }
+        let gradients = tape.backward();
+        assert_eq!(gradients.keys().collect::<Vec<_>>(), weights.keys().collect::<Vec<_>>());
+        for (name, gradient) in gradients {
+            assert!(gradient.values.iter().any(|g| g.abs() > 1e-9), "{name} learns nothing");
+        }
+    }
+
+    #[test]
+    fn sizes_that_cannot_be_are_named() {
+        assert_eq!(BackboneSettings::default().problem(), None);
+        assert!(BackboneSettings { heads: 5, ..tiny() }.problem().unwrap().contains("do not divide"));
+        assert!(BackboneSettings { kernel: 4, ..tiny() }.problem().unwrap().contains("odd"));
+        assert!(BackboneSettings { dim: 0, ..tiny() }.problem().is_some());
+    }
+}

@@ -1,0 +1,62 @@
+//! What the small backbone costs: a photo on all threads, photos on one thread each, and a training step.
+//!
+//! ```text
+//! cargo run --release -p sightline-train --example backbone_speed [ROUNDS]
+//! ```
+
+use std::time::Instant;
+
+use sightline_model::Matrix;
+use sightline_model::backbone::{BackboneSettings, INPUT};
+use sightline_model::random::{self, Dropout};
+use sightline_model::tape::Tape;
+use sightline_vision::Photo;
+use sightline_vision::backbone::{Backbone, Compact};
+
+/// Pictures in a batch.
+const BATCH: usize = 8;
+
+fn main() {
+    let rounds: usize = std::env::args().nth(1).map_or(20, |rounds| rounds.parse().expect("ROUNDS is a number"));
+    let settings = BackboneSettings::default();
+    let weights = settings.initial_weights(&mut random::stream(1, 0));
+    let n: usize = weights.values().map(|weight| weight.values.len()).sum();
+    println!("{n} parameters");
+    let compact = Compact::new("compact", "", settings.clone(), weights.clone()).expect("its own weights");
+    let photo = Photo::uniform(INPUT as u32, INPUT as u32, [90, 120, 30]);
+    report("one photo, all threads", 1, rounds, || {
+        compact.encode_map(std::slice::from_ref(&photo)).expect("a photo");
+    });
+    let photos = vec![photo; BATCH];
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread");
+    pool.install(|| {
+        report("a photo of eight, one thread", BATCH, rounds, || {
+            compact.encode_map(&photos).expect("photos");
+        });
+        report("a view of eight in training, one thread", BATCH, rounds, || {
+            let mut dropout = Dropout::new(random::stream(1, 1), 0.0);
+            let mut tape = Tape::training(&weights, &mut dropout);
+            let pixels = random::uniform_values(&mut random::stream(1, 2), BATCH * INPUT * INPUT * 3, 1.0);
+            let seen = settings.forward(&mut tape, Matrix::new(BATCH * INPUT * INPUT, 3, pixels));
+            for var in [seen.cells, seen.global, seen.objects] {
+                let gradient = tape.value(var).values.clone();
+                tape.seed(var, gradient);
+            }
+            tape.backward();
+        });
+    });
+}
+
+/// Prints the median of `rounds` runs after one that is not counted, in milliseconds a picture.
+fn report(what: &str, pictures: usize, rounds: usize, mut work: impl FnMut()) {
+    work();
+    let mut times: Vec<f64> = (0..rounds)
+        .map(|_| {
+            let start = Instant::now();
+            work();
+            start.elapsed().as_secs_f64() * 1e3 / pictures as f64
+        })
+        .collect();
+    times.sort_unstable_by(f64::total_cmp);
+    println!("{what}: {:.2} ms", times[times.len() / 2]);
+}

@@ -1,0 +1,136 @@
+//! Training of the small backbone: it learns to see what a larger one sees (distillation, Hinton et al. 2015; of every
+//! cell, as in feature distillation), and where a detector finds objects, on parts of photos. Nothing but photos is
+//! needed; no sentence, no label, no person's box.
+
+mod learner;
+mod objects;
+mod views;
+
+use burn::tensor::Device;
+use half::f16;
+use sightline_data::store::FeatureStore;
+use sightline_data::{Dataset, Split, Vocabulary};
+use sightline_model::random;
+use sightline_model::weights::Weights;
+use sightline_vision::backbone::{Backbone, Compact};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
+use crate::run::RunFolder;
+use crate::settings::BackboneRunSettings;
+use crate::trainer::{self, Plan, WEIGHTS_STREAM};
+use crate::{Control, Error, Outcome, Result};
+use learner::BackboneLearner;
+
+/// What a backbone learns from.
+#[derive(Clone, Copy)]
+pub struct BackboneData<'a> {
+    /// Photos; their sentences are not read.
+    pub dataset: &'a Dataset,
+    /// Whose vectors it learns to give.
+    pub teacher: &'a dyn Backbone,
+    /// Whose boxes it learns to propose: those of this store, of the same photos.
+    pub boxes: &'a FeatureStore,
+}
+
+/// Trains a backbone on the photos of the training split, keeping the best on those of the validation split.
+///
+/// What the teacher sees in each view of a photo is computed first and kept beside the run (`views.features`); a stopped
+/// run goes on from there. Photos that cannot be read are left out and returned, by name. `start` gives the first weights
+/// instead of chance.
+pub fn train(
+    data: BackboneData<'_>,
+    start: Option<Checkpoint>,
+    settings: &BackboneRunSettings,
+    run: &RunFolder,
+    resume: bool,
+    control: &mut Control<'_>,
+) -> Result<(Outcome, Vec<String>)> {
+    check(settings, data.teacher)?;
+    let (views, mut unread) = views::prepare(data, settings, &run.path().join("views.features"), control)?;
+    let Some(views) = views else {
+        return Ok((Outcome { progress: Progress::default(), stopped: true }, unread));
+    };
+    let mut rng = random::stream(settings.seed, WEIGHTS_STREAM);
+    let mut weights = settings.model.initial_weights(&mut rng);
+    if let Some(start) = start {
+        let shapes = |weights: &Weights| weights.iter().map(|(n, w)| (n.clone(), w.shape.clone())).collect::<Vec<_>>();
+        if shapes(&start.model) != shapes(&weights) {
+            return Err(Error::Mismatch(
+                "the backbone to start from has other sizes than the settings say; give it the same [model] settings"
+                    .into(),
+            ));
+        }
+        weights = start.model;
+    }
+    let header = Header {
+        kind: Kind::Backbone,
+        settings: serde_json::to_value(settings).expect("settings are plain data"),
+        vocabulary: Vocabulary::from_sentences(std::iter::empty::<&[String]>(), 1),
+        relations: Vec::new(),
+        features: views.settings().clone(),
+        progress: Progress::default(),
+    };
+    let mut learner = BackboneLearner::new(weights, settings, data, &views)?;
+    let plan = Plan {
+        seed: settings.seed,
+        epochs: settings.epochs,
+        dropout: 0.0,
+        optimizer: &settings.optimizer,
+        run,
+        header,
+        resume,
+        device: &Device::flex(),
+    };
+    let outcome = trainer::run(&mut learner, plan, control)?;
+    unread.extend(learner.into_unread());
+    unread.sort_unstable();
+    unread.dedup();
+    Ok((outcome, unread))
+}
+
+/// The backbone of a checkpoint that [`train`] wrote, its weights rounded to f16, so that it is the same one in a
+/// [`Pack`](crate::pack::Pack).
+pub fn open(checkpoint: Checkpoint) -> Result<Compact> {
+    let settings: BackboneRunSettings = serde_json::from_value(checkpoint.header.settings)
+        .map_err(|e| Error::Setting(format!("the backbone's settings: {e}")))?;
+    let (mut weights, mut hash) = (checkpoint.model, Xxh3::new());
+    for (name, weight) in &mut weights {
+        hash.update(name.as_bytes());
+        for x in &mut weight.values {
+            let rounded = f16::from_f32(*x);
+            hash.update(&rounded.to_le_bytes());
+            *x = rounded.to_f32();
+        }
+    }
+    Ok(Compact::new("compact", format!("{:016x}", hash.digest()), settings.model, weights)?)
+}
+
+/// Settings that no training can follow.
+fn check(settings: &BackboneRunSettings, teacher: &dyn Backbone) -> Result<()> {
+    let wrong = |message: String| Err(Error::Setting(message));
+    if let Some(problem) = settings.model.problem() {
+        return wrong(format!("model: {problem}"));
+    }
+    if settings.model.dim != teacher.dim() {
+        return wrong(format!(
+            "model.dim = {}, but the teacher {} gives vectors of {}; set model.dim={0}",
+            settings.model.dim,
+            teacher.name(),
+            teacher.dim()
+        ));
+    }
+    if settings.batch == 0 || settings.views == 0 || settings.epochs == 0 {
+        return wrong("batch, views and epochs must be 1 or more".into());
+    }
+    if !(0.0..1.0).contains(&settings.colour) {
+        return wrong(format!("colour = {} must be 0 or more and below 1", settings.colour));
+    }
+    Ok(())
+}
+
+/// Photos of a split, restval being training too.
+fn photos_of(dataset: &Dataset, split: Split) -> impl Iterator<Item = &str> {
+    let belongs = move |own: Split| own == split || (split == Split::Train && own == Split::Restval);
+    dataset.images.iter().filter(move |image| belongs(image.split)).map(|image| image.path.as_str())
+}

@@ -1,0 +1,434 @@
+//! The backbone as it learns.
+
+use std::collections::BTreeSet;
+use std::ops::AddAssign;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rand::RngExt;
+use rand::seq::SliceRandom;
+use rayon::ThreadPool;
+use sightline_data::store::FeatureStore;
+use sightline_data::{BoxXyxy, Split};
+use sightline_model::Matrix;
+use sightline_model::backbone::{GRID, INPUT};
+use sightline_model::random::{self, Dropout};
+use sightline_model::tape::Tape;
+use sightline_model::weights::Weights;
+use sightline_vision::Photo;
+use sightline_vision::backbone::compact;
+use sightline_vision::regions::{Proposal, n_covered};
+
+use super::objects;
+use super::views::{photo_of, pixels};
+use super::{BackboneData, photos_of};
+use crate::optimizer::{Average, PlainOptimizer};
+use crate::settings::BackboneRunSettings;
+use crate::trainer::{BATCHES_STREAM, Learner, Validation};
+use crate::{Error, Result};
+
+/// Random streams of what is done to a view; one a view and step.
+const CHANGES_STREAM: u64 = 1 << 42;
+/// More views than a batch ever has.
+const MOST_VIEWS: u64 = 1 << 20;
+/// Views that one thread takes at once. Gradients are summed over these in order, whatever the threads.
+const SHARD: usize = 8;
+/// Views whose vectors tell mean and deviation.
+const SAMPLE: usize = 512;
+/// Validation asks for this many of the detector's best boxes among this many proposals.
+const ASKED: (usize, usize) = (10, 19);
+
+/// A pool of one thread, so that the products inside a network do not split further.
+pub(super) fn one_thread() -> Result<ThreadPool> {
+    let refused = |e: rayon::ThreadPoolBuildError| Error::Setting(format!("cannot start a thread: {e}"));
+    rayon::ThreadPoolBuilder::new().num_threads(1).build().map_err(refused)
+}
+
+/// Mean and deviation of each number of the teacher's vectors.
+struct Standard {
+    mean: Vec<f32>,
+    deviation: Vec<f32>,
+}
+
+impl Standard {
+    fn of<'v>(dim: usize, vectors: impl Iterator<Item = &'v [f32]>) -> Self {
+        let (mut sums, mut squares, mut n) = (vec![0.0f64; dim], vec![0.0f64; dim], 0.0);
+        for vector in vectors {
+            n += 1.0;
+            for ((sum, square), &x) in sums.iter_mut().zip(&mut squares).zip(vector) {
+                *sum += f64::from(x);
+                *square += f64::from(x) * f64::from(x);
+            }
+        }
+        let deviation = |(sum, square): (&f64, &f64)| (square / n - (sum / n).powi(2)).max(1e-12).sqrt() as f32;
+        let deviation = sums.iter().zip(&squares).map(deviation).collect();
+        Self { mean: sums.iter().map(|sum| (sum / n) as f32).collect(), deviation }
+    }
+
+    fn apply(&self, vectors: &mut [f32]) {
+        for vector in vectors.chunks_exact_mut(self.mean.len()) {
+            for ((x, mean), deviation) in vector.iter_mut().zip(&self.mean).zip(&self.deviation) {
+                *x = (*x - mean) / deviation;
+            }
+        }
+    }
+}
+
+/// What some views amount to.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums {
+    views: usize,
+    /// Mean squared differences from the standardised teacher; summed over views.
+    cells: f64,
+    global: f64,
+    objects: f64,
+    /// Boxes of the detector, and those covered by a proposal.
+    asked: usize,
+    covered: usize,
+}
+
+impl AddAssign for Sums {
+    fn add_assign(&mut self, other: Self) {
+        self.views += other.views;
+        self.cells += other.cells;
+        self.global += other.global;
+        self.objects += other.objects;
+        self.asked += other.asked;
+        self.covered += other.covered;
+    }
+}
+
+/// One view as the network is shown it, and what it should say.
+struct Example {
+    pixels: Vec<f32>,
+    /// `[1 + GRID², dim]`, standardised; the whole view first.
+    targets: Vec<f32>,
+    objects: Vec<Proposal>,
+}
+
+pub(super) struct BackboneLearner<'a> {
+    weights: Weights,
+    /// Of the weights over the steps so far.
+    average: Option<Average>,
+    optimizer: PlainOptimizer,
+    settings: &'a BackboneRunSettings,
+    data: BackboneData<'a>,
+    views: &'a FeatureStore,
+    /// Positions in `views`.
+    training: Vec<usize>,
+    validation: Vec<usize>,
+    of_cells: Standard,
+    of_global: Standard,
+    pools: Vec<ThreadPool>,
+    /// Photos that could be read when the views were made, and cannot any more.
+    unread: Mutex<BTreeSet<String>>,
+}
+
+impl<'a> BackboneLearner<'a> {
+    pub(super) fn new(
+        weights: Weights,
+        settings: &'a BackboneRunSettings,
+        data: BackboneData<'a>,
+        views: &'a FeatureStore,
+    ) -> Result<Self> {
+        let of_split = |split| -> Vec<usize> {
+            let photos: BTreeSet<&str> = photos_of(data.dataset, split).collect();
+            (0..views.len()).filter(|&view| photos.contains(photo_of(views.get(view).key))).collect()
+        };
+        let (training, validation) = (of_split(Split::Train), of_split(Split::Val));
+        if training.is_empty() || validation.is_empty() {
+            let what = if training.is_empty() { "training" } else { "validation" };
+            return Err(Error::Mismatch(format!("the dataset has no readable photo in its {what} split")));
+        }
+        let dim = views.dim();
+        let sample: Vec<Vec<f32>> =
+            training.iter().step_by(training.len().div_ceil(SAMPLE)).map(|&view| views.get(view).vectors()).collect();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            average: Average::new(settings.average, || weights.clone()),
+            weights,
+            optimizer: PlainOptimizer::default(),
+            settings,
+            data,
+            views,
+            training,
+            validation,
+            of_cells: Standard::of(dim, sample.iter().flat_map(|view| view[dim..].chunks_exact(dim))),
+            of_global: Standard::of(dim, sample.iter().map(|view| &view[..dim])),
+            pools: (0..threads).map(|_| one_thread()).collect::<Result<_>>()?,
+            unread: Mutex::default(),
+        })
+    }
+
+    /// Photos that became unreadable while the backbone learnt.
+    pub(super) fn into_unread(self) -> BTreeSet<String> {
+        self.unread.into_inner().expect("no thread failed")
+    }
+
+    /// A view, changed by chance where `changes` is the stream to draw from; none where its photo cannot be read.
+    fn example(&self, view: usize, changes: Option<u64>) -> Option<Example> {
+        let record = self.views.get(view);
+        let path = photo_of(record.key);
+        let part = record.boxes().next().expect("a view has a box");
+        let Ok(photo) = Photo::open(self.data.dataset.root.join(path)) else {
+            self.unread.lock().expect("no thread failed").insert(path.to_owned());
+            return None;
+        };
+        let picture = pixels(&photo, &part);
+        let mut pixels: Vec<f32> = picture.pixels.iter().map(|&level| f32::from(level) / 127.5 - 1.0).collect();
+        let (dim, mut targets) = (self.views.dim(), record.vectors());
+        self.of_global.apply(&mut targets[..dim]);
+        self.of_cells.apply(&mut targets[dim..]);
+        let mut flipped = false;
+        if let Some(stream) = changes {
+            let mut rng = random::stream(self.settings.seed, stream);
+            flipped = self.settings.flip && rng.random();
+            if flipped {
+                flip(&mut pixels, INPUT, 3);
+                flip(&mut targets[dim..], GRID, dim);
+            }
+            let mut factor = || 1.0 + self.settings.colour * rng.random_range(-1.0..=1.0f32);
+            recolour(&mut pixels, factor() - 1.0, factor(), factor());
+        }
+        let objects = self.detected(path).map_or_else(Vec::new, |boxes| objects::in_view(boxes, &part, flipped));
+        Some(Example { pixels, targets, objects })
+    }
+
+    /// The detector's boxes of a photo, the whole photo not among them.
+    fn detected(&self, path: &str) -> Option<impl Iterator<Item = Proposal>> {
+        let photo = self.data.boxes.find(path)?;
+        let all = photo.boxes().zip(photo.scores).skip(1);
+        Some(all.map(|(region, &score)| Proposal { region, score }))
+    }
+
+    /// Loss of some views, and its gradients where they train.
+    fn learn(&self, views: &[usize], changes: u64, factor: f32) -> (Sums, Weights) {
+        let streams = (0..).map(|i| Some(changes + i));
+        let examples: Vec<Example> =
+            views.iter().zip(streams).filter_map(|(&view, stream)| self.example(view, stream)).collect();
+        if examples.is_empty() {
+            return (Sums::default(), Weights::new());
+        }
+        let mut dropout = Dropout::new(random::stream(0, 0), 0.0);
+        let mut tape = Tape::training(&self.weights, &mut dropout);
+        let pixels: Vec<f32> = examples.iter().flat_map(|example| &example.pixels).copied().collect();
+        let seen = self.settings.model.forward(&mut tape, Matrix::new(pixels.len() / 3, 3, pixels));
+        let (mut sums, dim) = (Sums { views: examples.len(), ..Sums::default() }, self.views.dim());
+        let said = [seen.cells, seen.global, seen.objects].map(|var| tape.value(var).values.clone());
+        let mut gradients = said.each_ref().map(|values| vec![0.0; values.len()]);
+        let part = |which: usize| said[which].len() / examples.len();
+        for (i, example) in examples.iter().enumerate() {
+            let own = |which: usize| i * part(which)..(i + 1) * part(which);
+            let (global, cells) = example.targets.split_at(dim);
+            sums.cells += squares(&said[0][own(0)], cells, factor, &mut gradients[0][own(0)]);
+            let weight = self.settings.global_weight * factor;
+            sums.global += squares(&said[1][own(1)], global, weight, &mut gradients[1][own(1)]);
+            let weight = self.settings.objects_weight * factor;
+            sums.objects += objects::loss(&said[2][own(2)], &example.objects, weight, &mut gradients[2][own(2)]);
+        }
+        let [cells, global, found] = gradients;
+        tape.seed(seen.cells, cells);
+        tape.seed(seen.global, global);
+        tape.seed(seen.objects, found);
+        (sums, tape.backward())
+    }
+
+    /// What the weights in use make of some views.
+    fn judge(&self, weights: &Weights, views: &[usize]) -> Sums {
+        let readable = views.iter().filter_map(|&view| Some((view, self.example(view, None)?)));
+        let (kept, examples): (Vec<usize>, Vec<Example>) = readable.unzip();
+        if examples.is_empty() {
+            return Sums::default();
+        }
+        let mut tape = Tape::forward_only(weights);
+        let pixels: Vec<f32> = examples.iter().flat_map(|example| &example.pixels).copied().collect();
+        let seen = self.settings.model.forward(&mut tape, Matrix::new(pixels.len() / 3, 3, pixels));
+        let said = [seen.cells, seen.global, seen.objects].map(|var| &tape.value(var).values);
+        let (mut sums, dim) = (Sums { views: kept.len(), ..Sums::default() }, self.views.dim());
+        for (i, (&view, example)) in kept.iter().zip(&examples).enumerate() {
+            let own = |which: usize| {
+                let part = said[which].len() / kept.len();
+                &said[which][i * part..(i + 1) * part]
+            };
+            let (global, cells) = example.targets.split_at(dim);
+            sums.cells += squares(own(0), cells, 0.0, &mut vec![0.0; cells.len()]);
+            sums.global += squares(own(1), global, 0.0, &mut vec![0.0; dim]);
+            let record = self.views.get(view);
+            let found = compact::proposals(own(2), record.width, record.height, ASKED.1);
+            if let Some(detected) = self.detected(photo_of(record.key)) {
+                let asked: Vec<BoxXyxy> = detected.take(ASKED.0).map(|proposal| proposal.region).collect();
+                sums.asked += asked.len();
+                sums.covered += n_covered(&found, &asked, 0.5);
+            }
+        }
+        sums
+    }
+
+    /// Does some work for every shard of the views, on all threads, and hands the results over in order.
+    fn for_shards<T: Send>(&self, views: &[usize], work: impl Fn(usize, &[usize]) -> T + Sync) -> Vec<T> {
+        let shards: Vec<&[usize]> = views.chunks(SHARD).collect();
+        let next = AtomicUsize::new(0);
+        let (shards, next, work) = (&shards, &next, &work);
+        let mut done: Vec<(usize, T)> = std::thread::scope(|scope| {
+            let start = |pool| {
+                scope.spawn(move || {
+                    let of_pool = || {
+                        let mut own = Vec::new();
+                        loop {
+                            let shard = next.fetch_add(1, Ordering::Relaxed);
+                            let Some(views) = shards.get(shard) else { return own };
+                            own.push((shard, work(shard, views)));
+                        }
+                    };
+                    ThreadPool::install(pool, of_pool)
+                })
+            };
+            let threads: Vec<_> = self.pools.iter().map(start).collect();
+            threads.into_iter().flat_map(|thread| thread.join().expect("a shard does not panic")).collect()
+        });
+        done.sort_unstable_by_key(|(shard, _)| *shard);
+        done.into_iter().map(|(_, result)| result).collect()
+    }
+}
+
+/// The mean squared difference; adds `factor` times its derivatives to `gradient`.
+fn squares(said: &[f32], targets: &[f32], factor: f32, gradient: &mut [f32]) -> f64 {
+    let scale = 2.0 * factor / said.len() as f32;
+    let mut sum = 0.0;
+    for ((said, target), gradient) in said.iter().zip(targets).zip(gradient) {
+        let difference = said - target;
+        sum += f64::from(difference * difference);
+        *gradient += scale * difference;
+    }
+    sum / said.len() as f64
+}
+
+/// Turns left and right about, in a square of `side` cells of `channels` numbers.
+fn flip(cells: &mut [f32], side: usize, channels: usize) {
+    for row in cells.chunks_exact_mut(side * channels) {
+        for left in 0..side / 2 {
+            let (a, b) = row.split_at_mut((side - 1 - left) * channels);
+            a[left * channels..(left + 1) * channels].swap_with_slice(&mut b[..channels]);
+        }
+    }
+}
+
+/// Changes brightness (added), contrast about the mean, and the colours' distance from grey (factors).
+fn recolour(pixels: &mut [f32], brightness: f32, contrast: f32, saturation: f32) {
+    let mean = pixels.iter().sum::<f32>() / pixels.len() as f32;
+    for pixel in pixels.chunks_exact_mut(3) {
+        let grey = (pixel[0] + pixel[1] + pixel[2]) / 3.0;
+        for x in pixel {
+            let coloured = grey + saturation * (*x - grey);
+            *x = (mean + contrast * (coloured - mean) + brightness).clamp(-1.0, 1.0);
+        }
+    }
+}
+
+impl Learner for BackboneLearner<'_> {
+    type Batch = Vec<usize>;
+
+    fn batches(&self, epoch: u64) -> Vec<Vec<usize>> {
+        let mut order = self.training.clone();
+        order.shuffle(&mut random::stream(self.settings.seed, BATCHES_STREAM + epoch));
+        order.chunks(self.settings.batch).map(<[usize]>::to_vec).collect()
+    }
+
+    fn step(&mut self, batch: &Vec<usize>, _: &mut Dropout, rate: f64, step: u64) -> (f64, f64) {
+        let factor = 1.0 / batch.len() as f32;
+        let changes = |shard: usize| CHANGES_STREAM + step * MOST_VIEWS + (shard * SHARD) as u64;
+        let parts = self.for_shards(batch, |shard, views| self.learn(views, changes(shard), factor));
+        let (mut sums, mut gradients) = (Sums::default(), Weights::new());
+        for (own, of_shard) in parts {
+            sums += own;
+            for (name, gradient) in of_shard {
+                match gradients.get_mut(&name) {
+                    None => {
+                        gradients.insert(name, gradient);
+                    }
+                    Some(sum) => sum.values.iter_mut().zip(&gradient.values).for_each(|(a, b)| *a += b),
+                }
+            }
+        }
+        let BackboneRunSettings { global_weight, objects_weight, .. } = *self.settings;
+        let loss = sums.cells + f64::from(global_weight) * sums.global + f64::from(objects_weight) * sums.objects;
+        let loss = loss / sums.views.max(1) as f64;
+        if loss.is_finite() {
+            self.optimizer.step(&mut self.weights, &gradients, &self.settings.optimizer, rate, step);
+            if let Some(average) = &mut self.average {
+                average.update(&self.weights, step);
+            }
+        }
+        (loss, 1.0)
+    }
+
+    fn validate(&self) -> Result<Validation> {
+        let weights = self.average.as_ref().map_or(&self.weights, Average::weights);
+        let mut sums = Sums::default();
+        self.for_shards(&self.validation, |_, views| self.judge(weights, views)).into_iter().for_each(|s| sums += s);
+        let explained = |squares: f64| 100.0 * (1.0 - squares / sums.views.max(1) as f64);
+        let (cells, global) = (explained(sums.cells), explained(sums.global));
+        let recall = 100.0 * sums.covered as f64 / sums.asked.max(1) as f64;
+        let text = format!(
+            "explained of the teacher's variance {cells:.1} % (cells), {global:.1} % (photos); {recall:.1} % of the \
+             detector's boxes covered"
+        );
+        let record = serde_json::json!({
+            "explained_cells": cells / 100.0, "explained_photos": global / 100.0, "box_recall": recall / 100.0,
+        });
+        Ok(Validation { score: (cells + global) / 200.0, text, record })
+    }
+
+    fn export(&self) -> (Weights, Weights) {
+        let mut state = self.optimizer.export();
+        if let Some(average) = &self.average {
+            average.export(&mut state);
+        }
+        (self.weights.clone(), state)
+    }
+
+    fn import(&mut self, model: Weights, mut optimizer: Weights) -> Result<(), String> {
+        let shapes = |weights: &Weights| weights.iter().map(|(n, w)| (n.clone(), w.shape.clone())).collect::<Vec<_>>();
+        if shapes(&model) != shapes(&self.weights) {
+            return Err("its weights have other names or sizes than its settings say".into());
+        }
+        self.weights = model;
+        Average::import(&mut self.average, &mut optimizer);
+        self.optimizer = PlainOptimizer::import(optimizer)?;
+        Ok(())
+    }
+
+    fn export_for_use(&self) -> Weights {
+        self.average.as_ref().map_or(&self.weights, Average::weights).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flipping_twice_changes_nothing() {
+        let cells: Vec<f32> = (0..5 * 5 * 2).map(|i| i as f32).collect();
+        let mut flipped = cells.clone();
+        flip(&mut flipped, 5, 2);
+        assert_eq!(flipped[..2], cells[8..10]);
+        assert_eq!(flipped[4..6], cells[4..6]);
+        flip(&mut flipped, 5, 2);
+        assert_eq!(flipped, cells);
+    }
+
+    #[test]
+    fn colours_change_as_asked() {
+        let pixels = [0.5, -0.5, 0.0, -0.5, 0.5, 0.0];
+        let changed = |brightness, contrast, saturation| {
+            let mut own = pixels;
+            recolour(&mut own, brightness, contrast, saturation);
+            own
+        };
+        assert_eq!(changed(0.0, 1.0, 1.0), pixels);
+        assert_eq!(changed(0.25, 1.0, 1.0)[..3], [0.75, -0.25, 0.25]);
+        assert_eq!(changed(0.0, 1.0, 0.0), [0.0; 6]);
+        assert_eq!(changed(0.0, 4.0, 1.0)[..3], [1.0, -1.0, 0.0]);
+    }
+}

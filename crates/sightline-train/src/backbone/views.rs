@@ -1,0 +1,214 @@
+//! Views: parts of photos, and what the teacher sees in each, computed once and kept in a feature store. A view's first
+//! box is the part itself, its other boxes are the cells; its first vector is the teacher's of the whole view.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+use rand::RngExt;
+use sightline_data::store::{FeatureStore, PhotoFeatures, StoreSettings, StoreWriter, VectorMode};
+use sightline_data::{BoxXyxy, Split};
+use sightline_model::backbone::{GRID, INPUT};
+use sightline_model::random;
+use sightline_vision::backbone::FeatureMap;
+use sightline_vision::{Filter, Photo};
+
+use super::{BackboneData, photos_of};
+use crate::settings::BackboneRunSettings;
+use crate::{Control, Error, Event, Result};
+
+/// Random streams of views; one a photo.
+const VIEWS_STREAM: u64 = 1 << 41;
+/// A view has at least this share of its photo.
+const LEAST_AREA: f32 = 0.15;
+/// A view's shape, against its photo's, differs by this factor at most.
+const MOST_STRETCH: f32 = 4.0 / 3.0;
+
+/// The name of a photo's view in the store; number 0 is the whole photo.
+fn key(photo: &str, view: usize) -> String {
+    format!("{photo}#{view}")
+}
+
+/// The photo whose view this is.
+pub(super) fn photo_of(key: &str) -> &str {
+    key.rsplit_once('#').map_or(key, |(photo, _)| photo)
+}
+
+/// A view's pixels, of the size that the network sees.
+pub(super) fn pixels(photo: &Photo, part: &BoxXyxy) -> Photo {
+    photo.crop_and_resize(part, INPUT as u32, INPUT as u32, Filter::Bicubic)
+}
+
+/// The parts of a photo that are views: the whole photo, then parts by chance, from the seed and the photo's name.
+fn parts(photo: &Photo, path: &str, views: usize, seed: u64) -> Vec<BoxXyxy> {
+    let own = xxhash_rust::xxh3::xxh3_64(path.as_bytes());
+    let mut rng = random::stream(seed ^ own, VIEWS_STREAM);
+    let (width, height) = (photo.width as f32, photo.height as f32);
+    let mut part = || {
+        let area: f32 = rng.random_range(LEAST_AREA..=1.0);
+        let stretch = MOST_STRETCH.powf(rng.random_range(-1.0..=1.0f32));
+        let (w, h) = ((area * stretch).sqrt().min(1.0) * width, (area / stretch).sqrt().min(1.0) * height);
+        let (x, y) = (rng.random::<f32>() * (width - w), rng.random::<f32>() * (height - h));
+        BoxXyxy { x1: x, y1: y, x2: x + w, y2: y + h }.clip(photo.width, photo.height)
+    };
+    std::iter::once(photo.whole()).chain((1..views).map(|_| part())).collect()
+}
+
+fn store_settings(data: BackboneData<'_>, settings: &BackboneRunSettings) -> StoreSettings {
+    let BackboneRunSettings { seed, views, .. } = settings;
+    StoreSettings {
+        backbone: data.teacher.name().to_owned(),
+        backbone_checksum: data.teacher.checksum().to_owned(),
+        dim: data.teacher.dim(),
+        vectors: VectorMode::Pool,
+        regions: "views".to_owned(),
+        regions_checksum: format!("{views} views, seed {seed}"),
+        max_regions: 1 + GRID * GRID,
+        extra: data.teacher.settings().into_iter().collect(),
+        sources: BTreeMap::new(),
+        parts: Vec::new(),
+    }
+}
+
+/// The views of all photos: `settings.views` of each photo to train on, one of each photo to validate on. Also the
+/// photos that could not be read. No store where a stop was asked for.
+pub(super) fn prepare(
+    data: BackboneData<'_>,
+    settings: &BackboneRunSettings,
+    path: &Path,
+    control: &mut Control<'_>,
+) -> Result<(Option<FeatureStore>, Vec<String>)> {
+    let of_split = |split, views| photos_of(data.dataset, split).map(move |photo| (photo, views));
+    let photos: Vec<(&str, usize)> = of_split(Split::Train, settings.views).chain(of_split(Split::Val, 1)).collect();
+    if path.exists()
+        && let Ok(store) = FeatureStore::open(path)
+        && store.settings().differences(&store_settings(data, settings)).is_empty()
+        && photos.iter().all(|&(photo, views)| (0..views).all(|view| store.position(&key(photo, view)).is_some()))
+    {
+        return Ok((Some(store), Vec::new()));
+    }
+    let writer = StoreWriter::create_or_resume(path, &store_settings(data, settings))?;
+    let is_done = |&(photo, views): &(&str, usize)| (0..views).all(|view| writer.done().contains(&key(photo, view)));
+    let todo: Vec<(&str, usize)> = photos.iter().copied().filter(|photo| !is_done(photo)).collect();
+    let mut done = (photos.len() - todo.len()) as u64;
+    let mut unread = BTreeSet::new();
+
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let (sender, receiver) = mpsc::sync_channel::<(&str, Result<Option<String>>)>(2 * threads);
+    let stop = control.stop;
+    let mut first_error = None;
+    std::thread::scope(|scope| -> Result<()> {
+        for _ in 0..threads {
+            let pool = super::learner::one_thread()?;
+            let (sender, todo, next, failed, writer) = (sender.clone(), &todo, &next, &failed, &writer);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) && !failed.load(Ordering::Relaxed) {
+                    let Some(&(photo, views)) = todo.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+                    let made = pool.install(|| views_of(data, photo, views, settings.seed, writer));
+                    if sender.send((photo, made)).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for (photo, made) in receiver {
+            match made {
+                Ok(None) => {}
+                Ok(Some(reason)) => {
+                    unread.insert(photo.to_owned());
+                    (control.on_event)(&Event::Unread { photo: photo.to_owned(), reason });
+                }
+                Err(error) => {
+                    failed.store(true, Ordering::Relaxed);
+                    first_error.get_or_insert(error);
+                }
+            }
+            done += 1;
+            (control.on_event)(&Event::Prepared { photos: done, total: photos.len() as u64 });
+        }
+        Ok(())
+    })?;
+    if let Some(error) = first_error {
+        return Err(error);
+    }
+    let unread: Vec<String> = unread.into_iter().collect();
+    if stop.load(Ordering::Relaxed) {
+        return Ok((None, unread));
+    }
+    let read = photos.iter().filter(|(photo, _)| unread.binary_search_by(|own| own.as_str().cmp(photo)).is_err());
+    let order: Vec<String> = read.flat_map(|&(photo, views)| (0..views).map(move |view| key(photo, view))).collect();
+    writer.finish(&order)?;
+    Ok((Some(FeatureStore::open(path)?), unread))
+}
+
+/// Writes the views of one photo that are not there yet; or says why it cannot be read.
+fn views_of(
+    data: BackboneData<'_>,
+    path: &str,
+    views: usize,
+    seed: u64,
+    writer: &StoreWriter,
+) -> Result<Option<String>> {
+    let photo = match Photo::open(data.dataset.root.join(path)) {
+        Ok(photo) => photo,
+        Err(reason) => return Ok(Some(reason.to_string())),
+    };
+    let mut todo = Vec::new();
+    for (view, part) in parts(&photo, path, views, seed).into_iter().enumerate() {
+        let key = key(path, view);
+        if !writer.done().contains(&key) {
+            todo.push((key, part));
+        }
+    }
+    let pictures: Vec<Photo> = todo.iter().map(|(_, part)| pixels(&photo, part)).collect();
+    for ((key, part), map) in todo.into_iter().zip(data.teacher.encode_map(&pictures)?) {
+        writer.append(&record(key, &photo, part, &map)?)?;
+    }
+    Ok(None)
+}
+
+fn record(key: String, photo: &Photo, part: BoxXyxy, map: &FeatureMap) -> Result<PhotoFeatures> {
+    if (map.grid_h, map.grid_w) != (GRID, GRID) {
+        let (rows, columns) = (map.grid_h, map.grid_w);
+        return Err(Error::Setting(format!(
+            "the teacher sees {rows} by {columns} cells; a teacher with {GRID} by {GRID} is needed (ViT of patch 16 at 224 \
+             pixels)"
+        )));
+    }
+    let (width, height) = (part.width() / GRID as f32, part.height() / GRID as f32);
+    let cell = |i: usize| {
+        let (x, y) = (part.x1 + (i % GRID) as f32 * width, part.y1 + (i / GRID) as f32 * height);
+        BoxXyxy { x1: x, y1: y, x2: x + width, y2: y + height }.clip(photo.width, photo.height)
+    };
+    Ok(PhotoFeatures {
+        key,
+        width: photo.width,
+        height: photo.height,
+        boxes: std::iter::once(part).chain((0..GRID * GRID).map(cell)).collect(),
+        scores: vec![1.0; 1 + GRID * GRID],
+        vectors: [map.global.as_slice(), &map.patches].concat(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_lie_inside_and_repeat_by_seed_and_name() {
+        let photo = Photo::uniform(300, 200, [1, 2, 3]);
+        let of = |path, seed| parts(&photo, path, 50, seed);
+        assert_eq!(of("a.jpg", 1), of("a.jpg", 1));
+        assert_ne!(of("a.jpg", 1), of("a.jpg", 2));
+        assert_ne!(of("a.jpg", 1), of("b.jpg", 1));
+        assert_eq!(of("a.jpg", 1)[0], photo.whole());
+        for part in of("a.jpg", 3) {
+            assert_eq!(part, part.clip(300, 200));
+            assert!(part.area() >= 0.99 * LEAST_AREA / MOST_STRETCH * 60_000.0, "{part:?}");
+        }
+        assert_eq!((photo_of("x#1.jpg#12"), photo_of(&key("x", 0))), ("x#1.jpg", "x"));
+    }
+}

@@ -1,0 +1,163 @@
+//! The program with the models that it carries, as a stranger meets it: a photo described and a folder searched with
+//! nothing but the binary.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use sightline::demo::scenes;
+use sightline::models;
+
+/// A folder of drawn photos, and a place for caches of its own.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new(photos: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        scenes::write_pictures(&scenes::generate(3, photos), &folder.path().join("photos")).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn photos(&self) -> String {
+        self.path("photos").to_str().unwrap().to_owned()
+    }
+
+    fn first_photo(&self) -> String {
+        let mut all: Vec<PathBuf> =
+            std::fs::read_dir(self.path("photos")).unwrap().map(|e| e.unwrap().path()).collect();
+        all.sort();
+        all[0].to_str().unwrap().to_owned()
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_sightline"));
+        program.env("SIGHTLINE_CACHE", self.path("cache")).current_dir(self.folder.path());
+        program.args(arguments).output().unwrap()
+    }
+
+    fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        let output = self.run(&[arguments, &["--json"]].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Expects failure with one line that holds all of `parts`.
+    fn fails(&self, arguments: &[&str], code: i32, parts: &[&str]) {
+        let output = self.run(arguments);
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {message}");
+        assert_eq!(message.lines().count(), 1, "{arguments:?}: {message}");
+        for part in parts {
+            assert!(message.contains(part), "{arguments:?}: {part:?} is not in {message}");
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn a_photo_is_described_with_nothing_but_the_program() {
+    let place = Place::new(2);
+    let photo = place.first_photo();
+    let described = place.json(&["caption", &photo, "--beam", "3", "--regions"]);
+    let caption = &described["captions"][0];
+    assert!(caption["text"].as_str().unwrap().split(' ').count() >= 2, "{described}");
+    assert!(caption["log_probability"].as_f64().unwrap() < 0.0);
+    let regions = described["regions"].as_array().unwrap();
+    assert!(!regions.is_empty() && regions.iter().all(|region| region["text"].as_str().unwrap() != ""));
+    // The same again, to the byte.
+    let again = place.json(&["caption", &photo, "--beam", "3", "--regions"]);
+    assert_eq!(described, again);
+}
+
+#[test]
+fn a_folder_is_searched_and_only_what_is_new_is_read() {
+    let place = Place::new(6);
+    std::fs::write(place.path("photos/broken.jpg"), b"no picture").unwrap();
+    let question = ["search", "a red ball", &place.photos()];
+    let first = place.run(&question);
+    assert!(first.status.success(), "{}", text(&first.stderr));
+    assert!(
+        text(&first.stderr).contains("6 added") && text(&first.stderr).contains("broken.jpg"),
+        "{}",
+        text(&first.stderr)
+    );
+    let second = place.run(&question);
+    assert!(!text(&second.stderr).contains("added"), "{}", text(&second.stderr));
+    assert_eq!(first.stdout, second.stdout);
+    let answer = place.json(&[&question[..], &["--quiet"]].concat());
+    let hits = answer["hits"].as_array().unwrap();
+    assert_eq!(hits.len(), 6);
+    for word in hits[0]["words"].as_array().unwrap() {
+        assert_eq!(word["box"].as_array().unwrap().len(), 4, "{word}");
+    }
+    // The index lies among the caches, not among the photos, and that of a program with other models goes.
+    let of_folder = std::fs::read_dir(place.path("cache/indexes")).unwrap().next().unwrap().unwrap().path();
+    let own = std::fs::read_dir(&of_folder).unwrap().next().unwrap().unwrap().path();
+    std::fs::rename(&own, of_folder.join("0123456789abcdef")).unwrap();
+    let third = place.run(&question);
+    assert!(text(&third.stderr).contains("6 added"), "{}", text(&third.stderr));
+    let left: Vec<PathBuf> = std::fs::read_dir(&of_folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(left, [own]);
+    assert_eq!(std::fs::read_dir(place.path("photos")).unwrap().count(), 7);
+}
+
+#[test]
+fn the_card_says_what_the_models_are() {
+    let place = Place::new(1);
+    let info = place.json(&["info"]);
+    for field in ["name", "date", "data", "licence", "limits", "command"] {
+        assert!(!info["card"][field].as_str().unwrap().is_empty(), "{field}");
+    }
+    assert!(!info["card"]["scores"].as_object().unwrap().is_empty());
+    assert_eq!(info["models"].as_array().unwrap().len(), 4);
+    assert!(text(&place.run(&["info"]).stdout).contains("licence"));
+}
+
+#[test]
+fn a_pack_is_a_model_wherever_one_is_named() {
+    let place = Place::new(3);
+    let pack = place.path("mine.pack");
+    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/sightline.pack"), &pack).unwrap();
+    let (pack, photo) = (pack.to_str().unwrap().to_owned(), place.first_photo());
+    let described = place.json(&["caption", &photo, "--model", &pack, "--beam", "3"]);
+    assert_eq!(described, place.json(&["caption", &photo, "--model", models::BUILTIN, "--beam", "3"]));
+    let features = place.path("own.features");
+    place.json(&[
+        "features",
+        &place.photos(),
+        "-o",
+        features.to_str().unwrap(),
+        "--backbone",
+        &pack,
+        "--regions",
+        &format!("compact={pack}"),
+        "--context",
+        "class",
+        "--quiet",
+    ]);
+}
+
+#[test]
+fn mistakes_are_one_clear_line() {
+    let place = Place::new(1);
+    let photo = place.first_photo();
+    place.fails(&["search", "a dog"], 2, &["is no folder", "--index"]);
+    place.fails(&["search"], 2, &["where are the photos"]);
+    place.fails(&["caption", &photo, "--model", "nowhere"], 1, &["nowhere"]);
+    place.fails(&["info", &photo], 1, &["is no pack"]);
+    place.fails(&["demo", "nowhere", "--no-serve"], 1, &["nowhere is no folder"]);
+    let bytes = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/sightline.pack")).unwrap();
+    let damaged = place.path("damaged.pack");
+    std::fs::write(&damaged, &bytes[..bytes.len() - 1]).unwrap();
+    place.fails(&["caption", &photo, "--model", damaged.to_str().unwrap()], 1, &["damaged.pack", "copy it again"]);
+    std::fs::create_dir(place.path("empty")).unwrap();
+    place.fails(&["search", "a dog", place.path("empty").to_str().unwrap()], 1, &["holds no photo"]);
+}

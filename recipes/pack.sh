@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The program's own models (assets/sightline.pack): a small backbone distilled from a larger one, and on its vectors an
+# alignment model and caption models of photos and regions.
+#
+#   recipes/pack.sh DATASET FEATURES TEACHER OUT
+#
+#   DATASET   a dataset of `sightline dataset import`, with training and validation photos
+#   FEATURES  its feature store with the boxes that the backbone learns to propose (NanoDet's, say)
+#   TEACHER   vit_tiny_patch16_224.safetensors, or another with 14 by 14 cells
+#   OUT       a folder for the runs and the pack; an interrupted run goes on where it stopped
+#
+# Time and scores: docs/log.md.
+set -euo pipefail
+if [ $# -ne 4 ]; then sed -n '2,13p' "$0"; exit 2; fi
+data=$1 boxes=$2 teacher=$3 out=$4
+source "$(dirname "$0")/common.sh"
+mkdir -p "$out"
+
+backbone="$out/backbone" features="$boxes"
+train backbone backbone pack/backbone.toml --teacher "$teacher"
+features="$out/small.features"
+[ -e "$features" ] || sightline features "$data" -o "$features" --backbone "$backbone" --regions "compact=$backbone" --context class
+train align align pack/align.toml
+sightline align --model "$out/align" --dataset "$data" --features "$features" -o "$out/phrases.json" --affinity 0.02
+train caption caption pack/caption.toml
+train caption regions pack/regions.toml --phrases "$out/phrases.json"
+sightline pack -o "$out/sightline.pack" --backbone "$backbone" --align "$out/align" --caption "$out/caption" \
+    --regions "$out/regions" --card "$recipes/pack/card.toml" --int8
+
+# What stands on the card: the packed models on validation photos.
+given=(--dataset "$data" --features "$features" --split val)
+sightline eval retrieval --model "$out/sightline.pack" "${given[@]}"
+sightline eval caption --model "$out/sightline.pack" "${given[@]}" --beam 3
