@@ -23,15 +23,23 @@ fn main() {
     let n: usize = weights.values().map(|weight| weight.values.len()).sum();
     println!("{n} parameters");
     let compact = Compact::new("compact", "", settings.clone(), weights.clone()).expect("its own weights");
-    let photo = Photo::uniform(INPUT as u32, INPUT as u32, [90, 120, 30]);
+    // Another photo each time: it remembers those that it has seen.
+    let mut count = 0u16;
+    let mut photos = |n: usize| -> Vec<Photo> {
+        let mut photo = || {
+            count += 1;
+            let [low, high] = count.to_le_bytes();
+            Photo::uniform(INPUT as u32, INPUT as u32, [low, high, 30])
+        };
+        (0..n).map(|_| photo()).collect()
+    };
     report("one photo, all threads", 1, rounds, || {
-        compact.encode_map(std::slice::from_ref(&photo)).expect("a photo");
+        compact.encode_map(&photos(1)).expect("a photo");
     });
-    let photos = vec![photo; BATCH];
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread");
     pool.install(|| {
         report("a photo of eight, one thread", BATCH, rounds, || {
-            compact.encode_map(&photos).expect("photos");
+            compact.encode_map(&photos(BATCH)).expect("photos");
         });
         report("a view of eight in training, one thread", BATCH, rounds, || {
             let mut dropout = Dropout::new(random::stream(1, 1), 0.0);

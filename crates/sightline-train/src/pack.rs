@@ -132,7 +132,7 @@ impl<'a> Pack<'a> {
         bytes.starts_with(MAGIC)
     }
 
-    /// Reads a file that [`write`] wrote.
+    /// Reads a file that [`write()`] wrote.
     ///
     /// # Errors
     /// Anything else, another version, or any changed byte.
