@@ -66,14 +66,14 @@ fn text(bytes: &[u8]) -> String {
 fn a_photo_is_described_with_nothing_but_the_program() {
     let place = Place::new(2);
     let photo = place.first_photo();
-    let described = place.json(&["caption", &photo, "--beam", "3", "--regions"]);
+    let described = place.json(&["caption", &photo, "--regions"]);
     let caption = &described["captions"][0];
     assert!(caption["text"].as_str().unwrap().split(' ').count() >= 2, "{described}");
     assert!(caption["log_probability"].as_f64().unwrap() < 0.0);
     let regions = described["regions"].as_array().unwrap();
     assert!(!regions.is_empty() && regions.iter().all(|region| region["text"].as_str().unwrap() != ""));
     // The same again, to the byte.
-    let again = place.json(&["caption", &photo, "--beam", "3", "--regions"]);
+    let again = place.json(&["caption", &photo, "--regions"]);
     assert_eq!(described, again);
 }
 
@@ -127,8 +127,8 @@ fn a_pack_is_a_model_wherever_one_is_named() {
     let pack = place.path("mine.pack");
     std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/sightline.pack"), &pack).unwrap();
     let (pack, photo) = (pack.to_str().unwrap().to_owned(), place.first_photo());
-    let described = place.json(&["caption", &photo, "--model", &pack, "--beam", "3"]);
-    assert_eq!(described, place.json(&["caption", &photo, "--model", models::BUILTIN, "--beam", "3"]));
+    let described = place.json(&["caption", &photo, "--model", &pack]);
+    assert_eq!(described, place.json(&["caption", &photo, "--model", models::BUILTIN]));
     let features = place.path("own.features");
     place.json(&[
         "features",

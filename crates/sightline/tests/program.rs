@@ -289,7 +289,7 @@ fn describes_a_folder(c: &Collection, caption: &str, regions: &str) {
     fails(&["caption", &empty, "--model", caption], 1, &["holds no photo"]);
     fails(&["caption", some, "--model", regions], 1, &["expected a caption model of whole photos"]);
     fails(&["caption", some, "--model", caption, "--groups", "2"], 2, &["--groups 2", "divisor"]);
-    fails(&["caption", some, "--model", caption, "--n-best", "9"], 2, &["--n-best 9"]);
+    fails(&["caption", some, "--model", caption, "--beam", "3", "--n-best", "9"], 2, &["--n-best 9"]);
     fails(&["caption", some, "--model", caption, "--sample", "2", "--top-p", "1.5"], 2, &["--top-p 1.5"]);
 }
 

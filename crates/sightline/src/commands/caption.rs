@@ -90,9 +90,9 @@ pub struct Args {
 /// How captions are searched for.
 #[derive(Debug, Clone, Copy, ClapArgs)]
 pub struct BeamArgs {
-    /// Hypotheses kept at every word; 1 is greedy
-    #[arg(long, default_value_t = 7)]
-    beam: usize,
+    /// Hypotheses kept at every word; 1 is greedy [default: 3, and the paper's 7 in evaluations]
+    #[arg(long)]
+    beam: Option<usize>,
     /// Most words a sentence
     #[arg(long, default_value_t = 20)]
     max_words: usize,
@@ -110,20 +110,24 @@ pub struct BeamArgs {
     diversity: f32,
 }
 
+/// Beam where photos are described for people: models that are sure of their words say more with a narrow one
+/// (docs/log.md).
+pub const USUAL_BEAM: usize = 3;
+/// Beam of evaluations: the paper's.
+pub const PAPER_BEAM: usize = 7;
+
 impl BeamArgs {
-    /// The settings of the search, one sentence a picture.
-    pub fn settings(self) -> anyhow::Result<BeamSettings> {
-        for (name, value) in [("--beam", self.beam), ("--max-words", self.max_words), ("--groups", self.groups)] {
+    /// The settings of the search, one sentence a picture; `usual` is the beam where nobody asks for one.
+    pub fn settings(self, usual: usize) -> anyhow::Result<BeamSettings> {
+        let beam = self.beam.unwrap_or(usual);
+        for (name, value) in [("--beam", beam), ("--max-words", self.max_words), ("--groups", self.groups)] {
             if value == 0 {
                 return Err(Usage(format!("{name} 0: expected 1 or more")).into());
             }
         }
-        if !self.beam.is_multiple_of(self.groups) {
-            return Err(Usage(format!(
-                "--groups {}: expected a divisor of the beam's width, {}",
-                self.groups, self.beam
-            ))
-            .into());
+        if !beam.is_multiple_of(self.groups) {
+            let reason = format!("--groups {}: expected a divisor of the beam's width, {beam}", self.groups);
+            return Err(Usage(reason).into());
         }
         for (name, value) in [("--length-penalty", self.length_penalty), ("--diversity", self.diversity)] {
             if !(value >= 0.0 && value.is_finite()) {
@@ -131,7 +135,7 @@ impl BeamArgs {
             }
         }
         Ok(BeamSettings {
-            beam: self.beam,
+            beam,
             max_words: self.max_words,
             n_best: 1,
             length_penalty: self.length_penalty,
@@ -171,7 +175,7 @@ const BATCH: usize = 16;
 
 /// Describes every photo; one that cannot be read is named and counted, and the others go on.
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
-    let beam = args.beam.settings()?;
+    let beam = args.beam.settings(USUAL_BEAM.max(args.n_best))?;
     let decoding = args.decoding(beam)?;
     let photos = args.photos.iter().map(|path| expand(path)).collect::<anyhow::Result<Vec<_>>>()?.concat();
     let device = args.device.open()?;

@@ -13,7 +13,7 @@ use sightline_train::checkpoint::Kind;
 use sightline_train::corpus::Corpus;
 use sightline_train::describe;
 
-use super::caption::BeamArgs;
+use super::caption::{BeamArgs, PAPER_BEAM};
 use super::eval::{Common, Data, tell_gaps};
 use super::eval_captions;
 use crate::models;
@@ -60,7 +60,7 @@ struct Record {
 
 /// Describes, scores, prints.
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
-    let beam = args.beam.settings()?;
+    let beam = args.beam.settings(PAPER_BEAM)?;
     let data = args.common.open(ui)?;
     let captioner = Captioner::new(models::checkpoint(&args.model, &[Kind::Caption])?)?;
     captioner.check(&data.store)?;

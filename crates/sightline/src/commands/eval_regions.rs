@@ -18,7 +18,7 @@ use sightline_train::describe::PhraseRanking;
 use sightline_train::phrases::Phrases;
 use sightline_train::region_phrases::{Covering, DescribedRegion, RegionPhrases, covering};
 
-use super::caption::BeamArgs;
+use super::caption::{BeamArgs, PAPER_BEAM};
 use super::eval_captions;
 use crate::models;
 use crate::panels::{MostRegions, per_token, region_captions};
@@ -100,7 +100,7 @@ struct Target<'a> {
 
 /// Describes, scores, prints.
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
-    let beam = args.beam.settings()?;
+    let beam = args.beam.settings(PAPER_BEAM)?;
     if !(0.0..=1.0).contains(&args.min_iou) {
         return Err(Usage(format!("--min-iou {}: expected 0 to 1", args.min_iou)).into());
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Args as ClapArgs;
 
-use super::caption::BeamArgs;
+use super::caption::{BeamArgs, USUAL_BEAM};
 use crate::describe::LazyDescriber;
 use crate::index::search::{Searcher, open_models};
 use crate::models;
@@ -110,7 +110,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     };
     let describer = match runs_of_captions {
         Some((photos, regions)) => {
-            Some(LazyDescriber::new(photos, regions, &searcher.settings().features, args.beam.settings()?)?)
+            Some(LazyDescriber::new(photos, regions, &searcher.settings().features, args.beam.settings(USUAL_BEAM)?)?)
         }
         None => None,
     };

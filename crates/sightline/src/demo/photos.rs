@@ -13,6 +13,7 @@ use sightline_train::caption::{Captioner, Decoding};
 use sightline_train::checkpoint::Kind;
 use sightline_vision::Photo;
 
+use crate::commands::caption::USUAL_BEAM;
 use crate::commands::features::photos_of;
 use crate::describe::{Described, Describer, Seen};
 use crate::interrupt;
@@ -24,8 +25,6 @@ use crate::ui::{Ui, count};
 
 /// Most photos of the folder that are shown.
 const MOST: usize = 60;
-/// Best for a model that is sure of its words.
-const BEAM: usize = 3;
 
 /// What the models made of a folder.
 pub struct OwnPhotos {
@@ -49,7 +48,8 @@ pub fn describe(folder: &Path, ui: &Ui) -> anyhow::Result<OwnPhotos> {
     let aligner = Aligner::new(of_pack(Kind::Alignment)?, &device)?;
     let photos = Captioner::new(of_pack(Kind::Caption)?)?;
     let regions = Captioner::new(of_pack(Kind::RegionCaption)?)?;
-    let describer = Describer::new(photos, Some(regions), BeamSettings { beam: BEAM, ..BeamSettings::default() })?;
+    let describer =
+        Describer::new(photos, Some(regions), BeamSettings { beam: USUAL_BEAM, ..BeamSettings::default() })?;
     let extraction = Extraction::like(&aligner.features, None, None, &device, ui)?;
 
     let bar = ui.bar(n as u64, "photos");
@@ -72,7 +72,7 @@ pub fn describe(folder: &Path, ui: &Ui) -> anyhow::Result<OwnPhotos> {
     bar.finish_and_clear();
     anyhow::ensure!(!seen.is_empty(), "no photo in {} could be read", folder.display());
     let most = MostRegions { captions: 5, ..MostRegions::default() };
-    let beam = Decoding::Beam(BeamSettings { beam: BEAM, n_best: BEAM, ..BeamSettings::default() });
+    let beam = Decoding::Beam(BeamSettings { beam: USUAL_BEAM, n_best: USUAL_BEAM, ..BeamSettings::default() });
     let described = describer.describe(names.into_iter(), &seen, beam, Some(most));
     let mut regions = VectorSets::new(aligner.dim());
     for own in &seen {

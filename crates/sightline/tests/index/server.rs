@@ -300,7 +300,8 @@ async fn photos_and_their_regions_are_described() {
     let picture = std::fs::read(&path).unwrap();
     let (status, sent) = server.post("/api/v1/caption?regions=9", "image/png", picture.clone()).await;
     assert_eq!((status, &sent["image"]), (StatusCode::OK, &"picture".into()), "{sent}");
-    let command = ["caption", path.to_str().unwrap(), "--regions", "--max-words", "5", "--most-regions", "9"];
+    let command =
+        ["caption", path.to_str().unwrap(), "--regions", "--beam", "7", "--max-words", "5", "--most-regions", "9"];
     let (photos, regions) = (server.world.path("caption.ckpt"), server.world.path("regions.ckpt"));
     let told = crate::world::json(&[&command[..], &["--model", &photos, "--region-model", &regions]].concat());
     for answer in [&indexed, &sent] {
