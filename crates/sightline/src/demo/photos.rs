@@ -127,7 +127,7 @@ fn panel(aligner: &Aligner, regions: &[f32], seen: &Seen, described: &Described)
         height: photo.height,
         thumbnail: report::thumbnail(photo.width, photo.height, &photo.pixels, panels::THUMBNAIL_SIDE)
             .with_context(|| format!("cannot make a thumbnail of {}", described.image))?,
-        matches: vec![SentencePanel { text: text.to_owned(), score, is_true: false, words }],
+        matches: vec![SentencePanel { text: text.to_owned(), score, is_true: true, words }],
         true_sentences: Vec::new(),
         captions: described.captions.iter().cloned().map(panels::caption).collect(),
         regions: described.regions.clone().unwrap_or_default(),
