@@ -296,6 +296,11 @@ impl Aligner {
         if self.settings.whole { 2 * self.settings.dim } else { self.settings.dim }
     }
 
+    /// Takes out of word vectors, `[words, dim]`, what stands for the whole sentence, which says nothing about a region.
+    pub fn take_out_whole(&self, words: &mut [f32]) {
+        words.chunks_exact_mut(self.dim()).for_each(|word| word[self.settings.dim..].fill(0.0));
+    }
+
     /// Region vectors of a photo that lies in no store: `[regions, features] -> [regions, dim]`, row-major, the whole
     /// photo first. Boxes are in pixels of the photo, whose `size` is width and height.
     pub fn regions_of(&self, features: Vec<f32>, boxes: &[BoxXyxy], size: [u32; 2]) -> Vec<f32> {

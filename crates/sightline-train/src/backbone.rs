@@ -11,11 +11,11 @@ use half::f16;
 use sightline_data::store::FeatureStore;
 use sightline_data::{Dataset, Split, Vocabulary};
 use sightline_model::random;
-use sightline_model::weights::Weights;
 use sightline_vision::backbone::{Backbone, Compact};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
+use crate::optimizer::same_sizes;
 use crate::run::RunFolder;
 use crate::settings::BackboneRunSettings;
 use crate::trainer::{self, Plan, WEIGHTS_STREAM};
@@ -54,8 +54,7 @@ pub fn train(
     let mut rng = random::stream(settings.seed, WEIGHTS_STREAM);
     let mut weights = settings.model.initial_weights(&mut rng);
     if let Some(start) = start {
-        let shapes = |weights: &Weights| weights.iter().map(|(n, w)| (n.clone(), w.shape.clone())).collect::<Vec<_>>();
-        if shapes(&start.model) != shapes(&weights) {
+        if !same_sizes(&start.model, &weights) {
             return Err(Error::Mismatch(
                 "the backbone to start from has other sizes than the settings say; give it the same [model] settings"
                     .into(),

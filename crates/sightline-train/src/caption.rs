@@ -16,6 +16,7 @@ pub use captioner::{Caption, Captioner, Decoding};
 use crate::align::check_features;
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
 use crate::corpus::{Corpus, training_vocabulary};
+use crate::optimizer::same_sizes;
 use crate::phrases::Phrases;
 use crate::run::RunFolder;
 use crate::settings::{Baseline, CaptionObjective, CaptionRunSettings};
@@ -75,9 +76,7 @@ pub fn train(
                     .into(),
             ));
         }
-        let same =
-            start.model.iter().map(|(name, w)| (name, &w.shape)).eq(weights.iter().map(|(name, w)| (name, &w.shape)));
-        if !same {
+        if !same_sizes(&start.model, &weights) {
             return Err(Error::Mismatch(
                 "the model to start from has other sizes than the settings say; give it the same [model] settings"
                     .into(),

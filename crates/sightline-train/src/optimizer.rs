@@ -2,6 +2,7 @@
 //! bytes for the same seed, and so that clipping, decay and epsilon sit where the paper and NeuralTalk have them.
 
 mod average;
+mod learnt;
 mod plain;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use sightline_model::weights::{Weight, Weights};
 
 pub use average::Average;
+pub(crate) use learnt::{Learnt, same_sizes};
 pub use plain::PlainOptimizer;
 
 /// Which rule turns gradients into steps.

@@ -95,19 +95,30 @@ impl Panels<'_> {
         let regions = self.aligner.regions(corpus.store, &[position]);
         let sentence = &corpus.dataset.images[corpus.photos[of].image].sentences[idx];
         let words = self.aligner.words([corpus.photos[of].sentence(idx)]);
-        let mut evidence = match words.count(0) {
-            0 => Vec::new(),
-            _ => sightline_search::evidence(regions.get(0), words.get(0), regions.dim()),
-        }
-        .into_iter();
         let boxes: Vec<BoxXyxy> = corpus.store.get(position).boxes().collect();
-        let words = sentence.tokens.iter().map(|token| {
-            let known = self.aligner.vocabulary.get(token).and_then(|_| evidence.next());
-            let (region, score) = known.map_or((0, 0.0), |e| (e.region, e.score));
-            WordMatch { word: token.clone(), score, region, region_box: boxes[region] }
-        });
-        SentencePanel { text: sentence.raw.clone(), score, is_true: of == photo, words: words.collect() }
+        let words = word_matches(self.aligner, &sentence.tokens, regions.get(0), words.get(0), &boxes);
+        SentencePanel { text: sentence.raw.clone(), score, is_true: of == photo, words }
     }
+}
+
+/// The best region of each token: `regions` and `words` are vectors as the aligner gives them, those of the known tokens
+/// alone; unknown tokens score nothing.
+pub fn word_matches(
+    aligner: &Aligner,
+    tokens: &[String],
+    regions: &[f32],
+    words: &[f32],
+    boxes: &[BoxXyxy],
+) -> Vec<WordMatch> {
+    let evidence =
+        if words.is_empty() { Vec::new() } else { sightline_search::evidence(regions, words, aligner.dim()) };
+    let mut evidence = evidence.into_iter();
+    let of_token = |token: &String| {
+        let known = aligner.vocabulary.get(token).and_then(|_| evidence.next());
+        let (region, score) = known.map_or((0, 0.0), |e| (e.region, e.score));
+        WordMatch { word: token.clone(), score, region, region_box: boxes[region] }
+    };
+    tokens.iter().map(of_token).collect()
 }
 
 /// A caption as the report shows it.

@@ -22,7 +22,7 @@ use sightline_vision::regions::{Proposal, n_covered};
 use super::objects;
 use super::views::{photo_of, pixels};
 use super::{BackboneData, photos_of};
-use crate::optimizer::{Average, PlainOptimizer};
+use crate::optimizer::Learnt;
 use crate::settings::BackboneRunSettings;
 use crate::trainer::{BATCHES_STREAM, Learner, Validation};
 use crate::{Error, Result};
@@ -107,10 +107,7 @@ struct Example {
 }
 
 pub(super) struct BackboneLearner<'a> {
-    weights: Weights,
-    /// Of the weights over the steps so far.
-    average: Option<Average>,
-    optimizer: PlainOptimizer,
+    learnt: Learnt,
     settings: &'a BackboneRunSettings,
     data: BackboneData<'a>,
     views: &'a FeatureStore,
@@ -145,9 +142,7 @@ impl<'a> BackboneLearner<'a> {
             training.iter().step_by(training.len().div_ceil(SAMPLE)).map(|&view| views.get(view).vectors()).collect();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
-            average: Average::new(settings.average, || weights.clone()),
-            weights,
-            optimizer: PlainOptimizer::default(),
+            learnt: Learnt::new(weights, settings.average),
             settings,
             data,
             views,
@@ -210,7 +205,7 @@ impl<'a> BackboneLearner<'a> {
             return (Sums::default(), Weights::new());
         }
         let mut dropout = Dropout::new(random::stream(0, 0), 0.0);
-        let mut tape = Tape::training(&self.weights, &mut dropout);
+        let mut tape = Tape::training(&self.learnt.weights, &mut dropout);
         let pixels: Vec<f32> = examples.iter().flat_map(|example| &example.pixels).copied().collect();
         let seen = self.settings.model.forward(&mut tape, Matrix::new(pixels.len() / 3, 3, pixels));
         let (mut sums, dim) = (Sums { views: examples.len(), ..Sums::default() }, self.views.dim());
@@ -354,16 +349,13 @@ impl Learner for BackboneLearner<'_> {
         let loss = sums.cells + f64::from(global_weight) * sums.global + f64::from(objects_weight) * sums.objects;
         let loss = loss / sums.views.max(1) as f64;
         if loss.is_finite() {
-            self.optimizer.step(&mut self.weights, &gradients, &self.settings.optimizer, rate, step);
-            if let Some(average) = &mut self.average {
-                average.update(&self.weights, step);
-            }
+            self.learnt.step(&gradients, &self.settings.optimizer, rate, step);
         }
         (loss, 1.0)
     }
 
     fn validate(&self) -> Result<Validation> {
-        let weights = self.average.as_ref().map_or(&self.weights, Average::weights);
+        let weights = self.learnt.in_use();
         let mut sums = Sums::default();
         self.for_shards(&self.validation, |_, views| self.judge(weights, views)).into_iter().for_each(|s| sums += s);
         let explained = |squares: f64| 100.0 * (1.0 - squares / sums.views.max(1) as f64);
@@ -380,26 +372,15 @@ impl Learner for BackboneLearner<'_> {
     }
 
     fn export(&self) -> (Weights, Weights) {
-        let mut state = self.optimizer.export();
-        if let Some(average) = &self.average {
-            average.export(&mut state);
-        }
-        (self.weights.clone(), state)
+        self.learnt.export()
     }
 
-    fn import(&mut self, model: Weights, mut optimizer: Weights) -> Result<(), String> {
-        let shapes = |weights: &Weights| weights.iter().map(|(n, w)| (n.clone(), w.shape.clone())).collect::<Vec<_>>();
-        if shapes(&model) != shapes(&self.weights) {
-            return Err("its weights have other names or sizes than its settings say".into());
-        }
-        self.weights = model;
-        Average::import(&mut self.average, &mut optimizer);
-        self.optimizer = PlainOptimizer::import(optimizer)?;
-        Ok(())
+    fn import(&mut self, model: Weights, optimizer: Weights) -> Result<(), String> {
+        self.learnt.import(model, optimizer)
     }
 
     fn export_for_use(&self) -> Weights {
-        self.average.as_ref().map_or(&self.weights, Average::weights).clone()
+        self.learnt.in_use().clone()
     }
 }
 

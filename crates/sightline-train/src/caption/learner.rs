@@ -13,7 +13,7 @@ use sightline_model::weights::Weights;
 use super::items::{Item, Sight};
 use super::reward::{References, advantages};
 use crate::Result;
-use crate::optimizer::{Average, PlainOptimizer};
+use crate::optimizer::Learnt;
 use crate::settings::{Baseline, CaptionRunSettings, KeepBestBy};
 use crate::trainer::{BATCHES_STREAM, Learner, Validation};
 
@@ -27,10 +27,7 @@ const CHUNK: usize = 64;
 
 pub(super) struct CaptionLearner<'a> {
     generator: Box<dyn Generator>,
-    weights: Weights,
-    /// Of the weights over the steps so far.
-    average: Option<Average>,
-    optimizer: PlainOptimizer,
+    learnt: Learnt,
     settings: &'a CaptionRunSettings,
     vocabulary: &'a Vocabulary,
     sight: Sight,
@@ -52,9 +49,7 @@ impl<'a> CaptionLearner<'a> {
     ) -> Self {
         Self {
             generator: settings.model.generator(),
-            average: Average::new(settings.average, || weights.clone()),
-            weights,
-            optimizer: PlainOptimizer::default(),
+            learnt: Learnt::new(weights, settings.average),
             settings,
             vocabulary,
             sight,
@@ -86,7 +81,7 @@ impl<'a> CaptionLearner<'a> {
         let weights = vec![1.0 / sentences.len() as f32; targets];
         let loss = Loss { weights: Some(&weights), smoothing: self.settings.label_smoothing };
         let said = Said { sentences: &sentences, pictures: &of };
-        gradients(&*self.generator, &self.weights, &pictures, said, &loss, dropout)
+        gradients(&*self.generator, &self.learnt.weights, &pictures, said, &loss, dropout)
     }
 
     /// Gradients of the mean reward of sampled sentences; minus that mean. Samples that are worth more than their
@@ -102,14 +97,14 @@ impl<'a> CaptionLearner<'a> {
         let pictures = self.sight.items(self.store, items.iter().copied());
         let how =
             SampleSettings { samples: settings.samples, max_words: settings.max_words, ..SampleSettings::default() };
-        let sampled = in_chunks(&*self.generator, &self.weights, None, &pictures, |source, range| {
+        let sampled = in_chunks(&*self.generator, &self.learnt.weights, None, &pictures, |source, range| {
             let stream = |picture: usize| SAMPLES_STREAM + step * MOST_PICTURES + picture as u64;
             let mut rngs: Vec<_> = range.map(|p| random::stream(self.settings.seed, stream(p))).collect();
             sample(source, &mut rngs, how)
         });
         let greedy = match settings.baseline {
             Baseline::OtherSamples => None,
-            Baseline::Greedy => Some(self.greedy(&self.weights, &pictures, settings.max_words)),
+            Baseline::Greedy => Some(self.greedy(&self.learnt.weights, &pictures, settings.max_words)),
         };
         let n_samples = (items.len() * settings.samples) as f64;
         let (mut sum, mut weights) = (0.0, Vec::new());
@@ -125,7 +120,7 @@ impl<'a> CaptionLearner<'a> {
         let (sentences, of) = flatten(sampled.iter().map(|own| own.iter().map(|h| h.words.as_slice())));
         let loss = Loss { weights: Some(&weights), smoothing: 0.0 };
         let said = Said { sentences: &sentences, pictures: &of };
-        let (_, found) = gradients(&*self.generator, &self.weights, &pictures, said, &loss, dropout);
+        let (_, found) = gradients(&*self.generator, &self.learnt.weights, &pictures, said, &loss, dropout);
         (-sum / n_samples, found)
     }
 
@@ -170,16 +165,13 @@ impl Learner for CaptionLearner<'_> {
             Some(references) => self.self_critical(references, &items, dropout, step),
         };
         if loss.is_finite() {
-            self.optimizer.step(&mut self.weights, &found, &self.settings.optimizer, rate, step);
-            if let Some(average) = &mut self.average {
-                average.update(&self.weights, step);
-            }
+            self.learnt.step(&found, &self.settings.optimizer, rate, step);
         }
         (loss, 1.0)
     }
 
     fn validate(&self) -> Result<Validation> {
-        let weights = self.average.as_ref().map_or(&self.weights, Average::weights);
+        let weights = self.learnt.in_use();
         let (mut log_likelihood, mut tokens) = (0.0, 0);
         let mut greedy = Vec::new();
         for chunk in self.validation.chunks(CHUNK) {
@@ -206,25 +198,14 @@ impl Learner for CaptionLearner<'_> {
     }
 
     fn export(&self) -> (Weights, Weights) {
-        let mut state = self.optimizer.export();
-        if let Some(average) = &self.average {
-            average.export(&mut state);
-        }
-        (self.weights.clone(), state)
+        self.learnt.export()
     }
 
-    fn import(&mut self, model: Weights, mut optimizer: Weights) -> Result<(), String> {
-        let shapes = |weights: &Weights| weights.iter().map(|(n, w)| (n.clone(), w.shape.clone())).collect::<Vec<_>>();
-        if shapes(&model) != shapes(&self.weights) {
-            return Err("its weights have other names or sizes than its settings say".into());
-        }
-        self.weights = model;
-        Average::import(&mut self.average, &mut optimizer);
-        self.optimizer = PlainOptimizer::import(optimizer)?;
-        Ok(())
+    fn import(&mut self, model: Weights, optimizer: Weights) -> Result<(), String> {
+        self.learnt.import(model, optimizer)
     }
 
     fn export_for_use(&self) -> Weights {
-        self.average.as_ref().map_or(&self.weights, Average::weights).clone()
+        self.learnt.in_use().clone()
     }
 }

@@ -105,7 +105,8 @@ fn remove_outdated(index: &Path) -> anyhow::Result<()> {
 /// What became of the index.
 #[derive(Debug)]
 pub struct Updated {
-    index: PathBuf,
+    /// Where it lies.
+    pub index: PathBuf,
     photos: usize,
     report: Report,
     /// Files that were passed over, and why.

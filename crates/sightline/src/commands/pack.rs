@@ -8,6 +8,7 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 use sightline_train::checkpoint::{Checkpoint, Kind, Outline};
 use sightline_train::pack::{self, Card, Precision};
+use sightline_vision::backbone::Backbone;
 
 use crate::models;
 use crate::ui::Ui;
@@ -47,8 +48,7 @@ pub fn run(args: &PackArgs, ui: &Ui) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(&args.card).with_context(|| format!("cannot read {}", args.card.display()))?;
     let card: Card = toml::from_str(&text).with_context(|| format!("{}: no card", args.card.display()))?;
     let backbone = models::checkpoint(&args.backbone, &[Kind::Backbone])?;
-    let checksum = sightline_train::backbone::open(backbone.clone())?;
-    let checksum = sightline_vision::backbone::Backbone::checksum(&checksum).to_owned();
+    let small = sightline_train::backbone::open(backbone.clone())?;
     let precision = if args.int8 { Precision::I8 } else { Precision::F16 };
     let mut parts = vec![(backbone, Precision::F16)];
     let others = [
@@ -59,7 +59,7 @@ pub fn run(args: &PackArgs, ui: &Ui) -> anyhow::Result<()> {
     for (run, kind) in others {
         let Some(run) = run else { continue };
         let model = models::checkpoint(run, &[kind])?;
-        check(run, &model, &parts, &checksum)?;
+        check(run, &model, &parts, Backbone::checksum(&small))?;
         parts.push((model, precision));
     }
     pack::write(&args.output, &card, &parts)?;

@@ -132,12 +132,11 @@ fn of_folder<'a>(words: &'a [String], ui: &Ui) -> anyhow::Result<(&'a [String], 
     if !folder.is_dir() {
         return Err(Usage(format!("{} is no folder; {usage}", folder.display())).into());
     }
-    let args = index::Args::of_folder(folder);
-    let updated = index::update(&args, ui)?;
+    let updated = index::update(&index::Args::of_folder(folder), ui)?;
     if updated.is_news() {
         ui.say(updated.text());
     }
-    Ok((words, args.index()?))
+    Ok((words, updated.index))
 }
 
 /// Filters from words; an error of usage where a date is none.

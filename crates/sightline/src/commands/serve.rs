@@ -87,9 +87,9 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let index = &match (&args.index, &args.folder) {
         (Some(index), _) => index.clone(),
         (None, Some(folder)) => {
-            let update = super::index::Args::of_folder(folder);
-            ui.say(super::index::update(&update, ui)?.text());
-            update.index()?
+            let updated = super::index::update(&super::index::Args::of_folder(folder), ui)?;
+            ui.say(updated.text());
+            updated.index
         }
         (None, None) => unreachable!("one of them is required"),
     };

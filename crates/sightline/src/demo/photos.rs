@@ -19,7 +19,7 @@ use crate::describe::{Described, Describer, Seen};
 use crate::interrupt;
 use crate::models;
 use crate::panels::{self, MostRegions};
-use crate::report::{self, PhotoPanel, Row, RowSource, SentencePanel, Table, WordMatch};
+use crate::report::{self, PhotoPanel, Row, RowSource, SentencePanel, Table};
 use crate::sources::Extraction;
 use crate::ui::{Ui, count};
 
@@ -109,18 +109,9 @@ fn panel(aligner: &Aligner, regions: &[f32], seen: &Seen, described: &Described)
         true => Vec::new(),
         false => aligner.words(&[aligner.vocabulary.encode(&known)]).get(0).to_vec(),
     };
-    // What stands for the whole sentence says nothing about a region.
-    words.chunks_exact_mut(aligner.dim()).for_each(|word| word[aligner.settings.dim..].fill(0.0));
-    let evidence =
-        if known.is_empty() { Vec::new() } else { sightline_search::evidence(regions, &words, aligner.dim()) };
-    let score = evidence.iter().map(|e| e.score).sum::<f32>() / evidence.len().max(1) as f32;
-    let mut evidence = evidence.into_iter();
-    let of_word = |token: &String| {
-        let found = aligner.vocabulary.get(token).and_then(|_| evidence.next());
-        let (region, score) = found.map_or((0, 0.0), |e| (e.region, e.score));
-        WordMatch { word: token.clone(), score, region, region_box: seen.boxes[region] }
-    };
-    let words = tokens.iter().map(of_word).collect();
+    aligner.take_out_whole(&mut words);
+    let words = panels::word_matches(aligner, &tokens, regions, &words, &seen.boxes);
+    let score = words.iter().map(|word| word.score).sum::<f32>() / known.len().max(1) as f32;
     Ok(PhotoPanel {
         key: described.image.clone(),
         width: photo.width,

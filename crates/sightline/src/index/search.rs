@@ -501,9 +501,7 @@ impl Searcher {
         let vectors = if indices.is_empty() { Vec::new() } else { aligner.words(&[indices]).get(0).to_vec() };
         let alone = aligner.settings.whole.then(|| {
             let mut alone = vectors.clone();
-            for word in alone.chunks_exact_mut(aligner.dim()) {
-                word[aligner.settings.dim..].fill(0.0);
-            }
+            aligner.take_out_whole(&mut alone);
             alone
         });
         let weight = match aligner.settings.score {
