@@ -11,22 +11,24 @@ use serde::{Deserialize, Serialize};
 use crate::matrix::Matrix;
 use crate::random;
 use crate::tape::image::Windows;
-use crate::tape::{Tape, Var};
+use crate::tape::{Activation, Tape, Var};
 use crate::weights::{Weight, Weights};
 
-/// Pixels along a side of what the network sees.
+/// Pixels along a side of what the network sees in use.
 pub const INPUT: usize = 224;
 /// Cells along a side of the grid of vectors.
-pub const GRID: usize = 14;
+pub const GRID: usize = INPUT / CELL;
 /// Cells along a side of the grid of objects.
-pub const FINE_GRID: usize = 28;
+pub const FINE_GRID: usize = FINER * GRID;
+/// Pixels along a side of a cell.
+pub const CELL: usize = 16;
+/// Cells of the grid of objects along a side of a cell.
+pub const FINER: usize = 2;
 /// Numbers a cell of [`Seen::objects`]: the logit of an object, and the logarithms of the distances to its left, top,
 /// right and bottom, in cells of the fine grid.
 pub const OBJECT_NUMBERS: usize = 5;
 
 const PATCH: usize = 4;
-/// Cells along a side of the first grid.
-const PATCHES: usize = INPUT / PATCH;
 
 /// Sizes of the network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,7 +119,10 @@ impl BackboneSettings {
             };
             weights.insert(name, Weight { shape, values });
         }
-        // Few places of a picture are the middle of an object.
+        // What comes out begins at the mean of what is asked for, and few places of a picture are the middle of an object.
+        for head in ["cells.weight", "global.weight", "objects.found.weight"] {
+            weights.get_mut(head).expect("a weight of every network").values.fill(0.0);
+        }
         weights.get_mut("objects.found.bias").expect("a weight of every network").values[0] = -3.0;
         weights
     }
@@ -171,23 +176,24 @@ impl BackboneSettings {
         shapes
     }
 
-    /// Runs the network over pictures of [`INPUT`] by [`INPUT`] pixels: `[pictures · INPUT², 3]`, red, green and blue in
-    /// `-1..1`.
-    pub fn forward(&self, tape: &mut Tape<'_>, pixels: Matrix) -> Seen {
-        let pictures = pixels.rows / (INPUT * INPUT);
+    /// Runs the network over square pictures of `side` by `side` pixels, a multiple of [`CELL`]: `[pictures · side², 3]`,
+    /// red, green and blue in `-1..1`. The grids have as many cells as fit.
+    pub fn forward(&self, tape: &mut Tape<'_>, pixels: Matrix, side: usize) -> Seen {
+        let (pictures, grid) = (pixels.rows / (side * side), side / CELL);
+        let fine_grid = FINER * grid;
         let x = tape.constant(pixels);
-        let x = tape.convolve(x, "stem", Windows { side: INPUT, kernel: PATCH, stride: PATCH });
+        let x = tape.convolve(x, "stem", Windows { side, kernel: PATCH, stride: PATCH });
         let x = tape.layer_norm(x, "stem_norm");
-        let mut x = tape.convolve(x, "fine.reduce", Windows { side: PATCHES, kernel: 3, stride: 2 });
+        let mut x = tape.convolve(x, "fine.reduce", Windows { side: side / PATCH, kernel: 3, stride: 2 });
         for block in 0..self.fine_blocks {
-            x = self.convolution_block(tape, x, &format!("fine.{block}"), FINE_GRID);
+            x = self.convolution_block(tape, x, &format!("fine.{block}"), fine_grid);
         }
         let fine = tape.layer_norm(x, "fine.last_norm");
-        let mut x = tape.convolve(fine, "coarse.reduce", Windows { side: FINE_GRID, kernel: 3, stride: 2 });
+        let mut x = tape.convolve(fine, "coarse.reduce", Windows { side: fine_grid, kernel: 3, stride: 2 });
         for block in 0..self.coarse_blocks {
-            x = self.convolution_block(tape, x, &format!("coarse.{block}"), GRID);
+            x = self.convolution_block(tape, x, &format!("coarse.{block}"), grid);
         }
-        let cells = GRID * GRID;
+        let cells = grid * grid;
         let mut x = tape.prepend(x, "class", cells);
         for block in 0..self.attention_blocks {
             x = self.attention_block(tape, x, &format!("attention.{block}"), cells + 1);
@@ -199,7 +205,7 @@ impl BackboneSettings {
         Seen {
             cells: tape.linear(coarse, "cells"),
             global: tape.linear(class, "global"),
-            objects: self.objects(tape, fine, coarse, pictures),
+            objects: self.objects(tape, fine, coarse, pictures, grid),
         }
     }
 
@@ -221,29 +227,29 @@ impl BackboneSettings {
         tape.add(x, y)
     }
 
-    /// The fine grid beside the coarse one, each cell of which counts for four.
-    fn objects(&self, tape: &mut Tape<'_>, fine: Var, coarse: Var, pictures: usize) -> Var {
-        let scale = FINE_GRID / GRID;
+    /// The fine grid beside the coarse one of `grid` by `grid` cells, each of which counts for four.
+    fn objects(&self, tape: &mut Tape<'_>, fine: Var, coarse: Var, pictures: usize, grid: usize) -> Var {
+        let fine_grid = FINER * grid;
         let coarse_cell = |cell: usize| {
-            let (picture, at) = (cell / (FINE_GRID * FINE_GRID), cell % (FINE_GRID * FINE_GRID));
-            picture * GRID * GRID + at / FINE_GRID / scale * GRID + at % FINE_GRID / scale
+            let (picture, at) = (cell / (fine_grid * fine_grid), cell % (fine_grid * fine_grid));
+            picture * grid * grid + at / fine_grid / FINER * grid + at % fine_grid / FINER
         };
-        let chosen: Vec<usize> = (0..pictures * FINE_GRID * FINE_GRID).map(coarse_cell).collect();
+        let chosen: Vec<usize> = (0..pictures * fine_grid * fine_grid).map(coarse_cell).collect();
         let coarse = tape.linear(coarse, "objects.coarse");
         let coarse = tape.rows(coarse, &chosen);
         let fine = tape.linear(fine, "objects.fine");
         let x = tape.add(fine, coarse);
-        let x = tape.silu(x);
-        let x = tape.convolve_channels(x, "objects.around", FINE_GRID, self.kernel);
+        let x = tape.activate(x, Activation::Silu);
+        let x = tape.convolve_channels(x, "objects.around", fine_grid, self.kernel);
         let x = tape.linear(x, "objects.hidden");
-        let x = tape.silu(x);
+        let x = tape.activate(x, Activation::Silu);
         tape.linear(x, "objects.found")
     }
 }
 
 fn feed(tape: &mut Tape<'_>, x: Var, name: &str) -> Var {
     let y = tape.linear(x, &format!("{name}.in"));
-    let y = tape.silu(y);
+    let y = tape.activate(y, Activation::Silu);
     tape.linear(y, &format!("{name}.out"))
 }
 
@@ -264,22 +270,34 @@ mod tests {
         }
     }
 
+    const SIDE: usize = 6 * CELL;
+
     fn picture(stream: u64) -> Vec<f32> {
-        random::uniform_values(&mut random::stream(5, stream), INPUT * INPUT * 3, 1.0)
+        random::uniform_values(&mut random::stream(5, stream), SIDE * SIDE * 3, 1.0)
+    }
+
+    /// Weights with something in the heads, which begin at zero.
+    fn some_weights(settings: &BackboneSettings) -> Weights {
+        let mut weights = settings.initial_weights(&mut random::stream(1, 0));
+        for head in ["cells.weight", "global.weight", "objects.found.weight"] {
+            let values = &mut weights.get_mut(head).unwrap().values;
+            *values = random::uniform_values(&mut random::stream(1, 7), values.len(), 0.3);
+        }
+        weights
     }
 
     #[test]
     fn a_picture_does_not_depend_on_its_company() {
         let settings = tiny();
-        let weights = settings.initial_weights(&mut random::stream(1, 0));
+        let weights = some_weights(&settings);
         let run = |pixels: Vec<f32>| {
             let mut tape = Tape::forward_only(&weights);
-            let seen = settings.forward(&mut tape, Matrix::new(pixels.len() / 3, 3, pixels));
+            let seen = settings.forward(&mut tape, Matrix::new(pixels.len() / 3, 3, pixels), SIDE);
             [seen.cells, seen.global, seen.objects].map(|var| tape.value(var).clone())
         };
         let both = run([picture(1), picture(2)].concat());
         let alone = run(picture(2));
-        for ((both, alone), rows) in both.iter().zip(&alone).zip([GRID * GRID, 1, FINE_GRID * FINE_GRID]) {
+        for ((both, alone), rows) in both.iter().zip(&alone).zip([6 * 6, 1, 12 * 12]) {
             assert_eq!((both.rows, alone.rows), (2 * rows, rows));
             for (a, b) in both.values[alone.values.len()..].iter().zip(&alone.values) {
                 assert!((a - b).abs() < 1e-4, "{a} in company, {b} alone");
@@ -290,10 +308,10 @@ mod tests {
     #[test]
     fn every_weight_learns() {
         let settings = tiny();
-        let weights = settings.initial_weights(&mut random::stream(1, 0));
+        let weights = some_weights(&settings);
         let mut dropout = Dropout::new(random::stream(1, 1), 0.0);
         let mut tape = Tape::training(&weights, &mut dropout);
-        let seen = settings.forward(&mut tape, Matrix::new(INPUT * INPUT, 3, picture(3)));
+        let seen = settings.forward(&mut tape, Matrix::new(SIDE * SIDE, 3, picture(3)), SIDE);
         for var in [seen.cells, seen.global, seen.objects] {
             let n = tape.value(var).values.len();
             tape.seed(var, random::uniform_values(&mut random::stream(5, 9), n, 1.0));

@@ -14,6 +14,7 @@ mod matrix;
 pub mod random;
 pub mod sentences;
 pub mod tape;
+pub mod vit;
 pub mod weights;
 
 pub use burn::tensor::Device;

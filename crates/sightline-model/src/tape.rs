@@ -3,6 +3,7 @@
 //! The caption models and the small backbone run on this instead of the tensor framework: one forward serves training and decoding, sentences
 //! are packed without padding, and every elementwise chain is one loop. Rows are words, regions or hypotheses.
 
+mod activation;
 pub mod image;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
+
+pub use activation::Activation;
 
 use crate::caption::search::{LogProbabilities, Shortcut};
 use crate::matrix::{Factor, Matrix, add_scaled, dot, multiply, sigmoid, softmax, sum_of, tanh, vectorised};
@@ -94,6 +97,18 @@ impl<'a> Tape<'a> {
     /// A matrix that nothing is learnt about.
     pub fn constant(&mut self, value: Matrix) -> Var {
         self.push(value, false)
+    }
+
+    /// Whether there is a weight of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.weights.contains_key(name)
+    }
+
+    /// Where nothing is trained, keeps this variable alone; a long network needs no more memory than a part of it.
+    pub fn forget_all_but(&mut self, x: &mut Var) {
+        if self.dropout.is_none() {
+            self.keep(std::slice::from_mut(x));
+        }
     }
 
     /// Keeps these variables alone and renames them; for long computations that are not trained.
@@ -198,18 +213,24 @@ impl<'a> Tape<'a> {
         })
     }
 
-    /// `max(0, x)`.
-    pub fn relu(&mut self, x: Var) -> Var {
+    /// An activation, element by element.
+    pub fn activate(&mut self, x: Var, activation: Activation) -> Var {
         let value = self.value(x);
-        let out = Matrix::new(value.rows, value.columns, value.values.iter().map(|x| x.max(0.0)).collect());
-        self.record(out, [x], false, |mut g, [x], values, _, gradients| {
-            g.iter_mut().zip(&values[x.0].values).for_each(|(g, &x)| *g = if x > 0.0 { *g } else { 0.0 });
+        let mut out = Matrix::new(value.rows, value.columns, value.values.clone());
+        activation.apply(&mut out.values);
+        self.record(out, [x], false, move |mut g, [x], values, _, gradients| {
+            activation.multiply_slopes(&mut g, &values[x.0].values);
             gradients.give(x, g);
         })
     }
 
-    /// Each row to mean 0 and variance 1, then times `name.weight`, plus `name.bias`.
+    /// Each row to mean 0 and variance 1, then times `name.weight`, plus `name.bias`; 1e-5 is added to the variance.
     pub fn layer_norm(&mut self, x: Var, name: &str) -> Var {
+        self.layer_norm_by(x, name, 1e-5)
+    }
+
+    /// As [`Tape::layer_norm`], with `epsilon` added to the variance.
+    pub fn layer_norm_by(&mut self, x: Var, name: &str, epsilon: f32) -> Var {
         let (gain_name, shift_name) = (format!("{name}.weight"), format!("{name}.bias"));
         let (gain, shift) = (&self.weight(&gain_name).values, &self.weight(&shift_name).values);
         let value = self.value(x);
@@ -222,7 +243,7 @@ impl<'a> Tape<'a> {
                 for (x, out) in value.values.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
                     let mean = sum_of(x, |x| x) / columns as f32;
                     let variance = sum_of(x, |x| (x - mean) * (x - mean)) / columns as f32;
-                    let scale = 1.0 / (variance + 1e-5).sqrt();
+                    let scale = 1.0 / (variance + epsilon).sqrt();
                     for i in 0..columns {
                         out[i] = (x[i] - mean) * scale * gain[i] + shift[i];
                     }

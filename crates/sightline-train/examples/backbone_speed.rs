@@ -45,7 +45,7 @@ fn main() {
             let mut dropout = Dropout::new(random::stream(1, 1), 0.0);
             let mut tape = Tape::training(&weights, &mut dropout);
             let pixels = random::uniform_values(&mut random::stream(1, 2), BATCH * INPUT * INPUT * 3, 1.0);
-            let seen = settings.forward(&mut tape, Matrix::new(BATCH * INPUT * INPUT, 3, pixels));
+            let seen = settings.forward(&mut tape, Matrix::new(BATCH * INPUT * INPUT, 3, pixels), INPUT);
             for var in [seen.cells, seen.global, seen.objects] {
                 let gradient = tape.value(var).values.clone();
                 tape.seed(var, gradient);

@@ -1,139 +1,87 @@
-//! What tuning the backbone would cost: one training step of a network with ViT-Tiny's sizes (224 pixels, patches of 16)
-//! and random weights, timed, with the gradients of all of them.
+//! What tuning the backbone costs: the pass forward and the training step of a network with ViT-Tiny's sizes (224 pixels,
+//! patches of 16) and random weights, over four photos on one thread, as each thread of `train tune` works.
 //!
 //! ```text
-//! RAYON_NUM_THREADS=2 cargo run --release -p sightline-train --example vit_step -- [photos a step] [repetitions]
+//! cargo run --release -p sightline-train --example vit_step -- [repetitions]
 //! ```
 //!
-//! Prints one line of JSON: milliseconds a photo of the pass forward alone and of the whole step (wall and processor), with
-//! all blocks and with a tenth of them skipped (stochastic depth), and the peak of memory.
+//! Prints milliseconds a photo, medians.
 
 use std::time::Instant;
 
-use burn::module::Module;
-use burn::nn::{LayerNorm, LayerNormConfig, Linear};
-use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Device, Tensor, TensorData, activation, module::attention};
-use sightline_model::{random, weights};
+use sightline_model::Matrix;
+use sightline_model::random::{self, Dropout};
+use sightline_model::tape::{Activation, Tape};
+use sightline_model::vit::VisionTransformer;
+use sightline_model::weights::{Weight, Weights};
 
+const PHOTOS: usize = 4;
 const PATCHES: usize = 196;
 const PIXELS: usize = 3 * 16 * 16;
 const DIM: usize = 192;
-const HEADS: usize = 3;
-const DEPTH: usize = 12;
+const NETWORK: VisionTransformer =
+    VisionTransformer { depth: 12, heads: 3, epsilon: 1e-6, activation: Activation::Gelu };
 
-#[derive(Module, Debug)]
-struct Block {
-    norm1: LayerNorm,
-    qkv: Linear,
-    out: Linear,
-    norm2: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
-}
-
-impl Block {
-    fn new(mut linear: impl FnMut(usize, usize) -> Linear, device: &Device) -> Self {
-        let norm = || LayerNormConfig::new(DIM).init(device);
-        Self {
-            norm1: norm(),
-            qkv: linear(DIM, 3 * DIM),
-            out: linear(DIM, DIM),
-            norm2: norm(),
-            fc1: linear(DIM, 4 * DIM),
-            fc2: linear(4 * DIM, DIM),
-        }
+fn weights() -> Weights {
+    let mut shapes: Vec<(String, Vec<usize>)> =
+        vec![("prefix".into(), vec![1, DIM]), ("positions".into(), vec![PATCHES, DIM])];
+    let mut layer = |name: String, sizes: &[usize]| {
+        shapes.push((format!("{name}.weight"), sizes.to_vec()));
+        shapes.push((format!("{name}.bias"), sizes[sizes.len() - 1..].to_vec()));
+    };
+    layer("patch_embedding".into(), &[PIXELS, DIM]);
+    layer("norm".into(), &[DIM]);
+    for block in 0..NETWORK.depth {
+        let name = |part: &str| format!("blocks.{block}.{part}");
+        layer(name("norm1"), &[DIM]);
+        layer(name("qkv"), &[DIM, 3 * DIM]);
+        layer(name("attention_out"), &[DIM, DIM]);
+        layer(name("norm2"), &[DIM]);
+        layer(name("fc1"), &[DIM, 4 * DIM]);
+        layer(name("fc2"), &[4 * DIM, DIM]);
     }
-
-    /// `[batch, tokens, DIM]` to the same.
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let [batch, tokens, dim] = x.dims();
-        let qkv = self.qkv.forward(self.norm1.forward(x.clone()));
-        let qkv = qkv.reshape([batch, tokens, 3, HEADS, dim / HEADS]).permute([2, 0, 3, 1, 4]);
-        let part = |i: usize| -> Tensor<4> { qkv.clone().narrow(0, i, 1).squeeze_dim(0) }; // [batch, heads, tokens, _]
-        let attended = attention(part(0), part(1), part(2), None, None, AttentionModuleOptions::default());
-        let x = x + self.out.forward(attended.swap_dims(1, 2).reshape([batch, tokens, dim]));
-        let hidden = activation::gelu(self.fc1.forward(self.norm2.forward(x.clone())));
-        x + self.fc2.forward(hidden)
-    }
-}
-
-#[derive(Module, Debug)]
-struct Network {
-    embed: Linear,
-    blocks: Vec<Block>,
-    norm: LayerNorm,
-}
-
-impl Network {
-    /// Patches `[batch, PATCHES, PIXELS]` to a number, through all blocks but those to skip.
-    fn loss(&self, patches: Tensor<3>, skipped: &[usize]) -> Tensor<1> {
-        let x = self.embed.forward(patches);
-        let kept = self.blocks.iter().enumerate().filter(|(i, _)| !skipped.contains(i));
-        let x = kept.fold(x, |x, (_, block)| block.forward(x));
-        self.norm.forward(x).square().mean()
-    }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// Of this process and all its threads, from the kernel's accounting (Linux); 0 elsewhere.
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let ticks = stat.rsplit(')').next().unwrap_or("").split_whitespace().skip(11).take(2);
-    ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
-}
-
-fn peak_megabytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("");
-    line.split_whitespace().next().and_then(|kb| kb.parse::<u64>().ok()).unwrap_or(0) / 1000
+    let mut rng = random::stream(1, 0);
+    let mut weight = |(name, shape): (String, Vec<usize>)| {
+        let values = random::uniform_values(&mut rng, shape.iter().product(), 0.05);
+        (name, Weight { shape, values })
+    };
+    shapes.into_iter().map(&mut weight).collect()
 }
 
 fn main() {
-    let mut numbers = std::env::args().skip(1).map_while(|argument| argument.parse::<usize>().ok());
-    let photos = numbers.next().unwrap_or(16).max(1);
-    let repetitions = numbers.next().unwrap_or(5).max(1);
-    let device = Device::flex().autodiff();
-    let mut rng = random::stream(1, 0);
-    let mut linear = |inputs, outputs| random::linear(&mut rng, inputs, outputs, 1.0, &device);
-    let network = Network {
-        embed: linear(PIXELS, DIM),
-        blocks: (0..DEPTH).map(|_| Block::new(&mut linear, &device)).collect(),
-        norm: LayerNormConfig::new(DIM).init(&device),
+    let repetitions: usize = std::env::args().nth(1).map_or(9, |n| n.parse().expect("REPETITIONS is a number"));
+    let weights = weights();
+    let pixels = || {
+        let values = random::uniform_values(&mut random::stream(1, 1), PHOTOS * PATCHES * PIXELS, 1.0);
+        Matrix::new(PHOTOS * PATCHES, PIXELS, values)
     };
-    let values = random::uniform_values(&mut rng, photos * PATCHES * PIXELS, 1.0);
-    let patches = |device: &Device| -> Tensor<3> {
-        Tensor::from_data(TensorData::new(values.clone(), [photos, PATCHES, PIXELS]), device)
-    };
-    let timed = |job: &dyn Fn()| {
-        job(); // memory is laid out by the first
-        let (mut wall, cpu) = (Vec::new(), cpu_seconds());
-        for _ in 0..repetitions {
-            let started = Instant::now();
-            job();
-            wall.push(1e3 * started.elapsed().as_secs_f64() / photos as f64);
-        }
-        serde_json::json!({
-            "wall_ms": median(wall),
-            "processor_ms": 1e3 * (cpu_seconds() - cpu) / (repetitions * photos) as f64,
-        })
-    };
-    let frozen = network.valid();
-    let plain = device.clone().without_autodiff();
-    let forward = timed(&|| drop(frozen.loss(patches(&plain), &[]).into_data()));
-    let step = |skipped: &[usize]| {
-        let gradients = network.loss(patches(&plain), skipped).backward();
-        assert!(!weights::export_gradients(&network, &gradients).is_empty());
-    };
-    let whole = timed(&|| step(&[]));
-    let skipping = timed(&|| step(&[7]));
-    let record = serde_json::json!({
-        "photos": photos, "forward": forward, "step": whole, "step_without_one_block": skipping,
-        "peak_megabytes": peak_megabytes(),
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread");
+    pool.install(|| {
+        report("forward", repetitions, || {
+            let mut tape = Tape::forward_only(&weights);
+            NETWORK.forward(&mut tape, pixels(), PHOTOS, None);
+        });
+        report("step", repetitions, || {
+            let mut dropout = Dropout::new(random::stream(1, 2), 0.0);
+            let mut tape = Tape::training(&weights, &mut dropout);
+            let tokens = NETWORK.forward(&mut tape, pixels(), PHOTOS, None);
+            let gradient = tape.value(tokens).values.clone();
+            tape.seed(tokens, gradient);
+            assert_eq!(tape.backward().len(), weights.len());
+        });
     });
-    println!("{record}");
+}
+
+/// Prints the median of some runs after one that is not counted.
+fn report(what: &str, repetitions: usize, mut work: impl FnMut()) {
+    work();
+    let mut times: Vec<f64> = (0..repetitions)
+        .map(|_| {
+            let start = Instant::now();
+            work();
+            1e3 * start.elapsed().as_secs_f64() / PHOTOS as f64
+        })
+        .collect();
+    times.sort_unstable_by(f64::total_cmp);
+    println!("{what}: {:.1} ms a photo", times[times.len() / 2]);
 }

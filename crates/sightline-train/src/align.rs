@@ -12,12 +12,12 @@ use sightline_model::alignment::{
     RegionEncoder, Score, SentenceEncoder, Sizes, features_tensor,
 };
 use sightline_model::random::{self, Dropout};
-use sightline_model::weights;
+use sightline_model::weights::{self, Weights};
 use sightline_model::{Sentence, SentenceBatch};
 use sightline_search::{Reduction, VectorSets};
 
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
-use crate::corpus::{self, Corpus, Hand, region_batch, training_vocabulary};
+use crate::corpus::{self, Corpus, CorpusPhoto, Hand, region_batch, training_vocabulary};
 use crate::evaluate;
 use crate::run::RunFolder;
 use crate::settings::AlignSettings;
@@ -122,9 +122,8 @@ pub fn train(
         run,
         header,
         resume,
-        device: &device,
     };
-    trainer::train(&task, model, settings.average, plan, control)
+    trainer::train(&task, model, settings.average, &device, plan, control)
 }
 
 fn parses_wanted() -> Error {
@@ -178,37 +177,70 @@ impl Task for AlignTask<'_> {
 
     fn loss(&self, model: &AlignmentModel, batch: &AlignBatch, dropout: &mut Dropout) -> (Tensor<1>, f64) {
         let AlignBatch { hands, objective } = batch;
-        let settings = &self.settings.model;
-        let photos = &self.corpus.photos;
+        let (settings, photos) = (&self.settings.model, &self.corpus.photos);
         let positions = hands.iter().map(|hand| photos[hand.photo].position);
         let regions = region_batch(self.corpus.store, positions, settings, &self.device.clone().without_autodiff());
-        let pairs = || hands.iter().enumerate().flat_map(|(i, hand)| hand.sentences.iter().map(move |&s| (i, hand, s)));
-        let sentences = SentenceBatch::new(pairs().map(|(_, hand, s)| photos[hand.photo].sentence(s)));
-        let truth = BatchTruth {
-            pairing: Pairing::new(hands.len(), pairs().map(|(image, ..)| image).collect()),
-            classes: hands.iter().map(|hand| hand.photo as i64).collect(),
-        };
-        let mut blank = (settings.word_dropout > 0.0).then(|| dropout.fork(settings.word_dropout));
-        let noise = Noise { dropout, blank: blank.as_mut() };
-        let loss = model.loss(settings, *objective, regions, &sentences, &truth, Some(noise));
-        let divisor = match objective {
-            Objective::SumHinge | Objective::HardestNegative | Objective::Fragments => sentences.len() as f64,
-            Objective::Contrastive | Objective::Instance => 1.0,
-        };
-        (loss, divisor)
+        loss_of(model, settings, *objective, photos, hands, regions, dropout)
     }
 
     fn validate(&self, model: &AlignmentModel) -> Result<Validation> {
-        let report = evaluate::retrieval_of(model, &self.settings.model, self.validation);
-        let (i2s, s2i) = (&report.image_to_sentence, &report.sentence_to_image);
-        let text = format!(
-            "image→sentence R@1 {:.1} R@10 {:.1}, sentence→image R@1 {:.1} R@10 {:.1}, rsum {:.1}",
-            i2s.r1, i2s.r10, s2i.r1, s2i.r10, report.rsum
-        );
-        let score = report.rsum;
-        let record = serde_json::to_value(report).expect("a report is plain data");
-        Ok(Validation { score, text, record })
+        Ok(validation_of(model, &self.settings.model, self.validation))
     }
+}
+
+/// The loss of some photos, given their regions, and sentences, and what to divide it by for a figure a sentence.
+pub(crate) fn loss_of(
+    model: &AlignmentModel,
+    settings: &AlignmentSettings,
+    objective: Objective,
+    photos: &[CorpusPhoto],
+    hands: &[Hand],
+    regions: RegionBatch,
+    dropout: &mut Dropout,
+) -> (Tensor<1>, f64) {
+    let pairs = || hands.iter().enumerate().flat_map(|(i, hand)| hand.sentences.iter().map(move |&s| (i, hand, s)));
+    let sentences = SentenceBatch::new(pairs().map(|(_, hand, s)| photos[hand.photo].sentence(s)));
+    let truth = BatchTruth {
+        pairing: Pairing::new(hands.len(), pairs().map(|(image, ..)| image).collect()),
+        classes: hands.iter().map(|hand| hand.photo as i64).collect(),
+    };
+    let mut blank = (settings.word_dropout > 0.0).then(|| dropout.fork(settings.word_dropout));
+    let noise = Noise { dropout, blank: blank.as_mut() };
+    let loss = model.loss(settings, objective, regions, &sentences, &truth, Some(noise));
+    let divisor = match objective {
+        Objective::SumHinge | Objective::HardestNegative | Objective::Fragments => sentences.len() as f64,
+        Objective::Contrastive | Objective::Instance => 1.0,
+    };
+    (loss, divisor)
+}
+
+/// What validation says of a model, in words and for the log.
+pub(crate) fn validation_of(model: &AlignmentModel, settings: &AlignmentSettings, corpus: &Corpus<'_>) -> Validation {
+    let report = evaluate::retrieval_of(model, settings, corpus);
+    let (i2s, s2i) = (&report.image_to_sentence, &report.sentence_to_image);
+    let text = format!(
+        "image→sentence R@1 {:.1} R@10 {:.1}, sentence→image R@1 {:.1} R@10 {:.1}, rsum {:.1}",
+        i2s.r1, i2s.r10, s2i.r1, s2i.r10, report.rsum
+    );
+    let score = report.rsum;
+    Validation { score, text, record: serde_json::to_value(report).expect("a report is plain data") }
+}
+
+/// The model of a checkpoint of [`Kind::Alignment`] and the settings of its run.
+pub(crate) fn model_of(header: &Header, weights: Weights, device: &Device) -> Result<(AlignmentModel, AlignSettings)> {
+    let settings: AlignSettings = serde_json::from_value(header.settings.clone())
+        .map_err(|e| Error::Mismatch(format!("settings of the alignment model: {e}")))?;
+    let mut rng = random::stream(settings.seed, WEIGHTS_STREAM);
+    let sizes = Sizes {
+        features: header.features.dim,
+        vocab: header.vocabulary.len(),
+        photos: weights.get("classifier.weight").map_or(0, |classifier| classifier.shape[1]),
+        relations: header.relations.len() + 1,
+    };
+    let model = AlignmentModel::new(&settings.model, sizes, &mut rng, device);
+    let model =
+        weights::import(model, weights).map_err(|e| Error::Mismatch(format!("weights of the alignment model: {e}")))?;
+    Ok((model, settings))
 }
 
 /// One step's photos and sentences, and what the step minimises over them.
@@ -239,17 +271,10 @@ const CHUNK: usize = 128;
 impl Aligner {
     /// From a checkpoint of [`Kind::Alignment`].
     pub fn new(checkpoint: Checkpoint, device: &Device) -> Result<Self> {
-        let Header { settings, vocabulary, relations, features, .. } = checkpoint.header;
-        let settings: AlignSettings = serde_json::from_value(settings)
-            .map_err(|e| Error::Mismatch(format!("settings of the alignment model: {e}")))?;
-        let mut rng = random::stream(settings.seed, WEIGHTS_STREAM);
-        let photos = checkpoint.model.get("classifier.weight").map_or(0, |classifier| classifier.shape[1]);
-        let settings = settings.model;
-        let sizes = Sizes { features: features.dim, vocab: vocabulary.len(), photos, relations: relations.len() + 1 };
-        let model = AlignmentModel::new(&settings, sizes, &mut rng, device);
-        let model = weights::import(model, checkpoint.model)
-            .map_err(|e| Error::Mismatch(format!("weights of the alignment model: {e}")))?;
-        Ok(Self { model: model.valid(), settings, vocabulary, relations, features, device: device.clone() })
+        let (model, settings) = model_of(&checkpoint.header, checkpoint.model, device)?;
+        let Header { vocabulary, relations, features, .. } = checkpoint.header;
+        let device = device.clone();
+        Ok(Self { model: model.valid(), settings: settings.model, vocabulary, relations, features, device })
     }
 
     /// An error that names the differences where the store's vectors are not what the model was trained on.

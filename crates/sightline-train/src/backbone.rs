@@ -3,16 +3,16 @@
 //! needed; no sentence, no label, no person's box.
 
 mod learner;
+mod network;
 mod objects;
 mod views;
 
-use burn::tensor::Device;
-use half::f16;
+use rayon::ThreadPool;
 use sightline_data::store::FeatureStore;
 use sightline_data::{Dataset, Split, Vocabulary};
+use sightline_model::backbone::{CELL, INPUT};
 use sightline_model::random;
-use sightline_vision::backbone::{Backbone, Compact};
-use xxhash_rust::xxh3::Xxh3;
+use sightline_vision::backbone::Backbone;
 
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
 use crate::optimizer::same_sizes;
@@ -21,6 +21,8 @@ use crate::settings::BackboneRunSettings;
 use crate::trainer::{self, Plan, WEIGHTS_STREAM};
 use crate::{Control, Error, Outcome, Result};
 use learner::BackboneLearner;
+pub(crate) use network::{Global, assemble, network_of};
+pub use network::{Named, Network, Opened, open};
 
 /// What a backbone learns from.
 #[derive(Clone, Copy)]
@@ -79,30 +81,12 @@ pub fn train(
         run,
         header,
         resume,
-        device: &Device::flex(),
     };
     let outcome = trainer::run(&mut learner, plan, control)?;
     unread.extend(learner.into_unread());
     unread.sort_unstable();
     unread.dedup();
     Ok((outcome, unread))
-}
-
-/// The backbone of a checkpoint that [`train`] wrote, its weights rounded to f16, so that it is the same one in a
-/// [`Pack`](crate::pack::Pack).
-pub fn open(checkpoint: Checkpoint) -> Result<Compact> {
-    let settings: BackboneRunSettings = serde_json::from_value(checkpoint.header.settings)
-        .map_err(|e| Error::Setting(format!("the backbone's settings: {e}")))?;
-    let (mut weights, mut hash) = (checkpoint.model, Xxh3::new());
-    for (name, weight) in &mut weights {
-        hash.update(name.as_bytes());
-        for x in &mut weight.values {
-            let rounded = f16::from_f32(*x);
-            hash.update(&rounded.to_le_bytes());
-            *x = rounded.to_f32();
-        }
-    }
-    Ok(Compact::new("compact", format!("{:016x}", hash.digest()), settings.model, weights)?)
 }
 
 /// Settings that no training can follow.
@@ -122,10 +106,26 @@ fn check(settings: &BackboneRunSettings, teacher: &dyn Backbone) -> Result<()> {
     if settings.batch == 0 || settings.views == 0 || settings.epochs == 0 {
         return wrong("batch, views and epochs must be 1 or more".into());
     }
+    let side = settings.small_side;
+    if side < CELL || !side.is_multiple_of(CELL) || !INPUT.is_multiple_of(side) {
+        return wrong(format!(
+            "small_side = {side} must be a multiple of {CELL} that divides {INPUT}; 112 for example"
+        ));
+    }
+    if settings.model.kernel >= side / CELL {
+        let kernel = settings.model.kernel;
+        return wrong(format!("small_side = {side} is too small for windows of {kernel} cells of {CELL} pixels"));
+    }
     if !(0.0..1.0).contains(&settings.colour) {
         return wrong(format!("colour = {} must be 0 or more and below 1", settings.colour));
     }
     Ok(())
+}
+
+/// A pool of one thread, so that the products inside a network do not split further.
+pub(crate) fn one_thread() -> Result<ThreadPool> {
+    let refused = |e: rayon::ThreadPoolBuildError| Error::Setting(format!("cannot start a thread: {e}"));
+    rayon::ThreadPoolBuilder::new().num_threads(1).build().map_err(refused)
 }
 
 /// Photos of a split, restval being training too.

@@ -5,7 +5,6 @@ mod items;
 mod learner;
 mod reward;
 
-use burn::tensor::Device;
 use sightline_data::store::FeatureStore;
 use sightline_data::{Dataset, Split};
 use sightline_model::caption::GeneratorKind;
@@ -104,7 +103,6 @@ pub fn train(
         run,
         header,
         resume,
-        device: &Device::flex(),
     };
     let validation_references = References::new(&validation);
     let mut learner = CaptionLearner::new(weights, settings, &vocabulary, sight, store);

@@ -218,13 +218,13 @@ pub(crate) fn training_vocabulary(dataset: &Dataset, min_count: u64) -> Result<V
     Ok(vocabulary)
 }
 
-/// The regions of photos of a store, end to end, as a model with these settings reads them.
 /// Where boxes lie in a photo of the given width and height: [`GEOMETRY`] numbers a box.
 pub(crate) fn places(boxes: impl Iterator<Item = BoxXyxy>, size: [u32; 2]) -> impl Iterator<Item = f32> {
     let size = size.map(|pixels| pixels as f32);
     boxes.flat_map(move |b| geometry(b.into(), size))
 }
 
+/// The regions of photos of a store, end to end, as a model with these settings reads them.
 pub(crate) fn region_batch(
     store: &FeatureStore,
     positions: impl Iterator<Item = usize>,

@@ -5,6 +5,7 @@
 pub mod align;
 pub mod backbone;
 pub mod caption;
+mod changes;
 pub mod checkpoint;
 pub mod corpus;
 pub mod describe;
@@ -18,6 +19,7 @@ pub mod region_phrases;
 pub mod run;
 pub mod settings;
 mod trainer;
+pub mod tune;
 
 pub use error::{Error, Result};
 pub use trainer::{Control, Event, Outcome};

@@ -3,6 +3,7 @@
 
 mod average;
 mod learnt;
+mod module;
 mod plain;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use sightline_model::weights::{Weight, Weights};
 
 pub use average::Average;
-pub(crate) use learnt::{Learnt, same_sizes};
+pub(crate) use learnt::{Learnt, accumulate, same_sizes};
+pub(crate) use module::LearntModule;
 pub use plain::PlainOptimizer;
 
 /// Which rule turns gradients into steps.

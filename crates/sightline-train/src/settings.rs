@@ -69,6 +69,10 @@ pub struct BackboneRunSettings {
     pub seed: u64,
     /// Passes over the views.
     pub epochs: u64,
+    /// So many of them, the first, show the views smaller: more passes in the same time.
+    pub small_epochs: u64,
+    /// Pixels along a side of a view in those; a multiple of 16 that divides 224.
+    pub small_side: usize,
     /// Views a step.
     pub batch: usize,
     /// Views of each photo: the photo itself and parts of it, each seen by the teacher once.
@@ -94,6 +98,8 @@ impl Default for BackboneRunSettings {
         Self {
             seed: 1,
             epochs: 7,
+            small_epochs: 0,
+            small_side: 112,
             batch: 16,
             views: 4,
             flip: true,
@@ -108,6 +114,63 @@ impl Default for BackboneRunSettings {
                 schedule: Schedule::Cosine,
                 warmup_steps: 500,
                 weight_decay: 0.02,
+                clip: 0.0,
+                ..OptimizerSettings::default()
+            },
+        }
+    }
+}
+
+/// Settings of tuning a backbone and an alignment model together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TuneRunSettings {
+    /// Seed of batches, of dropout, and of what is done to a photo.
+    pub seed: u64,
+    /// Passes over the training pairs.
+    pub epochs: u64,
+    /// Sentences a step; the networks of all their photos are in memory at once.
+    pub batch: usize,
+    /// Sentences of each photo in a step: a photo is computed once for all of them.
+    pub captions_per_photo: usize,
+    /// The part of a photo that a step shows has at least this share of it.
+    pub least_area: f32,
+    /// Whether photos are mirrored by chance; never where a sentence says left or right.
+    pub flip: bool,
+    /// How far brightness, contrast and saturation are changed by chance; 0 leaves colours alone.
+    pub colour: f32,
+    /// Probability that a step leaves out the last block's parts of a vision transformer; earlier ones' grow up to it.
+    pub drop_path: f32,
+    /// Weight of what the small backbone said about objects before, so that it goes on saying so.
+    pub objects_weight: f32,
+    /// The backbone's learning rate, as a share of the alignment model's.
+    pub backbone_rate: f64,
+    /// Weights are averaged over steps with this decay, and the average is what is validated and kept; 0 turns it off.
+    pub average: f32,
+    /// The optimiser of both.
+    pub optimizer: OptimizerSettings,
+}
+
+impl Default for TuneRunSettings {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            epochs: 4,
+            batch: 320,
+            captions_per_photo: 5,
+            least_area: 0.6,
+            flip: true,
+            colour: 0.2,
+            drop_path: 0.1,
+            objects_weight: 1.0,
+            backbone_rate: 0.1,
+            average: 0.0,
+            optimizer: OptimizerSettings {
+                kind: OptimizerKind::Adam,
+                learning_rate: 3e-4,
+                schedule: Schedule::Cosine,
+                warmup_steps: 50,
+                weight_decay: 1e-4,
                 clip: 0.0,
                 ..OptimizerSettings::default()
             },

@@ -10,10 +10,10 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde_json::json;
 use sightline_model::random::{self, Dropout};
-use sightline_model::weights::{self, Weights};
+use sightline_model::weights::Weights;
 
 use crate::checkpoint::{Checkpoint, Header, Progress};
-use crate::optimizer::{Average, Optimizer, OptimizerSettings};
+use crate::optimizer::{LearntModule, OptimizerSettings};
 use crate::run::RunFolder;
 use crate::{Error, Result};
 
@@ -120,24 +120,17 @@ pub(crate) trait Learner {
     fn export_for_use(&self) -> Weights {
         self.export().0
     }
+    /// Writes what was validated, to use.
+    fn save_for_use(&self, header: Header, run: &RunFolder) -> Result<()> {
+        Checkpoint { header, model: self.export_for_use(), optimizer: Weights::new() }.save(&run.best())
+    }
 }
 
 /// A module of the tensor framework with its task.
 struct ModuleLearner<'a, T: Task> {
     task: &'a T,
-    /// None only while a step replaces it.
-    model: Option<T::Model>,
-    /// Of the weights over the steps so far.
-    average: Option<Average>,
-    optimizer: Optimizer,
+    learnt: LearntModule<T::Model>,
     settings: &'a OptimizerSettings,
-    device: &'a Device,
-}
-
-impl<T: Task> ModuleLearner<'_, T> {
-    fn model(&self) -> &T::Model {
-        self.model.as_ref().expect("a model between steps")
-    }
 }
 
 impl<T: Task> Learner for ModuleLearner<'_, T> {
@@ -148,46 +141,29 @@ impl<T: Task> Learner for ModuleLearner<'_, T> {
     }
 
     fn step(&mut self, batch: &T::Batch, dropout: &mut Dropout, rate: f64, step: u64) -> (f64, f64) {
-        let (loss, divisor) = self.task.loss(self.model(), batch, dropout);
+        let (loss, divisor) = self.task.loss(self.learnt.module(), batch, dropout);
         let gradients = loss.backward();
         let loss = f64::from(loss.into_scalar::<f32>());
         if loss.is_finite() {
-            let model = self.model.take().expect("a model between steps");
-            let model = self.optimizer.step(model, &gradients, self.settings, rate, step);
-            if let Some(average) = &mut self.average {
-                average.update(&weights::export(&model), step);
-            }
-            self.model = Some(model);
+            self.learnt.step(&gradients, self.settings, rate, step);
         }
         (loss, divisor)
     }
 
     fn validate(&self) -> Result<Validation> {
-        let mut model = self.model().clone();
-        if let Some(average) = &self.average {
-            model = weights::import(model, average.weights().clone()).expect("an average has the model's weights");
-        }
-        self.task.validate(&model.valid())
+        self.task.validate(&self.learnt.in_use())
     }
 
     fn export(&self) -> (Weights, Weights) {
-        let mut state = self.optimizer.export();
-        if let Some(average) = &self.average {
-            average.export(&mut state);
-        }
-        (weights::export(self.model()), state)
+        self.learnt.export()
     }
 
     fn export_for_use(&self) -> Weights {
-        self.average.as_ref().map_or_else(|| weights::export(self.model()), |average| average.weights().clone())
+        self.learnt.export_for_use()
     }
 
-    fn import(&mut self, model: Weights, mut optimizer: Weights) -> Result<(), String> {
-        Average::import(&mut self.average, &mut optimizer);
-        let old = self.model.take().expect("a model between steps");
-        self.model = Some(weights::import(old, model).map_err(|e| e.to_string())?);
-        self.optimizer = Optimizer::import(optimizer, &self.device.clone().without_autodiff())?;
-        Ok(())
+    fn import(&mut self, model: Weights, optimizer: Weights) -> Result<(), String> {
+        self.learnt.import(model, optimizer)
     }
 }
 
@@ -202,8 +178,6 @@ pub(crate) struct Plan<'a> {
     pub(crate) header: Header,
     /// Continue from `last.ckpt`.
     pub(crate) resume: bool,
-    /// Where a module of the tensor framework lives.
-    pub(crate) device: &'a Device,
 }
 
 /// Random streams of a run, by purpose; steps count up from the last.
@@ -214,20 +188,19 @@ const DROPOUT_STREAM: u64 = 1 << 33;
 /// Records of steps are this far apart in the log.
 const LOG_EVERY: u64 = 20;
 
-/// Trains a module of the tensor framework.
+/// Trains a module of the tensor framework on a device.
 ///
 /// With `average` above zero, its weights are averaged over steps with this decay, and the average is validated and kept.
 pub(crate) fn train<T: Task>(
     task: &T,
     model: T::Model,
     average: f32,
+    device: &Device,
     plan: Plan<'_>,
     control: &mut Control<'_>,
 ) -> Result<Outcome> {
-    let (settings, device) = (plan.optimizer, plan.device);
-    let average = Average::new(average, || weights::export(&model));
-    let optimizer = Optimizer::default();
-    run(&mut ModuleLearner { task, model: Some(model), average, optimizer, settings, device }, plan, control)
+    let learnt = LearntModule::new(model, average, device);
+    run(&mut ModuleLearner { task, learnt, settings: plan.optimizer }, plan, control)
 }
 
 /// The loop.
@@ -253,8 +226,7 @@ pub(crate) fn run<L: Learner>(learner: &mut L, plan: Plan<'_>, control: &mut Con
     let save = |learner: &L, progress: &Progress, best: bool| {
         let header = Header { progress: progress.clone(), ..header.clone() };
         if best {
-            let (header, model) = (header.clone(), learner.export_for_use());
-            Checkpoint { header, model, optimizer: Weights::new() }.save(&run.best())?;
+            learner.save_for_use(header.clone(), run)?;
         }
         let (model, optimizer) = learner.export();
         Checkpoint { header, model, optimizer }.save(&run.last())

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sightline_data::{
     BoxXyxy, Dataset, FeatureStore, Image, PhotoFeatures, Split, StoreSettings, StoreWriter, VectorMode,
 };
+use sightline_model::Device;
 use sightline_model::backbone::{BackboneSettings, GRID};
 use sightline_train::backbone::{BackboneData, open, train};
 use sightline_train::checkpoint::{Checkpoint, Kind};
@@ -110,7 +111,7 @@ fn settings() -> BackboneRunSettings {
         ..BackboneSettings::default()
     };
     let optimizer = OptimizerSettings { warmup_steps: 10, learning_rate: 3e-3, ..defaults.optimizer };
-    BackboneRunSettings { epochs: 2, batch: 8, views: 2, model, optimizer, average: 0.0, ..defaults }
+    BackboneRunSettings { epochs: 2, small_epochs: 1, batch: 8, views: 2, model, optimizer, average: 0.0, ..defaults }
 }
 
 struct Trained {
@@ -145,12 +146,13 @@ fn a_backbone_learns_its_teacher_and_the_boxes() {
     let folder = tempfile::tempdir().unwrap();
     let (dataset, boxes) = collection(folder.path());
     let data = BackboneData { dataset: &dataset, teacher: &Colours, boxes: &boxes };
-    let settings = BackboneRunSettings { epochs: 60, colour: 0.0, objects_weight: 2.0, ..settings() };
+    let settings = BackboneRunSettings { epochs: 60, small_epochs: 20, colour: 0.0, objects_weight: 2.0, ..settings() };
     let trained = run(data, &settings, &folder.path().join("run"), false, u64::MAX);
     let (first, last) = (trained.losses[0], trained.losses[trained.losses.len() - 1]);
     assert!(last < 0.25 * first, "the loss went from {first} to {last}");
     // The last weights: two photos to validate on choose by the vectors alone.
-    let compact = open(Checkpoint::load(&trained.run.last()).unwrap()).unwrap();
+    let last = Checkpoint::load(&trained.run.last()).unwrap();
+    let compact = open(last, &Device::flex()).unwrap().into_compact().unwrap();
     let covered = (0..10).filter(|&i| {
         let (photo, square) = drawn(i);
         compact.propose("", &photo, 3).unwrap().iter().any(|proposal| proposal.region.iou(&square) >= 0.5)
@@ -180,8 +182,11 @@ fn runs_repeat_and_go_on_to_the_byte() {
     let again = run(data, &settings, &folder.path().join("again"), false, u64::MAX);
     assert_eq!(bytes(&whole), bytes(&again));
     let place = folder.path().join("stopped");
-    let stopped = run(data, &settings, &place, false, 1);
-    assert!(stopped.outcome.stopped && stopped.outcome.progress.step == 1);
+    // Among the small views, then among the large ones.
+    for (resume, step) in [(false, 1), (true, 3)] {
+        let stopped = run(data, &settings, &place, resume, step);
+        assert!(stopped.outcome.stopped && stopped.outcome.progress.step == step);
+    }
     let resumed = run(data, &settings, &place, true, u64::MAX);
     assert!(!resumed.outcome.stopped);
     assert_eq!(bytes(&whole), bytes(&resumed));
@@ -257,6 +262,8 @@ fn settings_that_cannot_be_are_refused() {
     for (settings, expected) in [
         (BackboneRunSettings { model, ..settings() }, "model.dim = 4, but the teacher colours gives vectors of 3"),
         (BackboneRunSettings { views: 0, ..settings() }, "1 or more"),
+        (BackboneRunSettings { small_side: 100, ..settings() }, "small_side = 100 must be a multiple of 16"),
+        (BackboneRunSettings { small_side: 32, ..settings() }, "too small for windows of 5 cells"),
         (BackboneRunSettings { colour: 1.5, ..settings() }, "colour = 1.5"),
     ] {
         let run = RunFolder::create(&folder.path().join("run"), &settings).unwrap();

@@ -8,7 +8,9 @@ use anyhow::Context as _;
 use sightline_data::parses::Parses;
 use sightline_data::{BoxXyxy, Dataset, Split, StoreSettings, VectorMode};
 use sightline_model::Device;
+use sightline_train::backbone::Opened;
 use sightline_train::checkpoint::Kind;
+use sightline_train::tune::Start;
 use sightline_vision::Photo;
 use sightline_vision::backbone::{
     Backbone, Compact, Context, OnnxBackbone, OnnxOptions, Pixels, Vit, VitOptions, region_vectors,
@@ -119,8 +121,8 @@ pub fn backbone(spec: &str, device: &Device) -> anyhow::Result<Box<dyn Backbone>
         return Ok(Box::new(Pixels::default()));
     }
     let path = Path::new(spec);
-    if path.is_dir() || models::is_pack(path) || path.extension().is_some_and(|e| e == "ckpt") {
-        return Ok(Box::new(compact(path)?));
+    if is_checkpoint(path) {
+        return Ok(trained(path, device)?.into_backbone());
     }
     let vit = |path: &Path| -> anyhow::Result<Box<dyn Backbone>> {
         Ok(Box::new(Vit::load(path, &VitOptions::default(), device)?))
@@ -142,9 +144,37 @@ pub fn backbone(spec: &str, device: &Device) -> anyhow::Result<Box<dyn Backbone>
     }
 }
 
-/// A backbone that `train backbone` made: the program's own, one of a pack, a run, or a checkpoint.
+/// Whether a name means a backbone that this program trained: a pack's, a run's, or a checkpoint.
+fn is_checkpoint(spec: &Path) -> bool {
+    spec.is_dir() || models::is_pack(spec) || spec.extension().is_some_and(|e| e == "ckpt")
+}
+
+/// A backbone that `train backbone` or `train tune` made: the program's own, one of a pack, a run, or a checkpoint.
+fn trained(spec: &Path, device: &Device) -> anyhow::Result<Opened> {
+    Ok(sightline_train::backbone::open(models::checkpoint(spec, &[Kind::Backbone])?, device)?)
+}
+
+/// As [`trained`], one that proposes regions.
 fn compact(spec: &Path) -> anyhow::Result<Compact> {
-    Ok(sightline_train::backbone::open(models::checkpoint(spec, &[Kind::Backbone])?)?)
+    Ok(trained(spec, &Device::flex())?.into_compact()?)
+}
+
+/// A backbone by name that can be tuned.
+pub fn tunable(spec: &str, device: &Device) -> anyhow::Result<Start> {
+    let path = Path::new(spec);
+    if is_checkpoint(path) {
+        return Ok(Start::of_checkpoint(models::checkpoint(path, &[Kind::Backbone])?)?);
+    }
+    let pulled = backbones::find(spec);
+    let path = pulled.as_deref().unwrap_or(path);
+    if path.extension().is_none_or(|e| e != backbones::EXTENSION) {
+        return Err(Usage(format!(
+            "--backbone {spec}: only a vision transformer (.safetensors), a run of `train backbone`, a pack or `builtin` can \
+             be tuned"
+        ))
+        .into());
+    }
+    Ok(Start::of_vit(&Vit::load(path, &VitOptions::default(), device)?)?)
 }
 
 /// A region proposer by name: `selective_search`, `nanodet=FILE.onnx`, `compact=RUN`, `boxes=FILE.json`, or such a file

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::generator::{Generator, Pictures, State, Step};
 use crate::matrix::Matrix;
-use crate::tape::{Output, Squash, Tape, Var};
+use crate::tape::{Activation, Output, Squash, Tape, Var};
 
 /// The multimodal recurrent network of the paper (equations 13 to 15).
 #[derive(Debug, Clone)]
@@ -45,7 +45,7 @@ impl Generator for Rnn {
             let past = tape.linear(*state.rows.last().expect("h after the first step"), "recurrence");
             z = tape.add(z, past);
         }
-        let h = tape.relu(z); // equation 14
+        let h = tape.activate(z, Activation::Relu); // equation 14
         let rows = if self.every_step { vec![state.rows[0], h] } else { vec![h] };
         let hidden = tape.dropout(h);
         (State { rows, step: state.step + 1, ..state.clone() }, Step { hidden, attention: Vec::new() })
@@ -82,7 +82,7 @@ impl Generator for Lstm {
     fn start(&self, tape: &mut Tape<'_>, pictures: &Pictures) -> State {
         let mut image = encode(tape, pictures);
         if self.rectifies {
-            image = tape.relu(image);
+            image = tape.activate(image, Activation::Relu);
         }
         let zeros = tape.constant(Matrix::zeros(pictures.len(), self.hidden));
         let state = first_state(vec![zeros, zeros], pictures.len());

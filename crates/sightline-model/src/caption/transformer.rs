@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::generator::{Generator, Pictures, State, Step};
 use crate::matrix::Matrix;
-use crate::tape::{Attention, Output, Tape, Var};
+use crate::tape::{Activation, Attention, Output, Tape, Var};
 
 /// The attention generator.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ impl Transformer {
     fn feed_forward(&self, tape: &mut Tape<'_>, x: Var, layer: &str) -> Var {
         let y = tape.layer_norm(x, &format!("{layer}.feed_norm"));
         let y = tape.linear(y, &format!("{layer}.feed_in"));
-        let y = tape.relu(y);
+        let y = tape.activate(y, Activation::Relu);
         let y = tape.dropout(y);
         let y = tape.linear(y, &format!("{layer}.feed_out"));
         self.add_part(tape, x, y)

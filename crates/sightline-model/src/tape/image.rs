@@ -1,7 +1,7 @@
 //! Operations on pictures: rows are the cells of square grids, grid after grid, row by row; columns are channels.
 
 use super::{Tape, Var, weight};
-use crate::matrix::{Matrix, Part, add_scaled, dot, multiply_parts, sigmoid, softmax, vectorised};
+use crate::matrix::{Matrix, Part, add_scaled, dot, multiply_parts, softmax, vectorised};
 
 /// Square windows that move over square grids; beyond the border there are zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,47 +137,92 @@ impl Tape<'_> {
         })
     }
 
-    /// `x · sigmoid(x)`.
-    pub fn silu(&mut self, x: Var) -> Var {
-        let value = self.value(x);
-        let mut out = value.values.clone();
-        vectorised(
-            #[inline(always)]
-            || out.iter_mut().for_each(|x| *x *= sigmoid(*x)),
-        );
-        self.record(Matrix::new(value.rows, value.columns, out), [x], false, |mut g, [x], values, _, gradients| {
-            vectorised(
-                #[inline(always)]
-                || {
-                    for (g, &x) in g.iter_mut().zip(&values[x.0].values) {
-                        let s = sigmoid(x);
-                        *g *= s * (1.0 + x * (1.0 - s));
-                    }
-                },
-            );
-            gradients.give(x, g);
-        })
-    }
-
-    /// The row `name` `[1, columns]` before every `group` rows of `x`.
+    /// The rows of the weight `name` before every `group` rows of `x`.
     pub fn prepend(&mut self, x: Var, name: &str, group: usize) -> Var {
         let value = self.value(x);
         let (rows, columns) = (value.rows, value.columns);
         assert_eq!(rows % group, 0, "whole groups of {group} rows");
-        let first = &self.weight(name).values;
-        let mut out = Vec::with_capacity((rows + rows / group) * columns);
+        let first = self.weight(name);
+        let n_first = first.shape[0];
+        let mut out = Vec::with_capacity((rows + rows / group * n_first) * columns);
         for own in value.values.chunks_exact(group * columns) {
-            out.extend_from_slice(first);
+            out.extend_from_slice(&first.values);
             out.extend_from_slice(own);
         }
         let (name, size) = (name.to_owned(), rows * columns);
-        let out = Matrix::new(rows + rows / group, columns, out);
+        let out = Matrix::new(rows + rows / group * n_first, columns, out);
         self.record(out, [x], true, move |g, [x], _, weights, gradients| {
             let dfirst = gradients.weight(&name, weights);
-            g.chunks_exact((group + 1) * columns).for_each(|g| add_scaled(dfirst, 1.0, &g[..columns]));
+            let (border, whole) = (n_first * columns, (group + n_first) * columns);
+            g.chunks_exact(whole).for_each(|g| add_scaled(dfirst, 1.0, &g[..border]));
             let dx = gradients.zeroed(x, size);
-            for (dx, g) in dx.chunks_exact_mut(group * columns).zip(g.chunks_exact((group + 1) * columns)) {
-                add_scaled(dx, 1.0, &g[columns..]);
+            for (dx, g) in dx.chunks_exact_mut(group * columns).zip(g.chunks_exact(whole)) {
+                add_scaled(dx, 1.0, &g[border..]);
+            }
+        })
+    }
+
+    /// The weight `name` `[group, columns]` added to every `group` rows of `x`.
+    pub fn add_tiled(&mut self, x: Var, name: &str) -> Var {
+        let (value, tile) = (self.value(x), &self.weight(name).values);
+        assert_eq!(value.values.len() % tile.len(), 0, "whole groups of rows");
+        let mut out = value.clone();
+        out.values.chunks_exact_mut(tile.len()).for_each(|own| add_scaled(own, 1.0, tile));
+        let name = name.to_owned();
+        self.record(out, [x], true, move |g, [x], _, weights, gradients| {
+            let dtile = gradients.weight(&name, weights);
+            g.chunks_exact(dtile.len()).for_each(|g| add_scaled(dtile, 1.0, g));
+            gradients.give(x, g);
+        })
+    }
+
+    /// Every column times its factor, the weight `name` `[columns]`.
+    pub fn scale_columns(&mut self, x: Var, name: &str) -> Var {
+        let (mut out, factors) = (self.value(x).clone(), &self.weight(name).values);
+        let columns = out.columns;
+        assert_eq!(columns, factors.len(), "a factor a column");
+        out.values.chunks_exact_mut(columns).for_each(|row| row.iter_mut().zip(factors).for_each(|(x, f)| *x *= f));
+        let name = name.to_owned();
+        self.record(out, [x], true, move |mut g, [x], values, weights, gradients| {
+            let dfactors = gradients.weight(&name, weights);
+            for (g, x) in g.chunks_exact(columns).zip(values[x.0].values.chunks_exact(columns)) {
+                multiply_add(dfactors, g, x);
+            }
+            let factors = &weight(weights, &name).values;
+            g.chunks_exact_mut(columns).for_each(|row| row.iter_mut().zip(factors).for_each(|(g, f)| *g *= f));
+            gradients.give(x, g);
+        })
+    }
+
+    /// Every group of rows times its factor; the groups are of one size.
+    pub fn scale_groups(&mut self, x: Var, factors: Vec<f32>) -> Var {
+        let mut out = self.value(x).clone();
+        let group = out.values.len() / factors.len();
+        assert_eq!(group * factors.len(), out.values.len(), "groups of one size");
+        let scale = move |values: &mut [f32]| {
+            for (own, factor) in values.chunks_exact_mut(group).zip(&factors) {
+                own.iter_mut().for_each(|x| *x *= factor);
+            }
+        };
+        scale(&mut out.values);
+        self.record(out, [x], false, move |mut g, [x], _, _, gradients| {
+            scale(&mut g);
+            gradients.give(x, g);
+        })
+    }
+
+    /// Sums of rows of `x` times factors: a row of the result for each list of `(row, factor)`.
+    pub fn combine(&mut self, x: Var, lists: Vec<Vec<(usize, f32)>>) -> Var {
+        let value = self.value(x);
+        let (columns, size) = (value.columns, value.values.len());
+        let mut out = Matrix::zeros(lists.len(), columns);
+        for (out, list) in out.values.chunks_exact_mut(columns).zip(&lists) {
+            list.iter().for_each(|&(row, factor)| add_scaled(out, factor, value.row(row)));
+        }
+        self.record(out, [x], false, move |g, [x], _, _, gradients| {
+            let dx = gradients.zeroed(x, size);
+            for (g, list) in g.chunks_exact(columns).zip(&lists) {
+                list.iter().for_each(|&(row, factor)| add_scaled(&mut dx[row * columns..][..columns], factor, g));
             }
         })
     }
@@ -314,8 +359,15 @@ mod tests {
     #[test]
     fn attention_and_the_rest_have_the_right_derivatives() {
         check_gradients(some_weights(&[("x", &[10, 12])]), 10, |tape, x| tape.attend_among(x, 5, 2));
-        check_gradients(some_weights(&[("x", &[5, 3])]), 5, |tape, x| tape.silu(x));
-        check_gradients(some_weights(&[("x", &[6, 2]), ("first", &[1, 2])]), 6, |tape, x| tape.prepend(x, "first", 3));
+        for first in [1, 2] {
+            let weights = some_weights(&[("x", &[6, 2]), ("first", &[first, 2])]);
+            check_gradients(weights, 6, |tape, x| tape.prepend(x, "first", 3));
+        }
+        check_gradients(some_weights(&[("x", &[6, 2]), ("tile", &[3, 2])]), 6, |tape, x| tape.add_tiled(x, "tile"));
+        check_gradients(some_weights(&[("x", &[4, 3]), ("f", &[3])]), 4, |tape, x| tape.scale_columns(x, "f"));
+        check_gradients(some_weights(&[("x", &[6, 2])]), 6, |tape, x| tape.scale_groups(x, vec![2.0, 0.0, -1.5]));
+        let lists = vec![vec![(0, 0.5), (3, 2.0)], vec![], vec![(3, -1.0)]];
+        check_gradients(some_weights(&[("x", &[4, 3])]), 4, |tape, x| tape.combine(x, lists.clone()));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The backbone as it learns.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::AddAssign;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -11,7 +12,7 @@ use rayon::ThreadPool;
 use sightline_data::store::FeatureStore;
 use sightline_data::{BoxXyxy, Split};
 use sightline_model::Matrix;
-use sightline_model::backbone::{GRID, INPUT};
+use sightline_model::backbone::{CELL, FINER, GRID, INPUT};
 use sightline_model::random::{self, Dropout};
 use sightline_model::tape::Tape;
 use sightline_model::weights::Weights;
@@ -21,8 +22,9 @@ use sightline_vision::regions::{Proposal, n_covered};
 
 use super::objects;
 use super::views::{photo_of, pixels};
-use super::{BackboneData, photos_of};
-use crate::optimizer::Learnt;
+use super::{BackboneData, one_thread, photos_of};
+use crate::changes::{flip, recolour};
+use crate::optimizer::{Learnt, accumulate};
 use crate::settings::BackboneRunSettings;
 use crate::trainer::{BATCHES_STREAM, Learner, Validation};
 use crate::{Error, Result};
@@ -35,14 +37,10 @@ const MOST_VIEWS: u64 = 1 << 20;
 const SHARD: usize = 8;
 /// Views whose vectors tell mean and deviation.
 const SAMPLE: usize = 512;
+/// Bytes of small views that are kept in memory, each as it is first needed.
+const MOST_KEPT: usize = 2 << 30;
 /// Validation asks for this many of the detector's best boxes among this many proposals.
 const ASKED: (usize, usize) = (10, 19);
-
-/// A pool of one thread, so that the products inside a network do not split further.
-pub(super) fn one_thread() -> Result<ThreadPool> {
-    let refused = |e: rayon::ThreadPoolBuildError| Error::Setting(format!("cannot start a thread: {e}"));
-    rayon::ThreadPoolBuilder::new().num_threads(1).build().map_err(refused)
-}
 
 /// Mean and deviation of each number of the teacher's vectors.
 struct Standard {
@@ -98,10 +96,17 @@ impl AddAssign for Sums {
     }
 }
 
+/// Views of one step, all shown in squares of `side` pixels.
+pub(super) struct Batch {
+    side: usize,
+    /// Positions in the store of views.
+    views: Vec<usize>,
+}
+
 /// One view as the network is shown it, and what it should say.
 struct Example {
     pixels: Vec<f32>,
-    /// `[1 + GRID², dim]`, standardised; the whole view first.
+    /// Of the whole view, then of each cell, `[1 + cells, dim]`, standardised.
     targets: Vec<f32>,
     objects: Vec<Proposal>,
 }
@@ -117,6 +122,8 @@ pub(super) struct BackboneLearner<'a> {
     of_cells: Standard,
     of_global: Standard,
     pools: Vec<ThreadPool>,
+    /// Pixels of views in small squares, by position; fewer than there are views where memory is short.
+    small: Vec<OnceLock<Vec<u8>>>,
     /// Photos that could be read when the views were made, and cannot any more.
     unread: Mutex<BTreeSet<String>>,
 }
@@ -151,6 +158,9 @@ impl<'a> BackboneLearner<'a> {
             of_cells: Standard::of(dim, sample.iter().flat_map(|view| view[dim..].chunks_exact(dim))),
             of_global: Standard::of(dim, sample.iter().map(|view| &view[..dim])),
             pools: (0..threads).map(|_| one_thread()).collect::<Result<_>>()?,
+            small: (0..views.len().min(MOST_KEPT / (3 * settings.small_side.pow(2))))
+                .map(|_| OnceLock::new())
+                .collect(),
             unread: Mutex::default(),
         })
     }
@@ -160,8 +170,12 @@ impl<'a> BackboneLearner<'a> {
         self.unread.into_inner().expect("no thread failed")
     }
 
-    /// A view, changed by chance where `changes` is the stream to draw from; none where its photo cannot be read.
-    fn example(&self, view: usize, changes: Option<u64>) -> Option<Example> {
+    /// The pixels of a view in a square of `side`; none where its photo cannot be read.
+    fn pixels(&self, view: usize, side: usize) -> Option<Cow<'_, [u8]>> {
+        let kept = if side == INPUT { None } else { self.small.get(view) };
+        if let Some(pixels) = kept.and_then(OnceLock::get) {
+            return Some(Cow::Borrowed(pixels));
+        }
         let record = self.views.get(view);
         let path = photo_of(record.key);
         let part = record.boxes().next().expect("a view has a box");
@@ -169,23 +183,40 @@ impl<'a> BackboneLearner<'a> {
             self.unread.lock().expect("no thread failed").insert(path.to_owned());
             return None;
         };
-        let picture = pixels(&photo, &part);
-        let mut pixels: Vec<f32> = picture.pixels.iter().map(|&level| f32::from(level) / 127.5 - 1.0).collect();
-        let (dim, mut targets) = (self.views.dim(), record.vectors());
+        let pixels = pixels(&photo, &part, side).pixels;
+        Some(match kept {
+            Some(slot) => Cow::Borrowed(slot.get_or_init(|| pixels)),
+            None => Cow::Owned(pixels),
+        })
+    }
+
+    /// A view in a square of `side` pixels, changed by chance where `changes` is the stream to draw from; none where its
+    /// photo cannot be read.
+    fn example(&self, view: usize, side: usize, changes: Option<u64>) -> Option<Example> {
+        let levels = self.pixels(view, side)?;
+        let mut pixels: Vec<f32> = levels.iter().map(|&level| f32::from(level) / 127.5 - 1.0).collect();
+        let record = self.views.get(view);
+        let (path, part) = (photo_of(record.key), record.boxes().next().expect("a view has a box"));
+        let (dim, grid) = (self.views.dim(), side / CELL);
+        let mut targets = record.vectors();
         self.of_global.apply(&mut targets[..dim]);
         self.of_cells.apply(&mut targets[dim..]);
+        if grid < GRID {
+            targets = [&targets[..dim], &mean_blocks(&targets[dim..], GRID, GRID / grid, dim)].concat();
+        }
         let mut flipped = false;
         if let Some(stream) = changes {
             let mut rng = random::stream(self.settings.seed, stream);
             flipped = self.settings.flip && rng.random();
             if flipped {
-                flip(&mut pixels, INPUT, 3);
-                flip(&mut targets[dim..], GRID, dim);
+                flip(&mut pixels, side, 3);
+                flip(&mut targets[dim..], grid, dim);
             }
             let mut factor = || 1.0 + self.settings.colour * rng.random_range(-1.0..=1.0f32);
             recolour(&mut pixels, factor() - 1.0, factor(), factor());
         }
-        let objects = self.detected(path).map_or_else(Vec::new, |boxes| objects::in_view(boxes, &part, flipped));
+        let shown = |boxes| objects::in_view(boxes, &part, flipped, FINER * grid);
+        let objects = self.detected(path).map_or_else(Vec::new, shown);
         Some(Example { pixels, targets, objects })
     }
 
@@ -197,17 +228,17 @@ impl<'a> BackboneLearner<'a> {
     }
 
     /// Loss of some views, and its gradients where they train.
-    fn learn(&self, views: &[usize], changes: u64, factor: f32) -> (Sums, Weights) {
+    fn learn(&self, views: &[usize], side: usize, changes: u64, factor: f32) -> (Sums, Weights) {
         let streams = (0..).map(|i| Some(changes + i));
         let examples: Vec<Example> =
-            views.iter().zip(streams).filter_map(|(&view, stream)| self.example(view, stream)).collect();
+            views.iter().zip(streams).filter_map(|(&view, stream)| self.example(view, side, stream)).collect();
         if examples.is_empty() {
             return (Sums::default(), Weights::new());
         }
         let mut dropout = Dropout::new(random::stream(0, 0), 0.0);
         let mut tape = Tape::training(&self.learnt.weights, &mut dropout);
         let pixels: Vec<f32> = examples.iter().flat_map(|example| &example.pixels).copied().collect();
-        let seen = self.settings.model.forward(&mut tape, Matrix::new(pixels.len() / 3, 3, pixels));
+        let seen = self.settings.model.forward(&mut tape, Matrix::new(pixels.len() / 3, 3, pixels), side);
         let (mut sums, dim) = (Sums { views: examples.len(), ..Sums::default() }, self.views.dim());
         let said = [seen.cells, seen.global, seen.objects].map(|var| tape.value(var).values.clone());
         let mut gradients = said.each_ref().map(|values| vec![0.0; values.len()]);
@@ -219,7 +250,13 @@ impl<'a> BackboneLearner<'a> {
             let weight = self.settings.global_weight * factor;
             sums.global += squares(&said[1][own(1)], global, weight, &mut gradients[1][own(1)]);
             let weight = self.settings.objects_weight * factor;
-            sums.objects += objects::loss(&said[2][own(2)], &example.objects, weight, &mut gradients[2][own(2)]);
+            sums.objects += objects::loss(
+                &said[2][own(2)],
+                &example.objects,
+                FINER * side / CELL,
+                weight,
+                &mut gradients[2][own(2)],
+            );
         }
         let [cells, global, found] = gradients;
         tape.seed(seen.cells, cells);
@@ -230,14 +267,14 @@ impl<'a> BackboneLearner<'a> {
 
     /// What the weights in use make of some views.
     fn judge(&self, weights: &Weights, views: &[usize]) -> Sums {
-        let readable = views.iter().filter_map(|&view| Some((view, self.example(view, None)?)));
+        let readable = views.iter().filter_map(|&view| Some((view, self.example(view, INPUT, None)?)));
         let (kept, examples): (Vec<usize>, Vec<Example>) = readable.unzip();
         if examples.is_empty() {
             return Sums::default();
         }
         let mut tape = Tape::forward_only(weights);
         let pixels: Vec<f32> = examples.iter().flat_map(|example| &example.pixels).copied().collect();
-        let seen = self.settings.model.forward(&mut tape, Matrix::new(pixels.len() / 3, 3, pixels));
+        let seen = self.settings.model.forward(&mut tape, Matrix::new(pixels.len() / 3, 3, pixels), INPUT);
         let said = [seen.cells, seen.global, seen.objects].map(|var| &tape.value(var).values);
         let (mut sums, dim) = (Sums { views: kept.len(), ..Sums::default() }, self.views.dim());
         for (i, (&view, example)) in kept.iter().zip(&examples).enumerate() {
@@ -298,52 +335,36 @@ fn squares(said: &[f32], targets: &[f32], factor: f32, gradient: &mut [f32]) -> 
     sum / said.len() as f64
 }
 
-/// Turns left and right about, in a square of `side` cells of `channels` numbers.
-fn flip(cells: &mut [f32], side: usize, channels: usize) {
-    for row in cells.chunks_exact_mut(side * channels) {
-        for left in 0..side / 2 {
-            let (a, b) = row.split_at_mut((side - 1 - left) * channels);
-            a[left * channels..(left + 1) * channels].swap_with_slice(&mut b[..channels]);
-        }
+/// The mean of every square of `block` by `block` cells, in a square of `side` cells of `channels` numbers.
+fn mean_blocks(cells: &[f32], side: usize, block: usize, channels: usize) -> Vec<f32> {
+    let side_out = side / block;
+    let mut means = vec![0.0; side_out * side_out * channels];
+    let factor = 1.0 / (block * block) as f32;
+    for (i, cell) in cells.chunks_exact(channels).enumerate() {
+        let to = i / side / block * side_out + i % side / block;
+        means[to * channels..][..channels].iter_mut().zip(cell).for_each(|(mean, x)| *mean += factor * x);
     }
-}
-
-/// Changes brightness (added), contrast about the mean, and the colours' distance from grey (factors).
-fn recolour(pixels: &mut [f32], brightness: f32, contrast: f32, saturation: f32) {
-    let mean = pixels.iter().sum::<f32>() / pixels.len() as f32;
-    for pixel in pixels.chunks_exact_mut(3) {
-        let grey = (pixel[0] + pixel[1] + pixel[2]) / 3.0;
-        for x in pixel {
-            let coloured = grey + saturation * (*x - grey);
-            *x = (mean + contrast * (coloured - mean) + brightness).clamp(-1.0, 1.0);
-        }
-    }
+    means
 }
 
 impl Learner for BackboneLearner<'_> {
-    type Batch = Vec<usize>;
+    type Batch = Batch;
 
-    fn batches(&self, epoch: u64) -> Vec<Vec<usize>> {
+    fn batches(&self, epoch: u64) -> Vec<Batch> {
+        let side = if epoch < self.settings.small_epochs { self.settings.small_side } else { INPUT };
         let mut order = self.training.clone();
         order.shuffle(&mut random::stream(self.settings.seed, BATCHES_STREAM + epoch));
-        order.chunks(self.settings.batch).map(<[usize]>::to_vec).collect()
+        order.chunks(self.settings.batch).map(|views| Batch { side, views: views.to_vec() }).collect()
     }
 
-    fn step(&mut self, batch: &Vec<usize>, _: &mut Dropout, rate: f64, step: u64) -> (f64, f64) {
-        let factor = 1.0 / batch.len() as f32;
+    fn step(&mut self, Batch { side, views }: &Batch, _: &mut Dropout, rate: f64, step: u64) -> (f64, f64) {
+        let factor = 1.0 / views.len() as f32;
         let changes = |shard: usize| CHANGES_STREAM + step * MOST_VIEWS + (shard * SHARD) as u64;
-        let parts = self.for_shards(batch, |shard, views| self.learn(views, changes(shard), factor));
+        let parts = self.for_shards(views, |shard, views| self.learn(views, *side, changes(shard), factor));
         let (mut sums, mut gradients) = (Sums::default(), Weights::new());
         for (own, of_shard) in parts {
             sums += own;
-            for (name, gradient) in of_shard {
-                match gradients.get_mut(&name) {
-                    None => {
-                        gradients.insert(name, gradient);
-                    }
-                    Some(sum) => sum.values.iter_mut().zip(&gradient.values).for_each(|(a, b)| *a += b),
-                }
-            }
+            accumulate(&mut gradients, of_shard);
         }
         let BackboneRunSettings { global_weight, objects_weight, .. } = *self.settings;
         let loss = sums.cells + f64::from(global_weight) * sums.global + f64::from(objects_weight) * sums.objects;
@@ -389,27 +410,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flipping_twice_changes_nothing() {
-        let cells: Vec<f32> = (0..5 * 5 * 2).map(|i| i as f32).collect();
-        let mut flipped = cells.clone();
-        flip(&mut flipped, 5, 2);
-        assert_eq!(flipped[..2], cells[8..10]);
-        assert_eq!(flipped[4..6], cells[4..6]);
-        flip(&mut flipped, 5, 2);
-        assert_eq!(flipped, cells);
-    }
-
-    #[test]
-    fn colours_change_as_asked() {
-        let pixels = [0.5, -0.5, 0.0, -0.5, 0.5, 0.0];
-        let changed = |brightness, contrast, saturation| {
-            let mut own = pixels;
-            recolour(&mut own, brightness, contrast, saturation);
-            own
-        };
-        assert_eq!(changed(0.0, 1.0, 1.0), pixels);
-        assert_eq!(changed(0.25, 1.0, 1.0)[..3], [0.75, -0.25, 0.25]);
-        assert_eq!(changed(0.0, 1.0, 0.0), [0.0; 6]);
-        assert_eq!(changed(0.0, 4.0, 1.0)[..3], [1.0, -1.0, 0.0]);
+    fn blocks_have_means() {
+        // Two channels of a square of four by four cells, the second twice the first.
+        let cells: Vec<f32> = (0..16).flat_map(|i| [i as f32, 2.0 * i as f32]).collect();
+        assert_eq!(mean_blocks(&cells, 4, 2, 2), [2.5, 5.0, 4.5, 9.0, 10.5, 21.0, 12.5, 25.0]);
+        assert_eq!(mean_blocks(&cells, 4, 1, 2), cells);
     }
 }

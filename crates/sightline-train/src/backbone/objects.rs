@@ -2,7 +2,7 @@
 //! asked for the smallest such box, the more firmly the nearer to its middle (FCOS, Tian et al. 2019).
 
 use sightline_data::BoxXyxy;
-use sightline_model::backbone::{FINE_GRID, OBJECT_NUMBERS};
+use sightline_model::backbone::OBJECT_NUMBERS;
 use sightline_vision::regions::Proposal;
 
 /// Of a box cut by the border of a view, at least this share must be inside.
@@ -10,9 +10,15 @@ const LEAST_VISIBLE: f32 = 0.5;
 /// Differences of logarithms up to this are squared, larger ones count by their size (Huber's loss).
 const HUBER: f32 = 0.3;
 
-/// The boxes of a photo as a view shows them, in cells of the fine grid; those that it cuts away are left out.
-pub(super) fn in_view(proposals: impl Iterator<Item = Proposal>, part: &BoxXyxy, flipped: bool) -> Vec<Proposal> {
-    let side = FINE_GRID as f32;
+/// The boxes of a photo as a view shows them, in cells of a fine grid of `grid` by `grid`; those that it cuts away are
+/// left out.
+pub(super) fn in_view(
+    proposals: impl Iterator<Item = Proposal>,
+    part: &BoxXyxy,
+    flipped: bool,
+    grid: usize,
+) -> Vec<Proposal> {
+    let side = grid as f32;
     let (x_scale, y_scale) = (side / part.width(), side / part.height());
     let moved = |Proposal { region: b, score }: Proposal| {
         let whole = BoxXyxy {
@@ -21,7 +27,7 @@ pub(super) fn in_view(proposals: impl Iterator<Item = Proposal>, part: &BoxXyxy,
             x2: (b.x2 - part.x1) * x_scale,
             y2: (b.y2 - part.y1) * y_scale,
         };
-        let mut region = whole.clip(FINE_GRID as u32, FINE_GRID as u32);
+        let mut region = whole.clip(grid as u32, grid as u32);
         if flipped {
             (region.x1, region.x2) = (side - region.x2, side - region.x1);
         }
@@ -51,10 +57,10 @@ fn target(x: f32, y: f32, objects: &[Proposal]) -> Target {
 }
 
 /// The loss of one view: cross-entropy of every cell, in the mean, and Huber's loss of the distances where there is an
-/// object. Adds `factor` times its derivatives to `gradient`, which like `said` is `[FINE_GRID², OBJECT_NUMBERS]`.
-pub(super) fn loss(said: &[f32], objects: &[Proposal], factor: f32, gradient: &mut [f32]) -> f64 {
-    let middle = |i: usize| ((i % FINE_GRID) as f32 + 0.5, (i / FINE_GRID) as f32 + 0.5);
-    let targets: Vec<Target> = (0..FINE_GRID * FINE_GRID)
+/// object. Adds `factor` times its derivatives to `gradient`, which like `said` is `[grid², OBJECT_NUMBERS]`.
+pub(super) fn loss(said: &[f32], objects: &[Proposal], grid: usize, factor: f32, gradient: &mut [f32]) -> f64 {
+    let middle = |i: usize| ((i % grid) as f32 + 0.5, (i / grid) as f32 + 0.5);
+    let targets: Vec<Target> = (0..grid * grid)
         .map(|i| {
             let (x, y) = middle(i);
             target(x, y, objects)
@@ -103,25 +109,25 @@ mod tests {
     fn boxes_move_with_the_view() {
         let part = BoxXyxy { x1: 100.0, y1: 0.0, x2: 200.0, y2: 50.0 };
         let all = [object(125.0, 0.0, 150.0, 25.0), object(0.0, 0.0, 110.0, 50.0)];
-        let seen = in_view(all.into_iter(), &part, false);
+        let seen = in_view(all.into_iter(), &part, false, 28);
         assert_eq!(seen.len(), 1, "the second lies outside for the most part");
         assert_eq!(seen[0].region, BoxXyxy { x1: 7.0, y1: 0.0, x2: 14.0, y2: 14.0 });
-        let flipped = in_view(all.into_iter(), &part, true);
+        let flipped = in_view(all.into_iter(), &part, true, 28);
         assert_eq!(flipped[0].region, BoxXyxy { x1: 14.0, y1: 0.0, x2: 21.0, y2: 14.0 });
     }
 
     #[test]
     fn derivatives_are_differences() {
         let objects = [object(3.0, 2.0, 15.0, 20.0), object(20.0, 20.0, 27.5, 28.0)];
-        let n = FINE_GRID * FINE_GRID * OBJECT_NUMBERS;
+        let n = 28 * 28 * OBJECT_NUMBERS;
         let mut said: Vec<f32> = (0..n).map(|i| ((i * 7 % 23) as f32 - 11.0) / 6.0).collect();
         let mut gradient = vec![0.0; n];
-        loss(&said, &objects, 2.0, &mut gradient);
+        loss(&said, &objects, 28, 2.0, &mut gradient);
         for i in (0..n).step_by(13) {
             let old = said[i];
             let mut at = |x: f32| {
                 said[i] = x;
-                loss(&said, &objects, 1.0, &mut vec![0.0; n])
+                loss(&said, &objects, 28, 1.0, &mut vec![0.0; n])
             };
             let expected = (at(old + 1e-3) - at(old - 1e-3)) / 2e-3 * 2.0;
             at(old);

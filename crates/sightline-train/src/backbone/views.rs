@@ -35,9 +35,9 @@ pub(super) fn photo_of(key: &str) -> &str {
     key.rsplit_once('#').map_or(key, |(photo, _)| photo)
 }
 
-/// A view's pixels, of the size that the network sees.
-pub(super) fn pixels(photo: &Photo, part: &BoxXyxy) -> Photo {
-    photo.crop_and_resize(part, INPUT as u32, INPUT as u32, Filter::Bicubic)
+/// A view's pixels, `side` by `side` of them.
+pub(super) fn pixels(photo: &Photo, part: &BoxXyxy, side: usize) -> Photo {
+    photo.crop_and_resize(part, side as u32, side as u32, Filter::Bicubic)
 }
 
 /// The parts of a photo that are views: the whole photo, then parts by chance, from the seed and the photo's name.
@@ -101,7 +101,7 @@ pub(super) fn prepare(
     let mut first_error = None;
     std::thread::scope(|scope| -> Result<()> {
         for _ in 0..threads {
-            let pool = super::learner::one_thread()?;
+            let pool = super::one_thread()?;
             let (sender, todo, next, failed, writer) = (sender.clone(), &todo, &next, &failed, &writer);
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) && !failed.load(Ordering::Relaxed) {
@@ -163,7 +163,7 @@ fn views_of(
             todo.push((key, part));
         }
     }
-    let pictures: Vec<Photo> = todo.iter().map(|(_, part)| pixels(&photo, part)).collect();
+    let pictures: Vec<Photo> = todo.iter().map(|(_, part)| pixels(&photo, part, INPUT)).collect();
     for ((key, part), map) in todo.into_iter().zip(data.teacher.encode_map(&pictures)?) {
         writer.append(&record(key, &photo, part, &map)?)?;
     }

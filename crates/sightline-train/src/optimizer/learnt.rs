@@ -54,6 +54,18 @@ impl Learnt {
     }
 }
 
+/// Adds gradients of the same model.
+pub(crate) fn accumulate(sum: &mut Weights, gradients: Weights) {
+    for (name, gradient) in gradients {
+        match sum.get_mut(&name) {
+            None => {
+                sum.insert(name, gradient);
+            }
+            Some(sum) => sum.values.iter_mut().zip(&gradient.values).for_each(|(a, b)| *a += b),
+        }
+    }
+}
+
 /// Whether two sets of weights have the same names and sizes.
 pub(crate) fn same_sizes(a: &Weights, b: &Weights) -> bool {
     a.iter().map(|(name, weight)| (name, &weight.shape)).eq(b.iter().map(|(name, weight)| (name, &weight.shape)))

@@ -80,7 +80,7 @@ impl Compact {
         }
         let pixels = input.pixels.iter().map(|&level| f32::from(level) / 127.5 - 1.0).collect();
         let mut tape = Tape::forward_only(&self.weights);
-        let seen = self.settings.forward(&mut tape, Matrix::new(INPUT * INPUT, 3, pixels));
+        let seen = self.settings.forward(&mut tape, Matrix::new(INPUT * INPUT, 3, pixels), INPUT);
         let [patches, global, objects] =
             [seen.cells, seen.global, seen.objects].map(|var| tape.value(var).values.clone());
         let map = FeatureMap { grid_h: GRID, grid_w: GRID, dim: self.settings.dim, patches, global };

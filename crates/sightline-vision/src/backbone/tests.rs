@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use safetensors::Dtype;
 use sightline_data::{BoxXyxy, VectorMode};
+use sightline_model::Matrix;
+use sightline_model::tape::Tape;
 
 use super::weights::tests::file;
 use super::*;
@@ -499,6 +501,35 @@ fn timm_clip_and_layer_scale_change_the_output() {
         .collect();
     let a = load(&ones).encode_map(&photos).unwrap();
     assert_eq!(a, load_with(&plain, Dtype::F32, &imagenet).unwrap().encode_map(&photos).unwrap());
+}
+
+/// The tape's network over the weights to learn with, and a network of those weights, against the file's own.
+#[test]
+fn what_goes_on_learning_is_the_same_network() {
+    let several = Extras { distillation: true, layer_scale: true, ..Extras::default() };
+    let clip = Extras { pre_norm: true, ..Extras::default() };
+    for extras in [Extras::default(), several, clip] {
+        let vit = load(&timm(extras));
+        let photos = [photo("a", 6, 6), photo("b", 6, 6)];
+        let expected = vit.encode_map(&photos).unwrap();
+        let (network, weights) = vit.learnable().unwrap();
+        let pixels: Vec<f32> = photos.iter().flat_map(|photo| Vit::patches(vit.config(), photo)).collect();
+        let columns = 3 * PATCH * PATCH;
+        let mut tape = Tape::forward_only(&weights);
+        let tokens = network.forward(&mut tape, Matrix::new(pixels.len() / columns, columns, pixels), 2, None);
+        let per_photo = tape.value(tokens).values.len() / 2;
+        for (map, own) in expected.iter().zip(tape.value(tokens).values.chunks_exact(per_photo)) {
+            close(&map.global, &own[..DIM], 1e-5);
+            close(&map.patches, &own[own.len() - GRID * GRID * DIM..], 1e-5);
+        }
+        let again = Vit::of_learnt("again", "", vit.config().clone(), &weights, &Device::flex()).unwrap();
+        assert_eq!(again.encode_map(&photos).unwrap()[1].patches, expected[1].patches);
+        let lacking = weights.into_iter().filter(|(name, _)| name != "blocks.1.fc1.weight").collect();
+        let error = Vit::of_learnt("", "", vit.config().clone(), &lacking, &Device::flex()).unwrap_err().to_string();
+        assert!(error.contains("blocks.1.fc1.weight"), "{error}");
+    }
+    let error = load(&siglip()).learnable().unwrap_err().to_string();
+    assert!(error.contains("pooling"), "{error}");
 }
 
 #[test]

@@ -83,18 +83,24 @@ pub fn region_vectors(
 ///
 /// `width` and `height` are the photo's, in whose pixels the box lies. A box without area takes the patch it lies in.
 pub fn pool(map: &FeatureMap, width: u32, height: u32, region: &BoxXyxy) -> Vec<f32> {
-    let rows = coverage(region.y1, region.y2, height, map.grid_h);
-    let columns = coverage(region.x1, region.x2, width, map.grid_w);
-    let total: f32 = rows.iter().map(|(_, r)| r).sum::<f32>() * columns.iter().map(|(_, c)| c).sum::<f32>();
     let mut mean = vec![0.0; map.dim];
-    for &(row, row_share) in &rows {
-        for &(column, column_share) in &columns {
-            let weight = row_share * column_share / total;
-            let patch = &map.patches[(row * map.grid_w + column) * map.dim..][..map.dim];
-            mean.iter_mut().zip(patch).for_each(|(m, p)| *m += weight * p);
-        }
+    for (patch, share) in shares([map.grid_h, map.grid_w], width, height, region) {
+        let patch = &map.patches[patch * map.dim..][..map.dim];
+        mean.iter_mut().zip(patch).for_each(|(m, p)| *m += share * p);
     }
     mean
+}
+
+/// The patches under a box and what share of its mean each has, for a grid of so many rows and columns; never empty.
+pub fn shares([grid_h, grid_w]: [usize; 2], width: u32, height: u32, region: &BoxXyxy) -> Vec<(usize, f32)> {
+    let rows = coverage(region.y1, region.y2, height, grid_h);
+    let columns = coverage(region.x1, region.x2, width, grid_w);
+    let total: f32 = rows.iter().map(|(_, r)| r).sum::<f32>() * columns.iter().map(|(_, c)| c).sum::<f32>();
+    let of_row = |&(row, row_share): &(usize, f32)| {
+        let patch = move |&(column, share): &(usize, f32)| (row * grid_w + column, row_share * share / total);
+        columns.iter().map(patch).collect::<Vec<_>>()
+    };
+    rows.iter().flat_map(of_row).collect()
 }
 
 /// The cells of one axis that `from..to` touches, and the fraction of each that it covers; never empty.

@@ -8,6 +8,9 @@ use burn::nn::{LayerNorm, LayerNormConfig, Linear};
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Tensor, TensorData, activation, module::attention};
 use serde::{Deserialize, Serialize};
+pub use sightline_model::tape::Activation;
+use sightline_model::vit::VisionTransformer;
+use sightline_model::weights::{Weight, Weights};
 
 use super::weights::{self, Layout, LinearWeights, NormWeights, PoolWeights, VitWeights};
 use super::{Backbone, FeatureMap, file_stem};
@@ -23,25 +26,14 @@ const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 const LARGEST_NATIVE_INPUT: usize = 400;
 const REDUCED_GRID: usize = 16;
 
-/// The nonlinearity between the two layers of a block's perceptron.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Activation {
-    /// `x · Φ(x)`, by the error function.
-    Gelu,
-    /// `x · sigmoid(1.702 x)`, OpenAI's CLIP.
-    QuickGelu,
-    /// GELU by a hyperbolic tangent, SigLIP.
-    TanhGelu,
-}
-
-impl Activation {
-    fn apply(self, x: Tensor<3>) -> Tensor<3> {
-        match self {
-            Self::Gelu => activation::gelu(x),
-            Self::QuickGelu => x.clone() * activation::sigmoid(x * 1.702),
-            Self::TanhGelu => activation::gelu_approximate(x),
-        }
+/// Over the tensor framework, what [`Activation`] computes on the tape.
+fn activate(activation: Activation, x: Tensor<3>) -> Tensor<3> {
+    match activation {
+        Activation::Relu => activation::relu(x),
+        Activation::Silu => activation::silu(x),
+        Activation::Gelu => activation::gelu(x),
+        Activation::QuickGelu => x.clone() * activation::sigmoid(x * 1.702),
+        Activation::TanhGelu => activation::gelu_approximate(x),
     }
 }
 
@@ -81,7 +73,7 @@ pub struct VitOptions {
 }
 
 /// Sizes and settings of a loaded network.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VitConfig {
     /// Width of a token.
     pub dim: usize,
@@ -184,6 +176,26 @@ impl VitConfig {
     pub fn grid(&self) -> usize {
         self.input / self.patch
     }
+
+    /// One picture as rows of a patch each, ordered channel, row, column like a convolution's kernel.
+    fn write_patches(&self, input: &Photo, values: &mut Vec<f32>) {
+        let &Self { patch, mean, std, .. } = self;
+        assert_eq!([input.width, input.height], [self.input as u32; 2], "a picture of the input's size");
+        let levels: [[f32; 256]; 3] =
+            std::array::from_fn(|c| std::array::from_fn(|level| (level as f32 / 255.0 - mean[c]) / std[c]));
+        let width = input.width as usize;
+        for top in (0..input.height as usize).step_by(patch) {
+            for left in (0..width).step_by(patch) {
+                for (channel, levels) in levels.iter().enumerate() {
+                    for row in top..top + patch {
+                        let start = 3 * (row * width + left) + channel;
+                        let line = input.pixels[start..start + 3 * patch - 2].iter().step_by(3);
+                        values.extend(line.map(|&level| levels[usize::from(level)]));
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Whether the name is one of the networks that have ViT's tensors but ImageNet's statistics.
@@ -222,7 +234,7 @@ impl Block {
         let attended = attended.swap_dims(1, 2).reshape([batch, tokens, dim]);
         let x = x + scaled(self.attention_out.forward(attended), self.scale1.as_ref());
         let hidden = self.fc1.forward(self.norm2.forward(x.clone())); // [batch, tokens, hidden]
-        let hidden = activation.apply(hidden);
+        let hidden = activate(activation, hidden);
         x + scaled(self.fc2.forward(hidden), self.scale2.as_ref())
     }
 }
@@ -258,7 +270,7 @@ impl AttentionPool {
         let part = |i: usize| -> Tensor<4> { key_value.clone().narrow(0, i, 1).squeeze_dim(0) };
         let attended = attention(query, part(0), part(1), None, None, AttentionModuleOptions::default());
         let x = self.attention_out.forward(attended.reshape([batch, 1, dim]));
-        let hidden = activation.apply(self.fc1.forward(self.norm.forward(x.clone()))); // [batch, 1, hidden]
+        let hidden = activate(activation, self.fc1.forward(self.norm.forward(x.clone()))); // [batch, 1, hidden]
         x + self.fc2.forward(hidden)
     }
 }
@@ -335,6 +347,77 @@ impl VitNetwork {
                 heads: config.heads,
             }),
         }
+    }
+
+    /// The network whose weights were learnt further on the tape ([`Vit::learnable`]): what they lack, it lacks.
+    fn of_learnt(weights: &Weights, config: &VitConfig, device: &Device) -> Result<Self> {
+        let find = |name: &str| {
+            let missing = || Error::setting(format!("the backbone's weights lack {name}"));
+            weights.get(name).ok_or_else(missing)
+        };
+        let vector = |weight: &Weight| {
+            let data = TensorData::new(weight.values.clone(), [weight.values.len()]);
+            Param::<Tensor<1>>::from_data(data, device).set_require_grad(false)
+        };
+        let linear = |name: &str| -> Result<Linear> {
+            let weight = find(&format!("{name}.weight"))?;
+            let &[inputs, outputs] = &weight.shape[..] else {
+                return Err(Error::setting(format!("{name}.weight is no matrix")));
+            };
+            let data = TensorData::new(weight.values.clone(), [inputs, outputs]);
+            Ok(Linear {
+                weight: Param::<Tensor<2>>::from_data(data, device).set_require_grad(false),
+                bias: weights.get(&format!("{name}.bias")).map(vector),
+            })
+        };
+        let norm = |name: &str| -> Result<LayerNorm> {
+            let mut norm = LayerNormConfig::new(config.dim).with_epsilon(config.epsilon).init(device);
+            norm.gamma = vector(find(&format!("{name}.weight"))?);
+            norm.beta = Some(vector(find(&format!("{name}.bias"))?));
+            Ok(norm)
+        };
+        let tokens = |weight: &Weight| {
+            let data = TensorData::new(weight.values.clone(), [1, weight.values.len() / config.dim, config.dim]);
+            Param::<Tensor<3>>::from_data(data, device).set_require_grad(false)
+        };
+        let block = |block: usize| -> Result<Block> {
+            let name = |part: &str| format!("blocks.{block}.{part}");
+            Ok(Block {
+                norm1: norm(&name("norm1"))?,
+                qkv: linear(&name("qkv"))?,
+                attention_out: linear(&name("attention_out"))?,
+                scale1: weights.get(&name("scale1")).map(vector),
+                norm2: norm(&name("norm2"))?,
+                fc1: linear(&name("fc1"))?,
+                fc2: linear(&name("fc2"))?,
+                scale2: weights.get(&name("scale2")).map(vector),
+                heads: config.heads,
+            })
+        };
+        Ok(Self {
+            patch_embedding: linear("patch_embedding")?,
+            prefix: weights.get("prefix").map(tokens),
+            positions: tokens(find("positions")?),
+            pre_norm: weights.contains_key("pre_norm.weight").then(|| norm("pre_norm")).transpose()?,
+            blocks: (0..config.depth).map(block).collect::<Result<_>>()?,
+            norm: norm("norm")?,
+            head: None,
+            projection: None,
+            pool: None,
+        })
+    }
+
+    /// The weights of everything up to the last norm, by the names of [`VisionTransformer`].
+    fn learnable(&self) -> Weights {
+        let own = sightline_model::weights::export(self).into_iter();
+        let kept = own.filter(|(name, _)| !["head.", "projection.", "pool."].iter().any(|part| name.starts_with(part)));
+        kept.map(|(name, mut weight)| {
+            if let [1, tokens, dim] = weight.shape[..] {
+                weight.shape = vec![tokens, dim];
+            }
+            (name.replace(".gamma", ".weight").replace(".beta", ".bias"), weight)
+        })
+        .collect()
     }
 
     /// Patches `[batch, patches, 3 * patch * patch]` to normed tokens `[batch, prefix + patches, dim]`; the first is the
@@ -430,6 +513,49 @@ impl Vit {
         })
     }
 
+    /// The network and its weights, to go on learning on the tape. Its classification head is not among them.
+    ///
+    /// Fails where the photo's vector does not come from the tokens alone: SigLIP's pooling, CLIP's projection.
+    pub fn learnable(&self) -> Result<(VisionTransformer, Weights)> {
+        if self.network.pool.is_some() || self.network.projection.is_some() {
+            return Err(Error::setting(format!(
+                "{} has a pooling or a projection behind its tokens, which is not trained here; take a ViT, DeiT, DINOv2 or \
+                 CLIP without `project`",
+                self.name
+            )));
+        }
+        let VitConfig { depth, heads, epsilon, activation, .. } = self.config;
+        Ok((VisionTransformer { depth, heads, epsilon: epsilon as f32, activation }, self.network.learnable()))
+    }
+
+    /// A network whose weights went on learning from those of [`Vit::learnable`]; `checksum` tells them from others.
+    ///
+    /// Fails where a weight is missing.
+    pub fn of_learnt(
+        name: impl Into<String>,
+        checksum: impl Into<String>,
+        config: VitConfig,
+        weights: &Weights,
+        device: &Device,
+    ) -> Result<Self> {
+        Ok(Self {
+            name: name.into(),
+            checksum: checksum.into(),
+            network: VitNetwork::of_learnt(weights, &config, device)?,
+            config,
+            layout: Layout::Timm,
+            unused: Vec::new(),
+            device: device.clone(),
+        })
+    }
+
+    /// A picture of the input's size as the network reads it: `[patches, 3 · patch²]`, row-major.
+    pub fn patches(config: &VitConfig, picture: &Photo) -> Vec<f32> {
+        let mut values = Vec::with_capacity(3 * config.input * config.input);
+        config.write_patches(picture, &mut values);
+        values
+    }
+
     /// Sizes and settings.
     pub fn config(&self) -> &VitConfig {
         &self.config
@@ -479,30 +605,10 @@ impl Vit {
         let (patches, pixels) = (grid * grid, 3 * patch * patch);
         let mut values = Vec::with_capacity(inputs.len() * patches * pixels);
         for input in inputs {
-            assert_eq!([input.width, input.height], [self.config.input as u32; 2], "a picture of the input's size");
-            self.write_patches(input, &mut values);
+            self.config.write_patches(input, &mut values);
         }
         let patches = Tensor::from_data(TensorData::new(values, [inputs.len(), patches, pixels]), &self.device);
         self.network.forward(patches, self.config.activation)
-    }
-
-    /// One picture as rows of a patch each, ordered channel, row, column like a convolution's kernel.
-    fn write_patches(&self, input: &Photo, values: &mut Vec<f32>) {
-        let VitConfig { patch, mean, std, .. } = self.config;
-        let levels: [[f32; 256]; 3] =
-            std::array::from_fn(|c| std::array::from_fn(|level| (level as f32 / 255.0 - mean[c]) / std[c]));
-        let width = input.width as usize;
-        for top in (0..input.height as usize).step_by(patch) {
-            for left in (0..width).step_by(patch) {
-                for (channel, levels) in levels.iter().enumerate() {
-                    for row in top..top + patch {
-                        let start = 3 * (row * width + left) + channel;
-                        let line = input.pixels[start..start + 3 * patch - 2].iter().step_by(3);
-                        values.extend(line.map(|&level| levels[usize::from(level)]));
-                    }
-                }
-            }
-        }
     }
 }
 

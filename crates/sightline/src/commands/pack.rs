@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Args as ClapArgs;
 use serde_json::json;
+use sightline_model::Device;
 use sightline_train::checkpoint::{Checkpoint, Kind, Outline};
 use sightline_train::pack::{self, Card, Precision};
 use sightline_vision::backbone::Backbone;
@@ -48,7 +49,7 @@ pub fn run(args: &PackArgs, ui: &Ui) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(&args.card).with_context(|| format!("cannot read {}", args.card.display()))?;
     let card: Card = toml::from_str(&text).with_context(|| format!("{}: no card", args.card.display()))?;
     let backbone = models::checkpoint(&args.backbone, &[Kind::Backbone])?;
-    let small = sightline_train::backbone::open(backbone.clone())?;
+    let small = sightline_train::backbone::open(backbone.clone(), &Device::flex())?.into_compact()?;
     let precision = if args.int8 { Precision::I8 } else { Precision::F16 };
     let mut parts = vec![(backbone, Precision::F16)];
     let others = [

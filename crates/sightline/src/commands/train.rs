@@ -1,4 +1,4 @@
-//! `train align`, `train caption` and `train backbone`.
+//! `train align`, `train caption`, `train backbone` and `train tune`.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -12,8 +12,9 @@ use sightline_train::caption::CaptionData;
 use sightline_train::checkpoint::Kind;
 use sightline_train::phrases::Phrases;
 use sightline_train::run::RunFolder;
-use sightline_train::settings::{AlignSettings, BackboneRunSettings, CaptionRunSettings, resolve};
-use sightline_train::{Control, Event, Outcome, align, backbone, caption};
+use sightline_train::settings::{AlignSettings, BackboneRunSettings, CaptionRunSettings, TuneRunSettings, resolve};
+use sightline_train::tune::TuneData;
+use sightline_train::{Control, Event, Outcome, align, backbone, caption, tune};
 
 use super::train_seeds::{self, Seeds};
 use crate::interrupt;
@@ -28,6 +29,7 @@ pub enum Command {
     Align(AlignArgs),
     Caption(CaptionArgs),
     Backbone(BackboneArgs),
+    Tune(TuneArgs),
 }
 
 /// Learn which words talk about which region, from photos and sentences alone
@@ -87,6 +89,27 @@ pub struct BackboneArgs {
     start: Option<PathBuf>,
 }
 
+/// Tune a backbone end to end, together with the alignment model that was trained on its vectors
+#[derive(Debug, Args)]
+#[command(after_help = "The run holds the alignment model, and the backbone as backbone.ckpt. Example:
+  sightline train align --dataset flickr8k.json --features flickr8k.features -o runs/align
+  sightline train tune --dataset flickr8k.json --features flickr8k.features -o runs/tuned --start runs/align \\
+      --backbone vit_tiny_patch16_224.safetensors
+  sightline features flickr8k.json -o tuned.features --backbone runs/tuned/backbone.ckpt \\
+      --regions nanodet=nanodet.onnx --context class
+  sightline eval retrieval --model runs/tuned --dataset flickr8k.json --features tuned.features")]
+pub struct TuneArgs {
+    #[command(flatten)]
+    common: Common,
+    /// The alignment model to go on from
+    #[arg(long, value_name = "RUN")]
+    start: PathBuf,
+    /// The backbone to go on from, which made the features: weights of a vision transformer (.safetensors), a run of
+    /// `train backbone`, a pack, or `builtin`
+    #[arg(long, value_name = "FILE")]
+    backbone: String,
+}
+
 /// What every training reads and writes.
 #[derive(Debug, Args)]
 pub(super) struct Common {
@@ -133,6 +156,7 @@ pub fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
         Command::Align(args) => &args.common,
         Command::Caption(args) => &args.common,
         Command::Backbone(args) => &args.common,
+        Command::Tune(args) => &args.common,
     };
     let dataset = Dataset::load(&common.dataset)?;
     let store = FeatureStore::open(&common.features)?;
@@ -171,12 +195,23 @@ pub fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
                 unread = left_out;
                 Ok(outcome)
             })?;
-            if let Some(first) = unread.first() {
-                ui.say(format_args!(
-                    "{} could not be read and left out, {first} for one",
-                    count(unread.len(), "photo")
-                ));
-            }
+            say_unread(&unread, ui);
+            outcome
+        }
+        Command::Tune(args) => {
+            let device = common.device.open()?;
+            let alignment = models::checkpoint(&args.start, &[Kind::Alignment])?;
+            let backbone = sources::tunable(&args.backbone, &device)?;
+            let mut data = Some(TuneData { dataset: &dataset, store: &store, alignment, backbone });
+            let (folder, settings) = common.open::<TuneRunSettings>()?;
+            let mut unread = Vec::new();
+            let outcome = train(ui, interrupt::flag(), |control| {
+                let data = data.take().expect("one training");
+                let (outcome, left_out) = tune::train(data, &settings, &folder, common.resume, control)?;
+                unread = left_out;
+                Ok(outcome)
+            })?;
+            say_unread(&unread, ui);
             outcome
         }
     };
@@ -197,6 +232,13 @@ pub fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
             progress.best_epoch
         )
     })
+}
+
+/// Names the photos that were left out.
+fn say_unread(unread: &[String], ui: &Ui) {
+    if let Some(first) = unread.first() {
+        ui.say(format_args!("{} could not be read and left out, {first} for one", count(unread.len(), "photo")));
+    }
 }
 
 /// What is said of a training that was stopped.

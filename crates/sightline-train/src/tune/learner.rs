@@ -1,0 +1,477 @@
+//! Backbone and alignment model as they learn together.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, mpsc};
+
+use burn::tensor::{Device, Tensor};
+use rand::RngExt;
+use rayon::ThreadPool;
+use sightline_data::BoxXyxy;
+use sightline_data::store::{FeatureStore, PhotoFeatures, StoreSettings, StoreWriter};
+use sightline_model::alignment::{
+    AlignmentModel, AlignmentSettings, GEOMETRY, RegionBatch, RegionCounts, features_tensor,
+};
+use sightline_model::random::{self, Dropout};
+use sightline_model::tape::{Tape, Var};
+use sightline_model::vit::Depths;
+use sightline_model::weights::{Weight, Weights};
+use sightline_vision::Photo;
+use sightline_vision::backbone::{Backbone, Compact, Context, region_vectors};
+
+use super::example::{Example, says_a_side};
+use super::{BACKBONE_FILE, Start, context};
+use crate::align::{loss_of, validation_of};
+use crate::backbone::{Global, Named, assemble, one_thread};
+use crate::checkpoint::{Checkpoint, Header, Kind};
+use crate::corpus::{Corpus, CorpusPhoto, Hand, places};
+use crate::optimizer::{Learnt, LearntModule, accumulate};
+use crate::run::RunFolder;
+use crate::settings::TuneRunSettings;
+use crate::trainer::{Learner, Validation};
+use crate::{Error, Result};
+
+/// Random streams of what is done to a photo; one a photo and step.
+const CHANGES_STREAM: u64 = 1 << 43;
+/// More photos than a batch ever has.
+const MOST_PHOTOS: u64 = 1 << 20;
+/// Photos on one tape.
+const SHARD: usize = 4;
+/// Before the names of the two models' weights in the checkpoint to resume from.
+const BACKBONE: &str = "backbone.";
+const ALIGNMENT: &str = "alignment.";
+
+pub(super) struct TuneLearner<'a> {
+    backbone: Learnt,
+    alignment: LearntModule<AlignmentModel>,
+    eyes: Eyes<'a>,
+    validation: Corpus<'a>,
+    /// The checksum that the store to start from knows the backbone by.
+    checksum: String,
+    run: PathBuf,
+}
+
+/// Everything but the weights that a photo's way to its vectors needs.
+struct Eyes<'a> {
+    named: Named,
+    /// The backbone's weights before, where it is asked to go on saying what they say about objects.
+    before: Option<Weights>,
+    settings: &'a TuneRunSettings,
+    align_settings: AlignmentSettings,
+    corpus: Corpus<'a>,
+    /// What else stands in a region's vector.
+    context: Context,
+    pools: Vec<ThreadPool>,
+    unread: Mutex<BTreeSet<String>>,
+}
+
+/// What a shard says of its photos, and what must be known to go back.
+struct Shard {
+    /// Which photos of the batch.
+    photos: Vec<usize>,
+    /// Rows `[regions, dim]` of each, as the alignment model reads them.
+    vectors: Vec<Vec<f32>>,
+    boxes: Vec<Vec<BoxXyxy>>,
+    sizes: Vec<[u32; 2]>,
+}
+
+/// Where on its tape a shard's vectors stand.
+struct Place {
+    pooled: Var,
+    global: Var,
+    /// What is said about objects, and the derivative of its part of the loss.
+    objects: Option<(Var, Vec<f32>)>,
+}
+
+impl<'a> TuneLearner<'a> {
+    pub(super) fn new(
+        model: AlignmentModel,
+        start: Start,
+        settings: &'a TuneRunSettings,
+        align_settings: AlignmentSettings,
+        corpus: Corpus<'a>,
+        validation: Corpus<'a>,
+        run: &RunFolder,
+    ) -> Result<Self> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let device = Device::flex().autodiff();
+        let Start { named, weights, checksum } = start;
+        let says_objects = named.network.depth() == 0 && settings.objects_weight > 0.0;
+        let eyes = Eyes {
+            before: says_objects.then(|| weights.clone()),
+            named,
+            settings,
+            align_settings,
+            context: context(corpus.store.settings()),
+            corpus,
+            pools: (0..threads).map(|_| one_thread()).collect::<Result<_>>()?,
+            unread: Mutex::default(),
+        };
+        Ok(Self {
+            backbone: Learnt::new(weights, settings.average),
+            alignment: LearntModule::new(model, settings.average, &device),
+            eyes,
+            validation,
+            checksum,
+            run: run.path().to_owned(),
+        })
+    }
+
+    /// Of the alignment model.
+    pub(super) fn dropout(&self) -> f32 {
+        self.eyes.align_settings.dropout
+    }
+
+    /// Photos that could not be read, by name.
+    pub(super) fn into_unread(self) -> Vec<String> {
+        self.eyes.unread.into_inner().expect("no thread failed").into_iter().collect()
+    }
+
+    /// The loss of the batch, one step of the alignment model, and what it wants of each photo's vectors.
+    fn align(
+        eyes: &Eyes<'_>,
+        alignment: &mut LearntModule<AlignmentModel>,
+        shards: &[Shard],
+        hands: &[Hand],
+        dropout: &mut Dropout,
+        (rate, step): (f64, u64),
+    ) -> (f64, f64, Vec<Vec<Vec<f32>>>) {
+        let device = Device::flex().autodiff();
+        let plain = device.clone().without_autodiff();
+        let width = eyes.corpus.store.dim();
+        let read: Vec<Hand> = shards.iter().flat_map(|shard| &shard.photos).map(|&i| hands[i].clone()).collect();
+        let values: Vec<f32> = shards.iter().flat_map(|shard| &shard.vectors).flatten().copied().collect();
+        let counts: Vec<usize> = shards.iter().flat_map(|shard| &shard.boxes).map(Vec::len).collect();
+        let of_boxes = || {
+            let all = shards.iter().flat_map(|shard| shard.boxes.iter().zip(&shard.sizes));
+            all.flat_map(|(boxes, &size)| places(boxes.iter().copied(), size)).collect()
+        };
+        let features = features_tensor(values, width, &device).require_grad();
+        let regions = RegionBatch {
+            features: features.clone(),
+            geometry: eyes.align_settings.geometry.then(|| features_tensor(of_boxes(), GEOMETRY, &plain)),
+            counts: RegionCounts::new(counts.clone()),
+        };
+        let (settings, photos) = (&eyes.align_settings, &eyes.corpus.photos);
+        let model = alignment.module();
+        let (loss, divisor) = loss_of(model, settings, settings.objective, photos, &read, regions, dropout);
+        let gradients = loss.backward();
+        let loss = f64::from(loss.into_scalar::<f32>());
+        if loss.is_finite() {
+            alignment.step(&gradients, &eyes.settings.optimizer, rate, step);
+        }
+        let wanted: Tensor<2> = features.grad(&gradients).expect("the loss depends on the regions");
+        let wanted = wanted.into_data().try_into_vec::<f32>().expect("gradients are f32");
+        let mut rest = wanted.as_slice();
+        let mut counts = counts.into_iter();
+        let of_shard = |shard: &Shard| {
+            let of_photo = |_| {
+                let (own, others) = rest.split_at(counts.next().expect("a count a photo") * width);
+                rest = others;
+                own.to_vec()
+            };
+            shard.photos.iter().map(of_photo).collect()
+        };
+        (loss, divisor, shards.iter().map(of_shard).collect())
+    }
+
+    /// The store's settings with this backbone in place of the one before, whose file lies in the run's folder.
+    fn features(&self, base: &StoreSettings, backbone: &dyn Backbone) -> StoreSettings {
+        let mut settings = base.clone();
+        let place = self.run.join(BACKBONE_FILE);
+        let place = std::path::absolute(&place).unwrap_or(place).display().to_string();
+        if base.regions == Compact::REGIONS && base.regions_checksum == self.checksum {
+            settings.regions_checksum = backbone.checksum().to_owned();
+            settings.sources.insert("regions".to_owned(), format!("{}={place}", Compact::REGIONS));
+        }
+        settings.sources.insert("backbone".to_owned(), place);
+        settings.backbone = backbone.name().to_owned();
+        settings.backbone_checksum = backbone.checksum().to_owned();
+        settings.extra.extend(backbone.settings());
+        settings
+    }
+
+    /// The validation photos' vectors by a backbone, in a store of their own.
+    fn validation_store(&self, backbone: &dyn Backbone) -> Result<FeatureStore> {
+        let path = self.run.join("validation.features");
+        // That of the pass before, finished or not.
+        for old in [path.clone(), path.with_added_extension("partial")] {
+            match std::fs::remove_file(&old) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", &old)(e)),
+                _ => {}
+            }
+        }
+        let writer = StoreWriter::create_or_resume(&path, &self.features(self.eyes.corpus.store.settings(), backbone))?;
+        let (photos, next) = (&self.validation.photos, AtomicUsize::new(0));
+        let work = || -> Result<()> {
+            while let Some(photo) = photos.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let Some(picture) = self.eyes.photo(&self.validation, photo) else { continue };
+                let record = self.validation.store.get(photo.position);
+                let (boxes, mode) = (vec![record.boxes().collect()], self.eyes.corpus.store.settings().vectors);
+                let vectors = region_vectors(backbone, &[picture], &boxes, mode, self.eyes.context)?;
+                let vectors = vectors.into_iter().next().expect("one photo");
+                writer.append(&PhotoFeatures { vectors, ..record.to_features() })?;
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| -> Result<()> {
+            let threads: Vec<_> = self.eyes.pools.iter().map(|pool| scope.spawn(|| pool.install(work))).collect();
+            threads.into_iter().try_for_each(|thread| thread.join().expect("a thread that reports its errors"))
+        })?;
+        let order: Vec<String> = photos.iter().map(|photo| self.validation.key(photo).to_owned()).collect();
+        writer.finish(&order)?;
+        Ok(FeatureStore::open(&path)?)
+    }
+}
+
+impl Eyes<'_> {
+    /// The photo of a corpus; none where it cannot be read.
+    fn photo(&self, corpus: &Corpus<'_>, photo: &CorpusPhoto) -> Option<Photo> {
+        let key = corpus.key(photo);
+        Photo::open(corpus.dataset.root.join(key))
+            .map_err(|_| self.unread.lock().expect("no thread failed").insert(key.to_owned()))
+            .ok()
+    }
+
+    /// A photo of the batch as this step shows it.
+    fn example(&self, hand: &Hand, stream: u64) -> Option<Example> {
+        let photo = &self.corpus.photos[hand.photo];
+        let sentences = &self.corpus.dataset.images[photo.image].sentences;
+        let may_flip = !hand.sentences.iter().any(|&s| says_a_side(&sentences[s].tokens));
+        let record = self.corpus.store.get(photo.position);
+        let mut rng = random::stream(self.settings.seed, stream);
+        let picture = self.photo(&self.corpus, photo)?;
+        Some(Example::changed(&self.named.network, &picture, &record, self.settings, may_flip, &mut rng))
+    }
+
+    /// Which parts of which blocks this shard's photos leave out.
+    fn depths(&self, photos: usize, rng: &mut impl RngExt) -> Option<Depths> {
+        let (depth, last) = (self.named.network.depth(), self.settings.drop_path);
+        (depth > 0 && last > 0.0).then(|| {
+            let of_block = |block: usize| {
+                let dropped = last * (block + 1) as f32 / depth as f32;
+                let mut part = || -> Vec<f32> {
+                    (0..photos)
+                        .map(|_| if rng.random::<f32>() < dropped { 0.0 } else { 1.0 / (1.0 - dropped) })
+                        .collect()
+                };
+                [part(), part()]
+            };
+            Depths { factors: (0..depth).map(of_block).collect() }
+        })
+    }
+
+    /// Runs the backbone over some photos of the batch, and says where on the tape their vectors are. `factor` is the
+    /// weight of a photo in what is asked about objects.
+    fn see(&self, tape: &mut Tape<'_>, shard: usize, hands: &[Hand], step: u64, factor: f32) -> Option<(Shard, Place)> {
+        let first = shard * SHARD;
+        let stream = |photo: usize| CHANGES_STREAM + step * MOST_PHOTOS + photo as u64;
+        let of_shard =
+            (first..hands.len().min(first + SHARD)).filter_map(|i| Some((i, self.example(&hands[i], stream(i))?)));
+        let (photos, examples): (Vec<usize>, Vec<Example>) = of_shard.unzip();
+        if photos.is_empty() {
+            return None;
+        }
+        let mut rng = random::stream(self.settings.seed, stream(MOST_PHOTOS as usize / 2 + shard));
+        let depths = self.depths(photos.len(), &mut rng);
+        let network = &self.named.network;
+        let (mut pixels, mut boxes, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
+        for example in examples {
+            pixels.push(example.pixels);
+            boxes.push(example.boxes);
+            sizes.push(example.size);
+        }
+        let seen = network.forward(tape, &pixels, depths.as_ref());
+        let tokens = tape.value(seen.tokens).rows / photos.len();
+        let whole_is_pooled = self.context == Context::Class;
+        let mut lists = Vec::new();
+        for (picture, (boxes, &size)) in boxes.iter().zip(&sizes).enumerate() {
+            let pooled = if whole_is_pooled { &boxes[..] } else { &boxes[1..] };
+            lists.extend(pooled.iter().map(|region| network.shares(&seen, tokens, picture, size, region)));
+        }
+        let pooled = tape.combine(seen.tokens, lists);
+        let global = match seen.global {
+            Global::Var(global) => global,
+            Global::FirstToken => {
+                let rows: Vec<usize> = (0..photos.len()).map(|picture| picture * tokens).collect();
+                tape.rows(seen.tokens, &rows)
+            }
+        };
+        let objects = self.before.as_ref().zip(seen.objects).map(|(before, objects)| {
+            let mut forward = Tape::forward_only(before);
+            let said = network.forward(&mut forward, &pixels, None).objects.expect("the same network");
+            let (now, before) = (&tape.value(objects).values, &forward.value(said).values);
+            let scale = 2.0 * self.settings.objects_weight * factor * photos.len() as f32 / now.len() as f32;
+            (objects, now.iter().zip(before).map(|(now, before)| scale * (now - before)).collect())
+        });
+        let (of_regions, of_photos) = (tape.value(pooled), tape.value(global));
+        let mut next = 0;
+        let vectors = boxes.iter().enumerate().map(|(picture, boxes)| {
+            let mut values = Vec::new();
+            for region in 0..boxes.len() {
+                if region == 0 && !whole_is_pooled {
+                    values.extend_from_slice(of_photos.row(picture));
+                } else {
+                    values.extend_from_slice(of_regions.row(next));
+                    next += 1;
+                }
+                if whole_is_pooled {
+                    values.extend_from_slice(of_photos.row(picture));
+                }
+            }
+            values
+        });
+        let shard = Shard { photos, vectors: vectors.collect(), boxes, sizes };
+        Some((shard, Place { pooled, global, objects }))
+    }
+
+    /// Hands what the alignment model wants of a shard's vectors back to the tape, and goes back: the reverse of what
+    /// [`Eyes::see`] did to make them. `wanted` holds a photo's `[regions, dim]` after the other's.
+    fn go_back(&self, mut tape: Tape<'_>, place: Place, wanted: &[Vec<f32>]) -> Weights {
+        let dim = tape.value(place.global).columns;
+        let width = self.context.region_dim(dim);
+        let (mut of_regions, mut of_photos) = (Vec::new(), vec![0.0; wanted.len() * dim]);
+        for (wanted, of_photo) in wanted.iter().zip(of_photos.chunks_exact_mut(dim)) {
+            for (region, row) in wanted.chunks_exact(width).enumerate() {
+                let of_global = match (self.context, region) {
+                    (Context::Class, _) => {
+                        of_regions.extend_from_slice(&row[..dim]);
+                        Some(&row[dim..])
+                    }
+                    (Context::None, 0) => Some(row),
+                    (Context::None, _) => {
+                        of_regions.extend_from_slice(row);
+                        None
+                    }
+                };
+                of_photo.iter_mut().zip(of_global.into_iter().flatten()).for_each(|(sum, g)| *sum += g);
+            }
+        }
+        tape.seed(place.pooled, of_regions);
+        tape.seed(place.global, of_photos);
+        if let Some((objects, gradient)) = place.objects {
+            tape.seed(objects, gradient);
+        }
+        tape.backward()
+    }
+}
+
+impl Learner for TuneLearner<'_> {
+    type Batch = Vec<Hand>;
+
+    fn batches(&self, epoch: u64) -> Vec<Vec<Hand>> {
+        let TuneRunSettings { batch, captions_per_photo, seed, .. } = *self.eyes.settings;
+        self.eyes.corpus.pair_batches(batch, captions_per_photo, seed, epoch)
+    }
+
+    fn step(&mut self, hands: &Vec<Hand>, dropout: &mut Dropout, rate: f64, step: u64) -> (f64, f64) {
+        let Self { backbone, alignment, eyes, .. } = self;
+        let (weights, eyes) = (&backbone.weights, &*eyes);
+        let (n_shards, n_threads) = (hands.len().div_ceil(SHARD), eyes.pools.len());
+        let factor = 1.0 / hands.len() as f32;
+        let (to_align, seen) = mpsc::channel::<(usize, Shard)>();
+        let (loss, divisor, gradients) = std::thread::scope(|scope| {
+            // Each thread keeps its tapes while the alignment model, which needs the vectors of all, makes up its mind.
+            let mut threads = Vec::with_capacity(n_threads);
+            for (thread, pool) in eyes.pools.iter().enumerate() {
+                let (answer, wanted) = mpsc::channel::<Vec<Vec<Vec<f32>>>>();
+                let to_align = to_align.clone();
+                let see_and_go_back = move || {
+                    let own: Vec<usize> = (thread..n_shards).step_by(n_threads).collect();
+                    let mut dropouts: Vec<Dropout> =
+                        own.iter().map(|_| Dropout::new(random::stream(0, 0), 0.0)).collect();
+                    let mut held = Vec::with_capacity(own.len());
+                    for (&shard, dropout) in own.iter().zip(&mut dropouts) {
+                        let mut tape = Tape::training(weights, dropout);
+                        if let Some((vectors, place)) = eyes.see(&mut tape, shard, hands, step, factor) {
+                            held.push((tape, place));
+                            to_align.send((shard, vectors)).expect("the step waits for it");
+                        }
+                    }
+                    drop(to_align);
+                    let wanted = wanted.recv().unwrap_or_default();
+                    let mut sum = Weights::new();
+                    for ((tape, place), wanted) in held.into_iter().zip(&wanted) {
+                        accumulate(&mut sum, eyes.go_back(tape, place, wanted));
+                    }
+                    sum
+                };
+                threads.push((answer, scope.spawn(move || pool.install(see_and_go_back))));
+            }
+            drop(to_align);
+            let mut shards: Vec<(usize, Shard)> = seen.iter().collect();
+            shards.sort_unstable_by_key(|(shard, _)| *shard);
+            let (numbers, shards): (Vec<usize>, Vec<Shard>) = shards.into_iter().unzip();
+            if shards.is_empty() {
+                return (0.0, 1.0, Weights::new()); // no photo of the batch could be read
+            }
+            let (loss, divisor, wanted) = Self::align(eyes, alignment, &shards, hands, dropout, (rate, step));
+            let mut wanted: Vec<Option<Vec<Vec<f32>>>> = wanted.into_iter().map(Some).collect();
+            let mut gradients = Weights::new();
+            for (thread, (answer, _)) in threads.iter().enumerate() {
+                let own = numbers.iter().zip(&mut wanted).filter(|(shard, _)| *shard % n_threads == thread);
+                let own = own.filter_map(|(_, wanted)| wanted.take()).collect();
+                answer.send(own).expect("the thread waits for it");
+            }
+            for (_, thread) in threads {
+                accumulate(&mut gradients, thread.join().expect("a shard does not panic"));
+            }
+            (loss, divisor, gradients)
+        });
+        if loss.is_finite() && !gradients.is_empty() {
+            let rate = rate * self.eyes.settings.backbone_rate;
+            self.backbone.step(&gradients, &self.eyes.settings.optimizer, rate, step);
+        }
+        (loss, divisor)
+    }
+
+    fn validate(&self) -> Result<Validation> {
+        let Named { name, network } = self.eyes.named.clone();
+        let plain = Device::flex();
+        let backbone = assemble(&name, network, self.backbone.in_use().clone(), &plain)?;
+        let store = self.validation_store(backbone.backbone())?;
+        let mut photos = self.validation.photos.clone();
+        photos.retain_mut(|photo| match store.position(self.validation.key(photo)) {
+            Some(position) => {
+                photo.position = position;
+                true
+            }
+            None => false,
+        });
+        let corpus = Corpus { store: &store, photos, missing: Vec::new(), unparsed: Vec::new(), ..self.validation };
+        Ok(validation_of(&self.alignment.in_use(), &self.eyes.align_settings, &corpus))
+    }
+
+    fn export(&self) -> (Weights, Weights) {
+        let mut both = (Weights::new(), Weights::new());
+        for (part, (model, optimizer)) in [(BACKBONE, self.backbone.export()), (ALIGNMENT, self.alignment.export())] {
+            both.0.extend(model.into_iter().map(|(name, weight)| (format!("{part}{name}"), weight)));
+            both.1.extend(optimizer.into_iter().map(|(name, weight)| (format!("{part}{name}"), weight)));
+        }
+        both
+    }
+
+    fn import(&mut self, model: Weights, optimizer: Weights) -> Result<(), String> {
+        let of = |part: &str, weights: &Weights| -> Weights {
+            let own = |(name, weight): (&String, &Weight)| Some((name.strip_prefix(part)?.to_owned(), weight.clone()));
+            weights.iter().filter_map(own).collect()
+        };
+        self.backbone.import(of(BACKBONE, &model), of(BACKBONE, &optimizer))?;
+        self.alignment.import(of(ALIGNMENT, &model), of(ALIGNMENT, &optimizer))
+    }
+
+    fn save_for_use(&self, header: Header, run: &RunFolder) -> Result<()> {
+        let Named { name, network } = self.eyes.named.clone();
+        let weights = self.backbone.in_use().clone();
+        let plain = Device::flex();
+        let backbone = assemble(&name, network, weights.clone(), &plain)?;
+        let features = self.features(&header.features, backbone.backbone());
+        let settings = serde_json::to_value(&self.eyes.named).expect("settings are plain data");
+        let of_backbone = Header { kind: Kind::Backbone, settings, features: features.clone(), ..header.clone() };
+        Checkpoint { header: of_backbone, model: weights, optimizer: Weights::new() }
+            .save(&self.run.join(BACKBONE_FILE))?;
+        let header = Header { features, ..header };
+        Checkpoint { header, model: self.alignment.export_for_use(), optimizer: Weights::new() }.save(&run.best())
+    }
+}
