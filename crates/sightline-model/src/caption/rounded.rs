@@ -220,29 +220,24 @@ impl Summary {
     /// Keeps the `exact` best and what is at most `slack` below them; `first` is the token of the first logit.
     #[inline]
     fn of(logits: &[f32], first: u32, exact: usize, slack: f32) -> Self {
-        let mut top: Vec<f32> = Vec::with_capacity(exact + 1);
-        let mut best = Vec::with_capacity(2 * exact);
+        let mut largest_of: Vec<f32> = Vec::with_capacity(logits.len().div_ceil(CHUNK));
+        let (mut top, mut best) = (Vec::with_capacity(4 * exact), Vec::with_capacity(4 * exact));
         vectorised(
             #[inline(always)]
             || {
-                let most = largest(logits);
+                largest_of.extend(logits.chunks(CHUNK).map(|chunk| largest(chunk)));
+                let most = largest(&largest_of);
                 let sum = sum_of(logits, |x| exp(x - most));
-                for chunk in logits.chunks(CHUNK) {
-                    if top.len() == exact && largest(chunk) <= top[exact - 1] {
-                        continue;
-                    }
-                    for &x in chunk {
-                        if top.len() < exact || x > top[exact - 1] {
-                            let place = top.partition_point(|&other| other >= x);
-                            top.insert(place, x);
-                            top.truncate(exact);
-                        }
-                    }
+                // As many chunks as tokens are asked for hold something this large; so the best are no smaller.
+                let enough = nth_largest(&mut largest_of.clone(), exact);
+                for (chunk, _) in logits.chunks(CHUNK).zip(&largest_of).filter(|(_, largest)| **largest >= enough) {
+                    top.extend(chunk.iter().filter(|&&x| x >= enough));
                 }
-                let floor = top.last().copied().unwrap_or(f32::NEG_INFINITY) - slack;
-                for (chunk, first) in logits.chunks(CHUNK).zip((first..).step_by(CHUNK)) {
+                let floor = nth_largest(&mut top, exact) - slack;
+                let chunks = logits.chunks(CHUNK).zip(&largest_of).zip((first..).step_by(CHUNK));
+                for ((chunk, largest), first) in chunks {
                     let holds_end = (first..first + chunk.len() as u32).contains(&END);
-                    if holds_end || largest(chunk) >= floor {
+                    if holds_end || *largest >= floor {
                         let likely = chunk.iter().zip(first..).filter(|&(&x, token)| x >= floor || token == END);
                         best.extend(likely.map(|(&x, token)| (token, x)));
                     }
@@ -250,6 +245,14 @@ impl Summary {
                 Self { most, sum, best }
             },
         )
+    }
+}
+
+/// The `n`-th largest; minus infinity where there are fewer.
+fn nth_largest(values: &mut [f32], n: usize) -> f32 {
+    match values.len() < n {
+        true => f32::NEG_INFINITY,
+        false => *values.select_nth_unstable_by(n - 1, |a, b| b.total_cmp(a)).1,
     }
 }
 
