@@ -1,8 +1,9 @@
 //! Files written beside their place, synced, then renamed: a kill at any moment leaves the old file or the new one.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{BufWriter, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use crate::{Error, Result};
 
@@ -32,6 +33,21 @@ pub fn atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&File>) -> std::
         let _ = directory.sync_all();
     }
     Ok(())
+}
+
+/// Locks a file for this process alone; refuses at once, or nearly, where another has it.
+///
+/// A child that this process starts holds its locks from the fork until it runs its own program; so a lock that was
+/// dropped just before may be there for some milliseconds more, and a refusal counts only when it lasts.
+pub fn lock(file: &File) -> std::result::Result<(), TryLockError> {
+    const TRIES: usize = 10;
+    for _ in 1..TRIES {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
+            other => return other,
+        }
+    }
+    file.try_lock()
 }
 
 /// Writes `value` as pretty JSON with a final newline, by [`atomically`].

@@ -115,7 +115,7 @@ impl StoreWriter {
             write::atomically(&journal, |out| out.write_all(&journal::header(settings)))?;
         }
         let mut file = OpenOptions::new().read(true).write(true).open(&journal).map_err(Error::io("open", &journal))?;
-        match file.try_lock() {
+        match write::lock(&file) {
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::format(
                     &journal,

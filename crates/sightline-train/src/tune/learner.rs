@@ -475,3 +475,117 @@ impl Learner for TuneLearner<'_> {
         Checkpoint { header, model: self.alignment.export_for_use(), optimizer: Weights::new() }.save(&run.best())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backbone::Network;
+    use sightline_data::{Dataset, Image, Sentence, Split, VectorMode, Vocabulary};
+    use sightline_model::backbone::BackboneSettings;
+
+    fn drawn(folder: &std::path::Path) -> (Dataset, FeatureStore) {
+        let settings = StoreSettings {
+            backbone: String::new(),
+            backbone_checksum: String::new(),
+            dim: 4,
+            vectors: VectorMode::Pool,
+            regions: String::new(),
+            regions_checksum: String::new(),
+            max_regions: 3,
+            extra: Default::default(),
+            sources: Default::default(),
+            parts: Vec::new(),
+        };
+        let path = folder.join("x.features");
+        let writer = StoreWriter::create_or_resume(&path, &settings).unwrap();
+        let mut images = Vec::new();
+        for i in 0..2u8 {
+            let key = format!("{i}.png");
+            let pixels = (0..60 * 40 * 3u32).map(|x| (x * 37 % 251) as u8 ^ (i * 90)).collect();
+            let photo = Photo::from_rgb(60, 40, pixels);
+            std::fs::write(folder.join(&key), photo.encode_png().unwrap()).unwrap();
+            let boxes = vec![
+                photo.whole(),
+                BoxXyxy::from_xywh(5.0, 3.0, 30.0, 30.0),
+                BoxXyxy::from_xywh(20.0, 10.0, 40.0, 25.0),
+            ];
+            let (scores, vectors) = (vec![1.0; 3], vec![0.0; 12]);
+            writer.append(&PhotoFeatures { key: key.clone(), width: 60, height: 40, boxes, scores, vectors }).unwrap();
+            let sentences = vec![Sentence { id: i.into(), raw: "a".into(), tokens: vec!["a".into()] }];
+            images.push(Image { id: i.into(), path: key, split: Split::Train, sentences, ..Image::default() });
+        }
+        writer.finish(&[]).unwrap();
+        (Dataset { root: folder.to_owned(), images, ..Dataset::default() }, FeatureStore::open(&path).unwrap())
+    }
+
+    #[test]
+    fn the_way_back_gives_differences() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dataset, store) = drawn(folder.path());
+        let said: Vec<String> = vec!["a".into()];
+        let vocabulary = Vocabulary::from_sentences([said.as_slice()].into_iter(), 1);
+        let network = BackboneSettings {
+            stem: 6,
+            fine: 6,
+            fine_blocks: 1,
+            coarse: 6,
+            coarse_blocks: 1,
+            attention_blocks: 1,
+            dim: 4,
+            objects: 4,
+            ..BackboneSettings::default()
+        };
+        let mut weights = network.initial_weights(&mut random::stream(1, 0));
+        for head in ["cells.weight", "global.weight"] {
+            let values = &mut weights.get_mut(head).unwrap().values;
+            *values = random::uniform_values(&mut random::stream(1, 5), values.len(), 0.5);
+        }
+        let settings = TuneRunSettings { colour: 0.1, ..TuneRunSettings::default() };
+        let hands: Vec<Hand> = (0..2).map(|photo| Hand { photo, sentences: vec![0] }).collect();
+        for context in [Context::Class, Context::None] {
+            let eyes = Eyes {
+                named: Named { name: String::new(), network: Network::Compact(network.clone()) },
+                before: None,
+                settings: &settings,
+                align_settings: AlignmentSettings::default(),
+                corpus: Corpus::new(&dataset, Split::Train, &store, &vocabulary).unwrap(),
+                context,
+                pools: Vec::new(),
+                unread: Mutex::default(),
+            };
+            let wanted_of = |shard: &Shard| -> Vec<Vec<f32>> {
+                let own = |(i, vectors): (usize, &Vec<f32>)| {
+                    random::uniform_values(&mut random::stream(2, i as u64), vectors.len(), 1.0)
+                };
+                shard.vectors.iter().enumerate().map(own).collect()
+            };
+            let sum = |weights: &Weights| -> f64 {
+                let mut tape = Tape::forward_only(weights);
+                let (shard, _) = eyes.see(&mut tape, 0, &hands, 3, 0.5).unwrap();
+                let factors = wanted_of(&shard);
+                let pairs = shard.vectors.iter().flatten().zip(factors.iter().flatten());
+                pairs.map(|(x, f)| f64::from(*x) * f64::from(*f)).sum()
+            };
+            let mut dropout = Dropout::new(random::stream(0, 0), 0.0);
+            let mut tape = Tape::training(&weights, &mut dropout);
+            let (shard, place) = eyes.see(&mut tape, 0, &hands, 3, 0.5).unwrap();
+            let gradients = eyes.go_back(tape, place, &wanted_of(&shard));
+            let mut changed = weights.clone();
+            for name in ["cells.weight", "global.bias", "attention.0.out.weight", "coarse.reduce.weight", "stem.weight"]
+            {
+                for i in [0, 5, 11] {
+                    let Some(&got) = gradients[name].values.get(i) else { continue };
+                    let old = weights[name].values[i];
+                    let mut at = |x: f32| {
+                        changed.get_mut(name).unwrap().values[i] = x;
+                        sum(&changed)
+                    };
+                    let expected = (at(old + 5e-3) - at(old - 5e-3)) / 1e-2;
+                    at(old);
+                    let error = (f64::from(got) - expected).abs();
+                    assert!(error < 2e-2 * (0.2 + expected.abs()), "{context:?} {name}[{i}]: {got}, not {expected}");
+                }
+            }
+        }
+    }
+}

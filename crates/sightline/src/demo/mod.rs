@@ -1,6 +1,7 @@
 //! `sightline demo`: a world small enough to learn in minutes, drawn on the spot. The same steps as on photos: regions,
 //! vectors, alignment, phrases, both caption models, evaluation, page. Nothing is downloaded and no weights are used.
 
+pub mod described;
 pub mod grounding;
 pub mod photos;
 mod pipeline;
@@ -73,7 +74,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let record = json!({
         "own": photos, "seconds": demo.seconds, "retrieval": demo.retrieval, "bleu4": demo.bleu[3],
         "bleu": demo.bleu, "grounding_accuracy": grounding.accuracy, "grounding_chance": grounding.chance,
-        "grounding": grounding, "page": html,
+        "grounding": grounding, "regions": demo.described, "page": html,
     });
     ui.result(&record, || text(&demo) + &own.as_ref().map_or_else(String::new, photos::OwnPhotos::text))?;
     ui.say(format_args!("page written to {}", html.display()));
@@ -87,6 +88,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
 
 fn text(demo: &Demo) -> String {
     let percent = |x: f64| format!("{:.1} %", 100.0 * x);
+    let bleu = |scores: [f64; 4]| scores.map(|b| format!("{:.1}", 100.0 * b)).join("  ");
     let grounding = &demo.grounding;
     let rows = [
         ("nouns on their object".to_owned(), percent(grounding.accuracy)),
@@ -97,7 +99,9 @@ fn text(demo: &Demo) -> String {
             percent(grounding.accuracy_of_all),
         ),
         ("objects that a region covers".to_owned(), percent(grounding.covered)),
-        ("BLEU-1 … 4 of captions".to_owned(), demo.bleu.map(|b| format!("{:.1}", 100.0 * b)).join("  ")),
+        ("BLEU-1 … 4 of captions".to_owned(), bleu(demo.bleu)),
+        ("  of captions of objects".to_owned(), bleu(demo.described.region_level)),
+        ("  of the same by the model of whole photos".to_owned(), bleu(demo.described.full_frame)),
     ];
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![name, value]).collect();
     let seconds = format!("{:.0} s", demo.seconds);

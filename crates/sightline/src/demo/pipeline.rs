@@ -25,6 +25,7 @@ use sightline_vision::backbone::{Context, Pixels};
 use sightline_vision::extract::{ExtractOptions, extract};
 use sightline_vision::regions::SelectiveSearch;
 
+use super::described::{self, Described};
 use super::grounding::{self, Attached, Grounding};
 use super::scenes::{self, Scene};
 use crate::commands::{eval, train};
@@ -83,6 +84,8 @@ pub struct Demo {
     pub bleu: [f64; 4],
     /// Nouns of the test scenes.
     pub grounding: Grounding,
+    /// Captions of the test scenes' objects.
+    pub described: Described,
     /// The page.
     pub report: Report,
 }
@@ -134,6 +137,9 @@ pub(super) fn run(plan: &Plan, ui: &Ui) -> anyhow::Result<Demo> {
     let grounding = ground(&aligner, &corpus, &scenes[plan.train + plan.val..], AFFINITY);
     let caption_corpus = Corpus::new(&dataset, Split::Test, &vectors, &whole.vocabulary)?;
     let bleu = bleu_of(&whole, &caption_corpus);
+    let test = scenes[plan.train + plan.val..].iter().zip(dataset.split(Split::Test));
+    let test = test.map(|(scene, image)| (scene, image.path.as_str()));
+    let described = described::evaluate(&regions, &whole, &vectors, test, BeamSettings::default());
     let seconds = started.elapsed().as_secs_f64();
 
     let panels = Panels {
@@ -157,11 +163,15 @@ pub(super) fn run(plan: &Plan, ui: &Ui) -> anyhow::Result<Demo> {
         tables: vec![
             eval::retrieval_table("scenes", &retrieval),
             grounding_table(&grounding),
-            bleu_table(plan.test, bleu),
+            bleu_table(&format!("Captions of {}", count(plan.test, "scene")), &[("Sightline, beam 7", bleu)]),
+            bleu_table(
+                &format!("Captions of {}", count(described.objects, "object")),
+                &[("Sightline, regions", described.region_level), ("Sightline, whole photos", described.full_frame)],
+            ),
         ],
         photos: panels.make(&corpus, &scores, &chosen)?,
     };
-    Ok(Demo { seconds, retrieval, bleu, grounding, report })
+    Ok(Demo { seconds, retrieval, bleu, grounding, described, report })
 }
 
 fn finished(outcome: &sightline_train::Outcome) -> anyhow::Result<()> {
@@ -289,14 +299,17 @@ fn grounding_table(grounding: &Grounding) -> Table {
     }
 }
 
-fn bleu_table(scenes: usize, bleu: [f64; 4]) -> Table {
-    let mut cells = vec!["Sightline, beam 7".to_owned()];
-    cells.extend(bleu.map(|b| format!("{:.1}", 100.0 * b)));
+fn bleu_table(caption: &str, models: &[(&str, [f64; 4])]) -> Table {
+    let row = |(name, bleu): &(&str, [f64; 4])| {
+        let mut cells = vec![(*name).to_owned()];
+        cells.extend(bleu.map(|b| format!("{:.1}", 100.0 * b)));
+        Row { source: RowSource::Ours, cells }
+    };
     Table {
-        caption: format!("Captions of {}", count(scenes, "scene")),
+        caption: caption.to_owned(),
         groups: Vec::new(),
         columns: ["", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"].map(str::to_owned).into(),
-        rows: vec![Row { source: RowSource::Ours, cells }],
+        rows: models.iter().map(row).collect(),
         note: None,
     }
 }

@@ -586,7 +586,7 @@ impl Lock {
         let path = index.join("lock");
         let cannot = || format!("cannot lock {}", path.display());
         let file = File::options().create(true).truncate(false).write(true).open(&path).with_context(cannot)?;
-        match file.try_lock() {
+        match write::lock(&file) {
             Ok(()) => Ok(Self(file)),
             Err(std::fs::TryLockError::WouldBlock) => {
                 anyhow::bail!("{} is being written by another `sightline index`; wait for it to end", index.display())
