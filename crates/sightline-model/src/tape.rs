@@ -14,7 +14,6 @@ use rayon::prelude::*;
 
 pub use activation::Activation;
 
-use crate::caption::search::{LogProbabilities, Shortcut};
 use crate::matrix::{Factor, Matrix, add_scaled, dot, multiply, sigmoid, softmax, sum_of, tanh, vectorised};
 use crate::random::Dropout;
 use crate::weights::{Weight, Weights};
@@ -152,7 +151,7 @@ impl<'a> Tape<'a> {
         out
     }
 
-    fn weight(&self, name: &str) -> &'a Weight {
+    pub(crate) fn weight(&self, name: &str) -> &'a Weight {
         weight(self.weights, name)
     }
 
@@ -532,34 +531,6 @@ impl<'a> Tape<'a> {
             }));
         }
         (h, new_c)
-    }
-
-    /// Log probabilities of tokens after every row of `hidden`: of all, or by a shortcut of the likeliest.
-    pub fn log_probabilities(
-        &self,
-        hidden: Var,
-        output: Output<'_>,
-        shortcut: Option<Shortcut<'_>>,
-    ) -> LogProbabilities {
-        let (h, bias) = (self.value(hidden), &self.weight(output.bias).values);
-        if let Some(Shortcut { layer, exact }) = shortcut {
-            let matrix = &self.weight(output.matrix).values;
-            return LogProbabilities::Likeliest(layer.likeliest(&h.values, matrix, bias, exact));
-        }
-        let mut logits = bias.repeat(h.rows);
-        let matrix = Factor::Transposed(&self.weight(output.matrix).values);
-        multiply(Factor::Plain(&h.values), matrix, &mut logits, [h.rows, h.columns, bias.len()], true);
-        vectorised(
-            #[inline(always)]
-            || {
-                for row in logits.chunks_exact_mut(bias.len()) {
-                    let most = crate::matrix::largest(row);
-                    let log_sum = most + sum_of(row, |x| crate::matrix::exp(x - most)).ln();
-                    row.iter_mut().for_each(|x| *x -= log_sum);
-                }
-            },
-        );
-        LogProbabilities::All(Matrix::new(h.rows, bias.len(), logits))
     }
 
     /// Log probabilities of the right tokens after every row of `hidden`; `[rows]`. In training also the loss, the sum

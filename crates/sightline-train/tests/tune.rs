@@ -151,7 +151,8 @@ fn extract(dataset: &Dataset, backbone: &Opened, context: Context, path: &Path) 
         let found = proposer.propose(&image.path, &photo, 3).unwrap();
         let boxes: Vec<_> =
             std::iter::once(photo.whole()).chain(found.iter().map(|proposal| proposal.region)).collect();
-        let vectors = region_vectors(backbone, &[photo], &[boxes.clone()], options.mode, context).unwrap().remove(0);
+        let vectors =
+            region_vectors(backbone, &[photo], std::slice::from_ref(&boxes), options.mode, context).unwrap().remove(0);
         let scores = vec![1.0; boxes.len()];
         writer.append(&PhotoFeatures { key: image.path.clone(), width, height, boxes, scores, vectors }).unwrap();
     }

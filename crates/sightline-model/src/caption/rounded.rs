@@ -225,7 +225,7 @@ impl Summary {
         vectorised(
             #[inline(always)]
             || {
-                largest_of.extend(logits.chunks(CHUNK).map(|chunk| largest(chunk)));
+                largest_of.extend(logits.chunks(CHUNK).map(largest));
                 let most = largest(&largest_of);
                 let sum = sum_of(logits, |x| exp(x - most));
                 // As many chunks as tokens are asked for hold something this large; so the best are no smaller.

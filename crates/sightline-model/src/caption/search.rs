@@ -6,8 +6,8 @@ use rayon::prelude::*;
 
 use super::generator::{Generator, Pictures, State};
 use super::rounded::Rounded;
-use crate::matrix::Matrix;
-use crate::tape::Tape;
+use crate::matrix::{Factor, Matrix, exp, largest, multiply, sum_of, vectorised};
+use crate::tape::{Output, Tape, Var};
 use crate::weights::Weights;
 
 /// Something that gives probabilities of next words: a caption model, and in tests a plain table.
@@ -93,6 +93,33 @@ pub struct Shortcut<'a> {
     pub exact: usize,
 }
 
+/// Log probabilities of tokens after every row of `hidden`: of all, or by a shortcut of the likeliest.
+pub(super) fn log_probabilities(
+    tape: &Tape<'_>,
+    hidden: Var,
+    output: Output<'_>,
+    shortcut: Option<Shortcut<'_>>,
+) -> LogProbabilities {
+    let (h, matrix, bias) = (tape.value(hidden), &tape.weight(output.matrix).values, &tape.weight(output.bias).values);
+    if let Some(Shortcut { layer, exact }) = shortcut {
+        return LogProbabilities::Likeliest(layer.likeliest(&h.values, matrix, bias, exact));
+    }
+    let mut logits = bias.repeat(h.rows);
+    let sizes = [h.rows, h.columns, bias.len()];
+    multiply(Factor::Plain(&h.values), Factor::Transposed(matrix), &mut logits, sizes, true);
+    vectorised(
+        #[inline(always)]
+        || {
+            for row in logits.chunks_exact_mut(bias.len()) {
+                let most = largest(row);
+                let log_sum = most + sum_of(row, |x| exp(x - most)).ln();
+                row.iter_mut().for_each(|x| *x -= log_sum);
+            }
+        },
+    );
+    LogProbabilities::All(Matrix::new(h.rows, bias.len(), logits))
+}
+
 /// A generator at work on some pictures.
 pub struct Decoder<'a> {
     generator: &'a dyn Generator,
@@ -119,7 +146,7 @@ impl NextWords for Decoder<'_> {
     fn read(&mut self, rows: &[usize], tokens: &[u32]) -> Words {
         let state = self.state.select(&mut self.tape, rows);
         let (state, step) = self.generator.step(&mut self.tape, &state, tokens);
-        let log_probabilities = self.tape.log_probabilities(step.hidden, self.generator.output(), self.shortcut);
+        let log_probabilities = log_probabilities(&self.tape, step.hidden, self.generator.output(), self.shortcut);
         let mut rest = step.attention.as_slice();
         let mut regions = Vec::new();
         if !rest.is_empty() {

@@ -1,4 +1,4 @@
-use super::search::LogProbabilities;
+use super::search::{LogProbabilities, log_probabilities};
 use super::*;
 use crate::weights;
 
@@ -60,7 +60,7 @@ fn training_and_decoding_see_the_same_probabilities() {
             let mut token = END;
             for &target in words.iter().chain([&END]) {
                 let (next, step) = generator.step(&mut tape, &state, &[token]);
-                let log_probabilities = tape.log_probabilities(step.hidden, generator.output(), None);
+                let log_probabilities = log_probabilities(&tape, step.hidden, generator.output(), None);
                 let LogProbabilities::All(log_probabilities) = log_probabilities else { unreachable!("no shortcut") };
                 let sum: f32 = log_probabilities.values.iter().map(|p| p.exp()).sum();
                 assert!((sum - 1.0).abs() < 1e-5, "{kind:?}: {sum}");

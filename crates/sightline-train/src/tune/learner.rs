@@ -523,7 +523,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (dataset, store) = drawn(folder.path());
         let said: Vec<String> = vec!["a".into()];
-        let vocabulary = Vocabulary::from_sentences([said.as_slice()].into_iter(), 1);
+        let vocabulary = Vocabulary::from_sentences([said.as_slice()], 1);
         let network = BackboneSettings {
             stem: 6,
             fine: 6,

@@ -3,21 +3,19 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use sightline_data::{Dataset, FeatureStore, Split};
 use sightline_metrics::retrieval::RetrievalReport;
-use sightline_model::Device;
 use sightline_model::caption::BeamSettings;
 use sightline_train::align::Aligner;
 use sightline_train::caption::Captioner;
 use sightline_train::checkpoint::Kind;
-use sightline_train::corpus::Corpus;
 use sightline_train::evaluate::{self, Scores};
 
+use super::eval_split::{Common, tell_gaps};
 use super::{eval_ablation, eval_boxes, eval_caption, eval_captions, eval_grounding, eval_regions, eval_words};
 use crate::models;
 use crate::panels::Panels;
 use crate::report::{self, DEFAULT_THRESHOLD, Report, RetrievalRow, RowSource, Table};
-use crate::sources::{DeviceKind, ParsesFile};
+use crate::sources::ParsesFile;
 use crate::ui::{Ui, count, table};
 
 /// Measure a model on a split it was not trained on
@@ -32,23 +30,6 @@ pub enum Command {
     Grounding(eval_grounding::Args),
     Regions(eval_regions::Args),
     Words(eval_words::Args),
-}
-
-/// What every evaluation on a split reads.
-#[derive(Debug, Args)]
-pub(super) struct Common {
-    /// A dataset of `dataset import`
-    #[arg(long)]
-    dataset: PathBuf,
-    /// A feature store of `features`
-    #[arg(long)]
-    features: PathBuf,
-    /// The split; the test split where there is one, else the validation split
-    #[arg(long, value_parser = super::dataset::split)]
-    split: Option<Split>,
-    /// Where the numbers are computed
-    #[arg(long, default_value = "cpu")]
-    device: DeviceKind,
 }
 
 /// Rank sentences for photos and photos for sentences (the paper's table 1)
@@ -96,38 +77,6 @@ pub fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
         Command::Grounding(args) => eval_grounding::run(&args, ui),
         Command::Regions(args) => eval_regions::run(&args, ui),
         Command::Words(args) => eval_words::run(&args, ui),
-    }
-}
-
-/// Dataset, store and device of an evaluation.
-pub(super) struct Data {
-    pub(super) dataset: Dataset,
-    pub(super) store: FeatureStore,
-    pub(super) split: Split,
-    pub(super) device: Device,
-}
-
-impl Common {
-    pub(super) fn open(&self, ui: &Ui) -> anyhow::Result<Data> {
-        let dataset = Dataset::load(&self.dataset)?;
-        let store = FeatureStore::open(&self.features)?;
-        let split = self.split.unwrap_or_else(|| {
-            let split = if dataset.split(Split::Test).next().is_some() { Split::Test } else { Split::Val };
-            ui.say(format_args!("evaluating on the {} split", split.name()));
-            split
-        });
-        Ok(Data { dataset, store, split, device: self.device.open()? })
-    }
-}
-
-/// Says what of the split is not evaluated.
-pub(super) fn tell_gaps(corpus: &Corpus<'_>, ui: &Ui) {
-    if let Some(first) = corpus.missing.first() {
-        let photos = count(corpus.missing.len(), "photo");
-        ui.say(format_args!("{photos} of the split without vectors left out, {first} for one"));
-    }
-    if corpus.wordless_sentences > 0 {
-        ui.say(format_args!("{} without any known word", count(corpus.wordless_sentences, "sentence")));
     }
 }
 

@@ -10,7 +10,7 @@ use sightline_train::checkpoint::Kind;
 use sightline_train::evaluate::{self, Scores};
 use sightline_train::run::RunFolder;
 
-use super::eval::Common;
+use super::eval_split::Common;
 use crate::models;
 use crate::sources::ParsesFile;
 use crate::ui::{Ui, count, table};

@@ -14,8 +14,8 @@ use sightline_train::corpus::Corpus;
 use sightline_train::describe;
 
 use super::caption::{BeamArgs, PAPER_BEAM};
-use super::eval::{Common, Data, tell_gaps};
 use super::eval_captions;
+use super::eval_split::{Common, Data, tell_gaps};
 use crate::models;
 use crate::ui::{Ui, count, table};
 

@@ -9,7 +9,7 @@ use sightline_train::align::Aligner;
 use sightline_train::checkpoint::Kind;
 use sightline_train::corpus::CorpusPhoto;
 
-use super::eval::{Common, tell_gaps};
+use super::eval_split::{Common, tell_gaps};
 use crate::models;
 use crate::sources::ParsesFile;
 use crate::ui::{Ui, table};

@@ -14,7 +14,7 @@ use sightline_train::run::RunFolder;
 use sightline_train::settings::{AlignSettings, resolve};
 
 use super::eval_ablation::{Row, columns, text};
-use super::train::{Common, stopped, train};
+use super::training::{Common, stopped, train};
 use crate::interrupt;
 use crate::ui::Ui;
 

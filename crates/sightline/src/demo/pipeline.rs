@@ -28,7 +28,8 @@ use sightline_vision::regions::SelectiveSearch;
 use super::described::{self, Described};
 use super::grounding::{self, Attached, Grounding};
 use super::scenes::{self, Scene};
-use crate::commands::{eval, train};
+use crate::commands::eval;
+use crate::commands::training::train;
 use crate::interrupt;
 use crate::panels::Panels;
 use crate::report::{self, Report, Row, RowSource, Table};
@@ -110,7 +111,7 @@ pub(super) fn run(plan: &Plan, ui: &Ui) -> anyhow::Result<Demo> {
 
     let settings = resolve_over(&align_settings(plan), None, &plan.assignments)?;
     let run = RunFolder::create(&work.join("align"), &settings)?;
-    finished(&train::train(ui, stop, |control| {
+    finished(&train(ui, stop, |control| {
         align::train(AlignData::new(&dataset, &store), &settings, &run, false, &device, control)
     })?)?;
     let aligner = Aligner::new(RunFolder::model(run.path(), &[Kind::Alignment])?, &device)?;
@@ -122,7 +123,7 @@ pub(super) fn run(plan: &Plan, ui: &Ui) -> anyhow::Result<Demo> {
     let settings = caption_settings(plan);
     let captioner = |name: &str, phrases: Option<&Phrases>, kind: Kind| -> anyhow::Result<Captioner> {
         let run = RunFolder::create(&work.join(name), &settings)?;
-        finished(&train::train(ui, stop, |control| {
+        finished(&train(ui, stop, |control| {
             let data = CaptionData { dataset: &dataset, store: &vectors, phrases };
             caption::train(data, None, &settings, &run, false, control)
         })?)?;
