@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The program's own models (assets/sightline.pack): a small backbone distilled from a larger one, an alignment model with
-# which it is tuned end to end, and caption models of photos and regions.
+# The program's own models (assets/sightline.pack): a small backbone distilled from a larger one, and on its vectors an
+# alignment model and caption models of photos and regions.
 #
 #   recipes/pack.sh DATASET FEATURES TEACHER OUT
 #
@@ -23,13 +23,10 @@ train backbone backbone pack/backbone-further.toml --teacher "$teacher" "${start
 features="$out/small.features"
 [ -e "$features" ] || sightline features "$data" -o "$features" --backbone "$backbone" --regions "compact=$backbone" --context class
 train align align pack/align.toml
-train tune tuned pack/tune.toml --backbone "$backbone" --start "$out/align"
-backbone="$out/tuned/backbone.ckpt" features="$out/tuned.features"
-[ -e "$features" ] || sightline features "$data" -o "$features" --backbone "$backbone" --regions "compact=$backbone" --context class
-sightline align --model "$out/tuned" --dataset "$data" --features "$features" -o "$out/phrases.json" --affinity 0.02
+sightline align --model "$out/align" --dataset "$data" --features "$features" -o "$out/phrases.json" --affinity 0.02
 train caption caption pack/caption.toml
 train caption regions pack/regions.toml --phrases "$out/phrases.json"
-sightline pack -o "$out/sightline.pack" --backbone "$backbone" --align "$out/tuned" --caption "$out/caption" \
+sightline pack -o "$out/sightline.pack" --backbone "$backbone" --align "$out/align" --caption "$out/caption" \
     --regions "$out/regions" --card "$recipes/pack/card.toml" --int8
 
 # What stands on the card: the packed models on validation photos.

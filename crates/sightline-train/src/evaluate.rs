@@ -77,7 +77,7 @@ pub fn scores(aligner: &Aligner, corpus: &Corpus<'_>) -> Scores {
     scores_of(&aligner.model, &aligner.settings, corpus)
 }
 
-fn scores_of(model: &AlignmentModel, settings: &AlignmentSettings, corpus: &Corpus<'_>) -> Scores {
+pub(crate) fn scores_of(model: &AlignmentModel, settings: &AlignmentSettings, corpus: &Corpus<'_>) -> Scores {
     let positions: Vec<usize> = corpus.photos.iter().map(|photo| photo.position).collect();
     let device = model.device();
     let regions = encode_regions(model, settings, corpus.store, &positions, &device);
@@ -90,14 +90,6 @@ fn scores_of(model: &AlignmentModel, settings: &AlignmentSettings, corpus: &Corp
         image_of_sentence,
         images: corpus.photos.len(),
     }
-}
-
-pub(crate) fn retrieval_of(
-    model: &AlignmentModel,
-    settings: &AlignmentSettings,
-    corpus: &Corpus<'_>,
-) -> RetrievalReport {
-    scores_of(model, settings, corpus).report()
 }
 
 #[cfg(test)]

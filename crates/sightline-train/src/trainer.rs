@@ -83,6 +83,8 @@ pub(crate) struct Validation {
     pub(crate) text: String,
     /// For the log.
     pub(crate) record: serde_json::Value,
+    /// [`Progress::match_floor`].
+    pub(crate) match_floor: Option<f64>,
 }
 
 /// One model's part of training.
@@ -268,6 +270,7 @@ pub(crate) fn run<L: Learner>(learner: &mut L, plan: Plan<'_>, control: &mut Con
         if best {
             progress.best = Some(validation.score);
             progress.best_epoch = progress.epoch;
+            progress.match_floor = validation.match_floor;
         }
         save(learner, &progress, best)?;
         let loss = sum / f64::max(n_batches, 1.0);

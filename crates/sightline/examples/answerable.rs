@@ -55,9 +55,8 @@ const NAMES: [&str; 10] = [
     "above the median, in lower halves",
 ];
 
-/// The statistic that the search uses, and its cut-off.
-const USED: usize = 9;
-const CUT_OFF: f64 = sightline::index::search::CUT_OFF as f64;
+/// The statistic that the search compares with the model's floor.
+const USED: usize = 1;
 
 /// Mean and standard deviation.
 fn spread(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
@@ -85,7 +84,7 @@ impl Asked {
         Self { starts, of_word: scores(images, &alone, Reduction::Sum) }
     }
 
-    /// All statistics of a sentence's scores with some photos.
+    /// All statistics of a sentence's scores with some photos. A photo's score is the sum over words.
     fn statistics(&self, sentence: usize, photos: &[usize]) -> [f64; NAMES.len()] {
         let (words, n_words) = (self.starts[sentence]..self.starts[sentence + 1], self.starts[self.starts.len() - 1]);
         let value = |photo: usize, word: usize| f64::from(self.of_word[photo * n_words + word]);
@@ -130,6 +129,7 @@ fn main() -> anyhow::Result<()> {
     let store = FeatureStore::open(&args.features)?;
     let aligner = Aligner::new(models::checkpoint(&args.model, &[Kind::Alignment])?, &Device::flex())?;
     let corpus = aligner.corpus(&dataset, Split::Val, &store, None)?;
+    let floor = aligner.match_floor.unwrap_or(f64::NEG_INFINITY);
     let positions: Vec<usize> = corpus.photos.iter().map(|photo| photo.position).collect();
     let images = aligner.regions(&store, &positions);
     let (mut sentences, mut photo_of) = (Vec::new(), Vec::new());
@@ -165,7 +165,7 @@ fn main() -> anyhow::Result<()> {
             let others = strangers.as_ref().map(|(asked, n)| (0..*n).map(|s| asked.statistics(s, inside)).collect());
             let groups: [Vec<[f64; NAMES.len()]>; 3] = [of(inside), of(outside), others.unwrap_or_default()];
             for (turned, group) in turned_away.iter_mut().zip(&groups) {
-                let below = group.iter().filter(|values| values[USED] < CUT_OFF).count();
+                let below = group.iter().filter(|values| values[USED] < floor).count();
                 *turned += 100.0 * below as f64 / group.len().max(1) as f64 / args.draws as f64;
             }
             for (sums, against) in sums.iter_mut().zip(&groups[1..]) {
@@ -183,7 +183,7 @@ fn main() -> anyhow::Result<()> {
         }
         let [inside, outside, others] = turned_away;
         println!(
-            "turned away by the search's cut-off: {inside:.1} % of their own, {outside:.1} % of other photos', {others:.1} % of \
+            "turned away below the model's floor of {floor:.3}: {inside:.1} % of their own, {outside:.1} % of other photos', {others:.1} % of \
              strangers' sentences\n"
         );
     }

@@ -389,7 +389,7 @@ impl Learner for BackboneLearner<'_> {
         let record = serde_json::json!({
             "explained_cells": cells / 100.0, "explained_photos": global / 100.0, "box_recall": recall / 100.0,
         });
-        Ok(Validation { score: (cells + global) / 200.0, text, record })
+        Ok(Validation { score: (cells + global) / 200.0, text, record, match_floor: None })
     }
 
     fn export(&self) -> (Weights, Weights) {

@@ -194,6 +194,7 @@ impl Learner for CaptionLearner<'_> {
             score,
             text: format!("perplexity {perplexity:.2}, greedy CIDEr {:.1}", 100.0 * cider),
             record: serde_json::json!({ "perplexity": perplexity, "greedy_cider": cider }),
+            match_floor: None,
         })
     }
 

@@ -33,11 +33,12 @@ pub const MOST_WORDS_OF_ALL: usize = 20_000;
 const SAMPLE: usize = 512;
 
 /// Smaller collections say nothing about how scores spread.
-const LEAST_SAMPLE: usize = 30;
+const LEAST_SAMPLE: usize = 300;
 
-/// A query whose best photo stands out by fewer deviations ([`Answer::deviations`]) is said to have no answer.
+/// A query is said to have no answer where its best photo stands out by fewer deviations ([`Answer::deviations`]) and the
+/// model does not know what a fitting photo scores ([`Answer::floor`]).
 ///
-/// Chosen by `examples/answerable.rs`, whose table stands in docs/log.md.
+/// Chosen by `examples/answerable.rs`, whose tables stand in docs/log.md.
 pub const CUT_OFF: f32 = 2.5;
 
 /// Photos whose difference hashes differ in at most this many bits may be the same picture.
@@ -222,7 +223,12 @@ pub struct Answer {
     /// How far the best photo stands above the collection's middle, in units of how far the lower half spreads; none
     /// where there are too few photos.
     pub deviations: Option<f32>,
-    /// Whether anything here matches: `deviations` reach the cut-off.
+    /// What the best photo scores a word; none where the query is not of words alone.
+    pub score_per_word: Option<f32>,
+    /// What a fitting photo scores a word in 95 of 100 cases, as the model's validation saw it; none in older models.
+    pub floor: Option<f32>,
+    /// Whether anything here matches: `score_per_word` reaches `floor`, or where one of them is missing, `deviations` reach
+    /// the cut-off.
     pub answered: bool,
     /// Photos searched, after filters.
     pub searched: usize,
@@ -579,6 +585,10 @@ impl Searcher {
             Some(best) if self.sample.len() >= LEAST_SAMPLE => spread.deviations(best.score),
             _ => None,
         };
+        let only_words = n_text == query.len() && not.known.is_empty();
+        let weights_of_words = words.weight * n_words as f32;
+        let score_per_word = found.first().filter(|_| only_words).map(|best| best.score / weights_of_words);
+        let floor = self.models.aligner().match_floor.map(|floor| floor as f32);
         let mut hits: Vec<HitRecord> = Vec::new();
         let mut kept: Vec<(usize, Vec<f32>)> = Vec::new();
         for hit in found {
@@ -609,9 +619,13 @@ impl Searcher {
                 duplicates: Vec::new(),
             });
         }
-        let answered = !hits.is_empty() && deviations.is_none_or(|deviations| deviations >= CUT_OFF);
+        let fits = match (score_per_word, floor) {
+            (Some(score), Some(floor)) => score >= floor,
+            _ => deviations.is_none_or(|deviations| deviations >= CUT_OFF),
+        };
+        let answered = !hits.is_empty() && fits;
         let unknown = [words.unknown, not.unknown].concat();
-        Ok(Answer { known: words.known, unknown, deviations, answered, searched, hits })
+        Ok(Answer { known: words.known, unknown, deviations, score_per_word, floor, answered, searched, hits })
     }
 
     /// Ranks sentences by how well they fit a photo; the best `n` with their reasons.

@@ -439,3 +439,19 @@ fn an_index_of_another_version_is_refused() {
     std::fs::remove_file(index.join("vectors-000001.slv")).unwrap();
     fails(&["search", "red", "--index", index.to_str().unwrap()], 1, "vectors-000001.slv");
 }
+
+#[test]
+fn a_model_that_knows_what_fits_says_when_nothing_does() {
+    let world = World::new();
+    for (name, floor, answered) in [("sure", 1e6, false), ("easy", -1e6, true)] {
+        let (model, index) = (world.path(&format!("{name}.ckpt")), world.path(&format!("{name}.index")));
+        world.write_model_with_floor(&format!("{name}.ckpt"), 1, Some(floor));
+        json(&["index", &world.path("photos"), "-o", &index, "--model", &model]);
+        let answer = json(&["search", "--index", &index, "a red circle"]);
+        assert_eq!((answer["answered"].as_bool(), answer["floor"].as_f64()), (Some(answered), Some(floor)), "{answer}");
+        assert!(!answer["hits"].as_array().unwrap().is_empty(), "the nearest photos are shown all the same");
+        // What is not asked in words alone is measured otherwise.
+        let with_minus = json(&["search", "--index", &index, "a red circle", "--not", "blue"]);
+        assert!(with_minus["score_per_word"].is_null() && with_minus["answered"] == true, "{with_minus}");
+    }
+}

@@ -66,7 +66,13 @@ impl World {
     }
 
     pub(crate) fn write_model(&self, name: &str, seed: u64) {
+        self.write_model_with_floor(name, seed, None);
+    }
+
+    /// A model that says what a fitting photo scores a word.
+    pub(crate) fn write_model_with_floor(&self, name: &str, seed: u64, match_floor: Option<f64>) {
         let header = header(Kind::Alignment);
+        let header = Header { progress: Progress { match_floor, ..Progress::default() }, ..header };
         let model = AlignmentSettings { dim: 20, hidden: 7, word_dim: 5, ..AlignmentSettings::default() };
         let settings = AlignSettings { model, ..AlignSettings::default() };
         let mut rng = random::stream(seed, 0);

@@ -25,6 +25,8 @@ export interface Answer {
   known: string[];
   unknown: string[];
   deviations: number | null;
+  score_per_word: number | null;
+  floor: number | null;
   answered: boolean;
   searched: number;
   hits: Hit[];
