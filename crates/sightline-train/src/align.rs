@@ -16,7 +16,7 @@ use sightline_model::weights::{self, Weights};
 use sightline_model::{Sentence, SentenceBatch};
 use sightline_search::{Reduction, VectorSets};
 
-use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
+use crate::checkpoint::{Checkpoint, Header, Kind, MatchFloors, Progress};
 use crate::corpus::{self, Corpus, CorpusPhoto, Hand, region_batch, training_vocabulary};
 use crate::evaluate::{self, Scores};
 use crate::run::RunFolder;
@@ -224,26 +224,37 @@ pub(crate) fn validation_of(model: &AlignmentModel, settings: &AlignmentSettings
         i2s.r1, i2s.r10, s2i.r1, s2i.r10, report.rsum
     );
     let score = report.rsum;
+    let lengths: Vec<usize> = corpus.photos.iter().flat_map(|photo| &photo.sentences).map(Vec::len).collect();
     let record = serde_json::to_value(report).expect("a report is plain data");
-    Validation { score, text, record, match_floor: match_floor(&scores, settings.score, corpus) }
+    Validation { score, text, record, match_floors: match_floors(&scores, settings.score, &lengths) }
 }
 
-/// What 95 in 100 sentences score a word with their own photo; none where scores are no sum or mean over words.
-fn match_floor(scores: &Scores, score: Score, corpus: &Corpus<'_>) -> Option<f64> {
-    let lengths = corpus.photos.iter().flat_map(|photo| &photo.sentences).map(Vec::len);
-    let sentences = scores.image_of_sentence.len();
-    let mut of_pairs: Vec<f64> = Vec::with_capacity(sentences);
-    for (sentence, (length, &image)) in lengths.zip(&scores.image_of_sentence).enumerate() {
-        let own = f64::from(scores.scores[image * sentences + sentence]);
-        match score {
-            Score::MaxOverRegions if length > 0 => of_pairs.push(own / length as f64),
-            Score::MeanOfMax if length > 0 => of_pairs.push(own),
-            Score::MaxOverRegions | Score::MeanOfMax => {}
-            _ => return None,
-        }
+/// Sizes of collections whose floors are known.
+const COLLECTIONS: [usize; 6] = [10, 30, 100, 300, 1000, 3000];
+
+/// What the best photo scores a word in 95 of 100 queries whose own photo is there, in collections of several sizes drawn
+/// from the split; `lengths` are the sentences' in words. Empty where scores are no sum or mean over words.
+fn match_floors(scores: &Scores, score: Score, lengths: &[usize]) -> MatchFloors {
+    if !matches!(score, Score::MaxOverRegions | Score::MeanOfMax) {
+        return MatchFloors::default();
     }
-    of_pairs.sort_unstable_by(f64::total_cmp);
-    of_pairs.get(of_pairs.len() / 20).copied()
+    let (images, sentences) = (scores.images, scores.image_of_sentence.len());
+    let floor = |size: usize| {
+        let mut best: Vec<f64> = Vec::with_capacity(sentences);
+        for (sentence, (&length, &own)) in lengths.iter().zip(&scores.image_of_sentence).enumerate() {
+            // The own photo and others, spread over the split.
+            let photos = (0..size).map(|i| (own + i * images / size) % images);
+            let most =
+                photos.map(|photo| scores.scores[photo * sentences + sentence]).fold(f32::NEG_INFINITY, f32::max);
+            let words = if score == Score::MaxOverRegions { length } else { 1 };
+            if length > 0 {
+                best.push(f64::from(most) / words as f64);
+            }
+        }
+        best.sort_unstable_by(f64::total_cmp);
+        best.get(best.len() / 20).map(|&floor| (size, floor))
+    };
+    MatchFloors(COLLECTIONS.into_iter().filter(|&size| size <= images).filter_map(floor).collect())
 }
 
 /// The model of a checkpoint of [`Kind::Alignment`] and the settings of its run.
@@ -282,8 +293,8 @@ pub struct Aligner {
     pub relations: Vec<String>,
     /// Whose region vectors it reads.
     pub features: StoreSettings,
-    /// What a photo that fits a sentence scores a word in nearly all cases ([`Progress::match_floor`]).
-    pub match_floor: Option<f64>,
+    /// What the best photo scores a word in nearly all queries that have an answer.
+    pub match_floors: MatchFloors,
     device: Device,
 }
 
@@ -295,14 +306,14 @@ impl Aligner {
     pub fn new(checkpoint: Checkpoint, device: &Device) -> Result<Self> {
         let (model, settings) = model_of(&checkpoint.header, checkpoint.model, device)?;
         let Header { vocabulary, relations, features, progress, .. } = checkpoint.header;
-        let (match_floor, device) = (progress.match_floor, device.clone());
+        let (match_floors, device) = (progress.match_floors, device.clone());
         Ok(Self {
             model: model.valid(),
             settings: settings.model,
             vocabulary,
             relations,
             features,
-            match_floor,
+            match_floors,
             device,
         })
     }
@@ -515,4 +526,25 @@ pub(crate) fn encode_words(model: &AlignmentModel, sentences: &[Sentence<'_>]) -
         sets.push(vectors);
     }
     sets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floors_are_what_the_best_of_so_many_score() {
+        // Twenty photos with a sentence of two words each; a photo scores less the farther it is from the sentence's own.
+        let n = 20;
+        let score = |photo: usize, sentence: usize| 10.0 - photo.abs_diff(sentence) as f32 + sentence as f32;
+        let scores = Scores {
+            scores: (0..n).flat_map(|photo| (0..n).map(move |sentence| score(photo, sentence))).collect(),
+            image_of_sentence: (0..n).collect(),
+            images: n,
+        };
+        // The own photo is the best, so a sentence's best is 10 and its number; one in twenty is below the second least.
+        assert_eq!(match_floors(&scores, Score::MeanOfMax, &[2; 20]), MatchFloors(vec![(10, 11.0)]));
+        assert_eq!(match_floors(&scores, Score::MaxOverRegions, &[2; 20]), MatchFloors(vec![(10, 5.5)]));
+        assert!(match_floors(&scores, Score::SoftAttention, &[2; 20]).is_empty());
+    }
 }

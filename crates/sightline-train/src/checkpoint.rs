@@ -61,10 +61,35 @@ pub struct Progress {
     pub best: Option<f64>,
     /// The pass it was reached after.
     pub best_epoch: u64,
-    /// What 95 in 100 validation sentences score a word with their own photo, by the best model: a query whose best photo
-    /// scores less has no answer. None where the model is no alignment model whose score is a sum or mean over words.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub match_floor: Option<f64>,
+    /// What an answered query's best photo scores a word, by the best model's validation; empty where the model is no
+    /// alignment model whose score is a sum or mean over words.
+    #[serde(default, skip_serializing_if = "MatchFloors::is_empty")]
+    pub match_floors: MatchFloors,
+}
+
+/// What the best photo of a collection scores a word, in 95 of 100 queries whose own photo is there: by photos of the
+/// collection, since the best of many scores more than the best of few. A query whose best photo scores less probably has
+/// no answer.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MatchFloors(pub Vec<(usize, f64)>);
+
+impl MatchFloors {
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The floor for a collection of so many photos: between two known sizes by their logarithms, beyond them that of the
+    /// nearest.
+    pub fn at(&self, photos: usize) -> Option<f64> {
+        let above = self.0.partition_point(|&(size, _)| size < photos);
+        let (_, floor) = *self.0.get(above).or(self.0.last())?;
+        let Some(&(size, below)) = above.checked_sub(1).and_then(|i| self.0.get(i)) else { return Some(floor) };
+        let Some(&(next, _)) = self.0.get(above) else { return Some(floor) };
+        let share = (photos as f64 / size as f64).ln() / (next as f64 / size as f64).ln();
+        Some(below + share * (floor - below))
+    }
 }
 
 /// Everything that a checkpoint says besides its weights.
@@ -263,6 +288,16 @@ impl<W: Write> Write for Hashing<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn floors_lie_between_known_sizes() {
+        let floors = MatchFloors(vec![(10, 0.2), (100, 0.4), (1000, 0.5)]);
+        for (photos, expected) in [(1, 0.2), (10, 0.2), (100, 0.4), (316, 0.45), (1000, 0.5), (90_000, 0.5)] {
+            let floor = floors.at(photos).unwrap();
+            assert!((floor - expected).abs() < 1e-3, "{photos} photos: {floor}, not {expected}");
+        }
+        assert_eq!(MatchFloors::default().at(50), None);
+    }
     use sightline_data::store::VectorMode;
 
     fn checkpoint() -> Checkpoint {

@@ -171,22 +171,6 @@ fn alignment_models_overfit_and_decode() {
         let corpus = Corpus::new(&dataset, Split::Val, &store, &aligner.vocabulary).unwrap();
         let report = evaluate::scores(&aligner, &corpus).report();
         assert_eq!((report.image_to_sentence.r1, report.sentence_to_image.r1), (100.0, 100.0), "{:?}", settings.model);
-        // Of so few sentences, 95 in 100 are all.
-        let scores = evaluate::scores(&aligner, &corpus).scores;
-        let least = |per_word: bool| {
-            let words = |photo: usize| if per_word { corpus.photos[photo].sentences[0].len() as f32 } else { 1.0 };
-            let own = (0..SAID.len()).map(|i| scores[i * SAID.len() + i] / words(i));
-            own.fold(f32::INFINITY, f32::min)
-        };
-        let expected = match settings.model.score {
-            Score::MaxOverRegions => Some(least(true)),
-            Score::MeanOfMax => Some(least(false)),
-            _ => None,
-        };
-        assert_eq!(aligner.match_floor.is_some(), expected.is_some());
-        if let (Some(floor), Some(expected)) = (aligner.match_floor, expected) {
-            assert!((floor - f64::from(expected)).abs() < 1e-4, "{floor}, not {expected}");
-        }
 
         let phrases = Phrases::decode(&aligner, &dataset, &store, None, &[Split::Val], 1000.0, |_, _| {}).unwrap();
         assert_eq!(phrases.len(), SAID.len(), "a huge affinity leaves one phrase a sentence");

@@ -129,7 +129,6 @@ fn main() -> anyhow::Result<()> {
     let store = FeatureStore::open(&args.features)?;
     let aligner = Aligner::new(models::checkpoint(&args.model, &[Kind::Alignment])?, &Device::flex())?;
     let corpus = aligner.corpus(&dataset, Split::Val, &store, None)?;
-    let floor = aligner.match_floor.unwrap_or(f64::NEG_INFINITY);
     let positions: Vec<usize> = corpus.photos.iter().map(|photo| photo.position).collect();
     let images = aligner.regions(&store, &positions);
     let (mut sentences, mut photo_of) = (Vec::new(), Vec::new());
@@ -152,6 +151,7 @@ fn main() -> anyhow::Result<()> {
     let strangers = strangers.map(|sentences| (Asked::new(&aligner, &images, &sentences), sentences.len()));
     for &size in &args.sizes {
         anyhow::ensure!(size > 11 && 2 * size <= images.len(), "collections of 12 to {} photos", images.len() / 2);
+        let floor = aligner.match_floors.at(size).unwrap_or(f64::NEG_INFINITY);
         let mut sums = [[0.0; NAMES.len()]; 2];
         let mut turned_away = [0.0; 3];
         for draw in 0..args.draws {

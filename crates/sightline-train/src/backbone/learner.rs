@@ -24,6 +24,7 @@ use super::objects;
 use super::views::{photo_of, pixels};
 use super::{BackboneData, one_thread, photos_of};
 use crate::changes::{flip, recolour};
+use crate::checkpoint::MatchFloors;
 use crate::optimizer::{Learnt, accumulate};
 use crate::settings::BackboneRunSettings;
 use crate::trainer::{BATCHES_STREAM, Learner, Validation};
@@ -389,7 +390,7 @@ impl Learner for BackboneLearner<'_> {
         let record = serde_json::json!({
             "explained_cells": cells / 100.0, "explained_photos": global / 100.0, "box_recall": recall / 100.0,
         });
-        Ok(Validation { score: (cells + global) / 200.0, text, record, match_floor: None })
+        Ok(Validation { score: (cells + global) / 200.0, text, record, match_floors: MatchFloors::default() })
     }
 
     fn export(&self) -> (Weights, Weights) {

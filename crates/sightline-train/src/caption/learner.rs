@@ -13,6 +13,7 @@ use sightline_model::weights::Weights;
 use super::items::{Item, Sight};
 use super::reward::{References, advantages};
 use crate::Result;
+use crate::checkpoint::MatchFloors;
 use crate::optimizer::Learnt;
 use crate::settings::{Baseline, CaptionRunSettings, KeepBestBy};
 use crate::trainer::{BATCHES_STREAM, Learner, Validation};
@@ -194,7 +195,7 @@ impl Learner for CaptionLearner<'_> {
             score,
             text: format!("perplexity {perplexity:.2}, greedy CIDEr {:.1}", 100.0 * cider),
             record: serde_json::json!({ "perplexity": perplexity, "greedy_cider": cider }),
-            match_floor: None,
+            match_floors: MatchFloors::default(),
         })
     }
 

@@ -225,7 +225,8 @@ pub struct Answer {
     pub deviations: Option<f32>,
     /// What the best photo scores a word; none where the query is not of words alone.
     pub score_per_word: Option<f32>,
-    /// What a fitting photo scores a word in 95 of 100 cases, as the model's validation saw it; none in older models.
+    /// What the best of so many photos scores a word in 95 of 100 queries that have an answer, as the model's validation
+    /// saw it; none in older models.
     pub floor: Option<f32>,
     /// Whether anything here matches: `score_per_word` reaches `floor`, or where one of them is missing, `deviations` reach
     /// the cut-off.
@@ -588,7 +589,7 @@ impl Searcher {
         let only_words = n_text == query.len() && not.known.is_empty();
         let weights_of_words = words.weight * n_words as f32;
         let score_per_word = found.first().filter(|_| only_words).map(|best| best.score / weights_of_words);
-        let floor = self.models.aligner().match_floor.map(|floor| floor as f32);
+        let floor = self.models.aligner().match_floors.at(searched).map(|floor| floor as f32);
         let mut hits: Vec<HitRecord> = Vec::new();
         let mut kept: Vec<(usize, Vec<f32>)> = Vec::new();
         for hit in found {
