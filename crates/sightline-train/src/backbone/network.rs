@@ -80,7 +80,7 @@ impl Network {
         }
     }
 
-    /// A picture of its side, with colours changed where `change` says so, as it reads it.
+    /// A picture of its side as it reads it.
     pub(crate) fn read(&self, picture: &Photo) -> Vec<f32> {
         match self {
             Self::Compact(_) => picture.pixels.iter().map(|&level| f32::from(level) / 127.5 - 1.0).collect(),
