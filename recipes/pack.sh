@@ -17,9 +17,7 @@ source "$(dirname "$0")/common.sh"
 mkdir -p "$out"
 
 backbone="$out/backbone" features="$boxes"
-train backbone first pack/backbone.toml --teacher "$teacher"
-start=(--start "$out/first"); [ ! -e "$backbone/last.ckpt" ] || start=()
-train backbone backbone pack/backbone-further.toml --teacher "$teacher" "${start[@]}"
+train backbone backbone pack/backbone.toml --teacher "$teacher"
 features="$out/small.features"
 [ -e "$features" ] || sightline features "$data" -o "$features" --backbone "$backbone" --regions "compact=$backbone" --context class
 train align align pack/align.toml

@@ -14,12 +14,10 @@ use crate::tape::image::Windows;
 use crate::tape::{Activation, Tape, Var};
 use crate::weights::{Weight, Weights};
 
-/// Pixels along a side of what the network sees in use.
+/// Pixels along a side of a view in training, at most.
 pub const INPUT: usize = 224;
-/// Cells along a side of the grid of vectors.
+/// Cells along a side of the grid of vectors there.
 pub const GRID: usize = INPUT / CELL;
-/// Cells along a side of the grid of objects.
-pub const FINE_GRID: usize = FINER * GRID;
 /// Pixels along a side of a cell.
 pub const CELL: usize = 16;
 /// Cells of the grid of objects along a side of a cell.
@@ -56,6 +54,10 @@ pub struct BackboneSettings {
     pub dim: usize,
     /// Channels of the part that looks for objects.
     pub objects: usize,
+    /// Pixels along a side of the square in which it is shown a photo in use, a multiple of [`CELL`]. It learns from parts
+    /// of photos, where things are larger, and so sees whole photos best in a larger square than it learned in (Touvron
+    /// et al. 2019).
+    pub photo_side: usize,
 }
 
 impl Default for BackboneSettings {
@@ -72,6 +74,7 @@ impl Default for BackboneSettings {
             kernel: 5,
             dim: 192,
             objects: 64,
+            photo_side: INPUT,
         }
     }
 }
@@ -79,11 +82,11 @@ impl Default for BackboneSettings {
 /// What the network makes of a batch of pictures.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen {
-    /// `[pictures · GRID², dim]`, row by row.
+    /// `[pictures · grid², dim]`, row by row.
     pub cells: Var,
     /// `[pictures, dim]`.
     pub global: Var,
-    /// `[pictures · FINE_GRID², OBJECT_NUMBERS]`.
+    /// `[pictures · (FINER · grid)², OBJECT_NUMBERS]`.
     pub objects: Var,
 }
 
@@ -97,6 +100,10 @@ impl BackboneSettings {
         }
         if !self.coarse.is_multiple_of(self.heads) {
             return Some(format!("{} heads do not divide {} channels", self.heads, self.coarse));
+        }
+        let side = self.photo_side;
+        if !side.is_multiple_of(CELL) || !(INPUT..=4 * INPUT).contains(&side) {
+            return Some(format!("photo_side = {side}; give a multiple of {CELL} from {INPUT} to {}", 4 * INPUT));
         }
         (self.kernel.is_multiple_of(2) || self.kernel >= GRID)
             .then(|| format!("a kernel of {} cells; give an odd number below {GRID}", self.kernel))
@@ -327,6 +334,7 @@ mod tests {
     fn sizes_that_cannot_be_are_named() {
         assert_eq!(BackboneSettings::default().problem(), None);
         assert!(BackboneSettings { heads: 5, ..tiny() }.problem().unwrap().contains("do not divide"));
+        assert!(BackboneSettings { photo_side: 230, ..tiny() }.problem().unwrap().contains("multiple of 16"));
         assert!(BackboneSettings { kernel: 4, ..tiny() }.problem().unwrap().contains("odd"));
         assert!(BackboneSettings { dim: 0, ..tiny() }.problem().is_some());
     }

@@ -11,6 +11,7 @@ pub mod conv;
 pub mod decode;
 mod kernel;
 mod matrix;
+pub mod orthogonal;
 pub mod random;
 pub mod sentences;
 pub mod tape;

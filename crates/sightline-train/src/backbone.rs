@@ -107,10 +107,8 @@ fn check(settings: &BackboneRunSettings, teacher: &dyn Backbone) -> Result<()> {
         return wrong("batch, views and epochs must be 1 or more".into());
     }
     let side = settings.small_side;
-    if side < CELL || !side.is_multiple_of(CELL) || !INPUT.is_multiple_of(side) {
-        return wrong(format!(
-            "small_side = {side} must be a multiple of {CELL} that divides {INPUT}; 112 for example"
-        ));
+    if !(CELL..=INPUT).contains(&side) || !side.is_multiple_of(CELL) {
+        return wrong(format!("small_side = {side} must be a multiple of {CELL} up to {INPUT}; 160 for example"));
     }
     if settings.model.kernel >= side / CELL {
         let kernel = settings.model.kernel;

@@ -4,6 +4,7 @@
 mod average;
 mod learnt;
 mod module;
+mod muon;
 mod plain;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,9 @@ pub enum OptimizerKind {
     Rmsprop,
     /// Adam with bias correction and decoupled weight decay.
     Adam,
+    /// Momentum with its singular values brought near 1, for matrices; Adam for the rest (Jordan et al. 2024). Steps are
+    /// scaled to the size of Adam's (Liu et al. 2025), so that both take the same learning rates.
+    Muon,
 }
 
 /// How the learning rate moves over a run.
@@ -52,13 +56,14 @@ pub struct OptimizerSettings {
     pub schedule: Schedule,
     /// Steps over which the rate rises from zero.
     pub warmup_steps: u64,
-    /// Momentum of `sgd`, first moment of `adam`.
+    /// Momentum of `sgd` and `muon`, first moment of `adam`.
     pub momentum: f64,
     /// Decay of the squared gradients in `rmsprop` and `adam`.
     pub decay: f64,
     /// Added below the root.
     pub epsilon: f64,
-    /// L2 penalty: `weight_decay · w` is added to the gradient of every matrix (`adam`: taken off the weight instead).
+    /// L2 penalty: `weight_decay · w` is added to the gradient of every matrix (`adam` and `muon`: taken off
+    /// the weight instead).
     pub weight_decay: f64,
     /// Every element of a gradient is clipped to `-clip..=clip` (paper: 5); 0 turns it off.
     pub clip: f64,
@@ -172,6 +177,10 @@ impl ModuleMapper for Stepper<'_> {
             let n = shape.iter().product::<usize>();
             let decays = D > 1;
             let weight = weight.inner().reshape([n]);
+            if self.settings.kind == OptimizerKind::Muon && muon::applies(&shape) {
+                let weight = self.muon(&name, weight, gradient.reshape([n]), &shape);
+                return Tensor::from_inner(weight.reshape(shape)).require_grad();
+            }
             let weight = self.update(&name, weight, gradient.reshape([n]), decays);
             Tensor::from_inner(weight.reshape(shape)).require_grad()
         })
@@ -183,7 +192,7 @@ impl Stepper<'_> {
         let &OptimizerSettings { kind, momentum, decay, epsilon, weight_decay, clip, .. } = self.settings;
         let weight_decay = if decays { weight_decay } else { 0.0 };
         let mut g = if clip > 0.0 { gradient.clamp(-clip, clip) } else { gradient };
-        if weight_decay > 0.0 && kind != OptimizerKind::Adam {
+        if weight_decay > 0.0 && matches!(kind, OptimizerKind::Sgd | OptimizerKind::Rmsprop) {
             g = g + weight.clone() * weight_decay;
         }
         match kind {
@@ -199,7 +208,7 @@ impl Stepper<'_> {
                 let c = self.second_moment(name, &g, decay);
                 weight - g * self.rate / (c + epsilon).sqrt()
             }
-            OptimizerKind::Adam => {
+            OptimizerKind::Adam | OptimizerKind::Muon => {
                 let c = self.second_moment(name, &g, decay);
                 let m = match self.optimizer.first.remove(name) {
                     Some(m) => m * momentum + g * (1.0 - momentum),
@@ -211,6 +220,21 @@ impl Stepper<'_> {
                 weight * (1.0 - self.rate * weight_decay) - m * self.rate / (c.sqrt() + epsilon)
             }
         }
+    }
+
+    /// The rule for a matrix, in plain memory.
+    fn muon(&mut self, name: &str, weight: Tensor<1>, gradient: Tensor<1>, shape: &[usize]) -> Tensor<1> {
+        let device = weight.device();
+        let plain = |tensor: Tensor<1>| tensor.into_data().try_into_vec::<f32>().expect("weights are f32");
+        let tensor = |values: Vec<f32>| {
+            let n = values.len();
+            Tensor::from_data(TensorData::new(values, [n]), &device)
+        };
+        let mut weight = Weight { shape: shape.to_vec(), values: plain(weight) };
+        let mut first = self.optimizer.first.remove(name).map_or_else(|| vec![0.0; weight.values.len()], plain);
+        muon::step(&mut weight, &plain(gradient), &mut first, self.settings, self.rate);
+        self.optimizer.first.insert(name.to_owned(), tensor(first));
+        tensor(weight.values)
     }
 
     fn second_moment(&mut self, name: &str, g: &Tensor<1>, decay: f64) -> Tensor<1> {
@@ -253,7 +277,7 @@ mod tests {
                     c = settings.decay * c + (1.0 - settings.decay) * g * g;
                     w -= settings.learning_rate * g / (c + settings.epsilon).sqrt();
                 }
-                OptimizerKind::Adam => {
+                OptimizerKind::Adam | OptimizerKind::Muon => {
                     c = settings.decay * c + (1.0 - settings.decay) * g * g;
                     u = settings.momentum * u + (1.0 - settings.momentum) * g;
                     let t = t as i32 + 1;
@@ -269,7 +293,7 @@ mod tests {
     #[test]
     fn steps_follow_the_rules_and_state_round_trips() {
         let device = Device::flex().autodiff();
-        for kind in [OptimizerKind::Sgd, OptimizerKind::Rmsprop, OptimizerKind::Adam] {
+        for kind in [OptimizerKind::Sgd, OptimizerKind::Rmsprop, OptimizerKind::Adam, OptimizerKind::Muon] {
             let settings = OptimizerSettings {
                 kind,
                 learning_rate: 0.1,
@@ -305,6 +329,35 @@ mod tests {
             assert!((f64::from(matrix[1]) - expected).abs() < 1e-5, "{kind:?}: {matrix:?} {expected}");
             let expected = by_hand(&settings, -0.5, &factors.map(|f| f * 0.5), false);
             assert!((f64::from(bias[2]) - expected).abs() < 1e-5, "{kind:?}: {bias:?} {expected}");
+        }
+    }
+
+    #[test]
+    fn muon_steps_alike_by_tensors_and_in_plain_memory() {
+        let device = Device::flex().autodiff();
+        let settings =
+            OptimizerSettings { kind: OptimizerKind::Muon, weight_decay: 0.1, ..OptimizerSettings::default() };
+        let wanted = random::uniform_values(&mut random::stream(2, 0), 32 * 40, 1.0);
+        let mut module =
+            Two { matrix: random::constant([32, 40], 0.1, &device), bias: random::constant([3], 0.0, &device) };
+        let before = weights::export(&module);
+        let (mut plain, mut plain_optimizer) = (before.clone(), PlainOptimizer::default());
+        let mut optimizer = Optimizer::default();
+        for step in 0..3 {
+            let factors = Tensor::<2>::from_data(TensorData::new(wanted.clone(), [32, 40]), &device);
+            let loss = (module.matrix.val() * factors).sum() + module.bias.val().sum();
+            module = optimizer.step(module, &loss.backward(), &settings, 0.1, step);
+            optimizer = Optimizer::import(optimizer.export(), &device.clone().without_autodiff()).unwrap();
+            let mut gradients = plain.clone();
+            gradients.get_mut("matrix").unwrap().values.clone_from(&wanted);
+            gradients.get_mut("bias").unwrap().values.fill(1.0);
+            plain_optimizer.step(&mut plain, &gradients, &settings, 0.1, step);
+        }
+        for (name, weight) in weights::export(&module) {
+            assert_ne!(weight.values, before[&name].values, "{name} stayed");
+            for (a, b) in weight.values.iter().zip(&plain[&name].values) {
+                assert!((a - b).abs() < 1e-5, "{name}: {a} by tensors, {b} in plain memory");
+            }
         }
     }
 

@@ -71,7 +71,7 @@ pub struct BackboneRunSettings {
     pub epochs: u64,
     /// So many of them, the first, show the views smaller: more passes in the same time.
     pub small_epochs: u64,
-    /// Pixels along a side of a view in those; a multiple of 16 that divides 224.
+    /// Pixels along a side of a view in those; a multiple of 16, 224 at most.
     pub small_side: usize,
     /// Views a step.
     pub batch: usize,
@@ -97,22 +97,23 @@ impl Default for BackboneRunSettings {
     fn default() -> Self {
         Self {
             seed: 1,
-            epochs: 7,
-            small_epochs: 0,
-            small_side: 112,
+            epochs: 10,
+            small_epochs: 8,
+            small_side: 160,
             batch: 16,
-            views: 4,
+            views: 6,
             flip: true,
             colour: 0.3,
             global_weight: 1.0,
-            objects_weight: 0.5,
+            objects_weight: 1.0,
             average: 0.999,
             model: BackboneSettings::default(),
             optimizer: OptimizerSettings {
-                kind: OptimizerKind::Adam,
-                learning_rate: 1e-3,
+                kind: OptimizerKind::Muon,
+                learning_rate: 4e-3,
                 schedule: Schedule::Cosine,
-                warmup_steps: 500,
+                warmup_steps: 200,
+                momentum: 0.95,
                 weight_decay: 0.02,
                 clip: 0.0,
                 ..OptimizerSettings::default()

@@ -1,6 +1,8 @@
 //! Training of a backbone as a whole, on a few drawn photos: it learns what its teacher sees and where objects are, it
 //! repeats itself to the byte, a resumed run is the run that never stopped, and a bad photo is left out and named.
 
+mod common;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,6 +20,8 @@ use sightline_train::{Control, Event, Outcome};
 use sightline_vision::backbone::{Backbone, FeatureMap};
 use sightline_vision::regions::RegionProposer;
 use sightline_vision::{Filter, Photo, Result};
+
+use common::run_until;
 
 /// Sees the mean colours of each cell and of the photo.
 struct Colours;
@@ -111,7 +115,17 @@ fn settings() -> BackboneRunSettings {
         ..BackboneSettings::default()
     };
     let optimizer = OptimizerSettings { warmup_steps: 10, learning_rate: 3e-3, ..defaults.optimizer };
-    BackboneRunSettings { epochs: 2, small_epochs: 1, batch: 8, views: 2, model, optimizer, average: 0.0, ..defaults }
+    BackboneRunSettings {
+        epochs: 2,
+        small_epochs: 1,
+        small_side: 112,
+        batch: 8,
+        views: 2,
+        model,
+        optimizer,
+        average: 0.0,
+        ..defaults
+    }
 }
 
 struct Trained {
@@ -124,20 +138,8 @@ struct Trained {
 
 /// Trains in a folder, and stops after some steps where asked to.
 fn run(data: BackboneData<'_>, settings: &BackboneRunSettings, folder: &Path, resume: bool, stop_at: u64) -> Trained {
-    let run = if resume {
-        RunFolder::open::<BackboneRunSettings>(folder).unwrap().0
-    } else {
-        RunFolder::create(folder, settings).unwrap()
-    };
-    let (stop, mut losses) = (AtomicBool::new(false), Vec::new());
-    let mut on_event = |event: &Event| {
-        if let Event::Step { step, loss, .. } = event {
-            losses.push(*loss);
-            stop.store(*step >= stop_at, Ordering::Relaxed);
-        }
-    };
-    let mut control = Control { on_event: &mut on_event, stop: &stop };
-    let (outcome, unread) = train(data, None, settings, &run, resume, &mut control).unwrap();
+    let by = |run: &RunFolder, control: &mut Control<'_>| train(data, None, settings, run, resume, control).unwrap();
+    let ((outcome, unread), run, losses) = run_until(folder, settings, resume, stop_at, by);
     Trained { outcome, unread, run, losses }
 }
 
@@ -236,15 +238,9 @@ fn a_run_begins_where_another_ended() {
         run(data, &BackboneRunSettings { epochs: 10, ..settings() }, &folder.path().join("first"), false, u64::MAX);
     let begun = |settings: &BackboneRunSettings, name: &str| {
         let start = RunFolder::model(first.run.path(), &[Kind::Backbone]).unwrap();
-        let run = RunFolder::create(&folder.path().join(name), settings).unwrap();
-        let mut losses = Vec::new();
-        let mut on_event = |event: &Event| {
-            if let Event::Step { loss, .. } = event {
-                losses.push(*loss);
-            }
-        };
-        let mut control = Control { on_event: &mut on_event, stop: &AtomicBool::new(false) };
-        train(data, Some(start), settings, &run, false, &mut control).map(|_| losses)
+        let by = |run: &RunFolder, control: &mut Control<'_>| train(data, Some(start), settings, run, false, control);
+        let (trained, _, losses) = run_until(&folder.path().join(name), settings, false, u64::MAX, by);
+        trained.map(|_| losses)
     };
     let losses = begun(&BackboneRunSettings { epochs: 1, ..settings() }, "second").unwrap();
     assert!(losses[0] < 0.8 * first.losses[0], "{} after {}", losses[0], first.losses[0]);

@@ -1,8 +1,10 @@
 //! Tuning end to end, on a few drawn photos: backbone and alignment model learn together, a resumed run is the run that
 //! never stopped, and what is saved reads the vectors that the saved backbone gives.
 
+mod common;
+
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use sightline_data::tokens::tokenize;
 use sightline_data::{Dataset, FeatureStore, Image, PhotoFeatures, Sentence, Split, StoreWriter};
@@ -19,11 +21,13 @@ use sightline_train::optimizer::{OptimizerKind, OptimizerSettings};
 use sightline_train::run::RunFolder;
 use sightline_train::settings::{AlignSettings, TuneRunSettings};
 use sightline_train::tune::{self, BACKBONE_FILE, Start, TuneData};
-use sightline_train::{Control, Event, Outcome, align};
+use sightline_train::{Control, Outcome, align};
 use sightline_vision::Photo;
 use sightline_vision::backbone::{Context, VitConfig, region_vectors};
 use sightline_vision::extract::ExtractOptions;
 use sightline_vision::regions::{RegionProposer, SelectiveSearch};
+
+use common::run_until;
 
 const COLOURS: [(&str, [u8; 3]); 4] =
     [("red", [220, 30, 30]), ("green", [30, 200, 40]), ("blue", [40, 50, 220]), ("white", [240, 240, 240])];
@@ -238,20 +242,10 @@ impl Trained {
         stop_at: u64,
     ) -> (Outcome, RunFolder, Vec<f64>) {
         let folder = self.folder.path().join(name);
-        let run = if resume {
-            RunFolder::open::<TuneRunSettings>(&folder).unwrap().0
-        } else {
-            RunFolder::create(&folder, settings).unwrap()
+        let by = |run: &RunFolder, control: &mut Control<'_>| {
+            tune::train(self.data(), settings, run, resume, control).unwrap()
         };
-        let (stop, mut losses) = (AtomicBool::new(false), Vec::new());
-        let mut on_event = |event: &Event| {
-            if let Event::Step { step, loss, .. } = event {
-                losses.push(*loss);
-                stop.store(*step >= stop_at, Ordering::Relaxed);
-            }
-        };
-        let mut control = Control { on_event: &mut on_event, stop: &stop };
-        let (outcome, unread) = tune::train(self.data(), settings, &run, resume, &mut control).unwrap();
+        let ((outcome, unread), run, losses) = run_until(&folder, settings, resume, stop_at, by);
         assert!(unread.is_empty());
         (outcome, run, losses)
     }

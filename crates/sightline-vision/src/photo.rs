@@ -39,6 +39,11 @@ impl std::fmt::Debug for Photo {
     }
 }
 
+/// Eight-bit values from -1 (0) to 1 (255).
+pub fn signed(levels: &[u8]) -> Vec<f32> {
+    levels.iter().map(|&level| f32::from(level) / 127.5 - 1.0).collect()
+}
+
 /// How a resize weighs the source pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filter {
@@ -69,6 +74,16 @@ impl Photo {
         let expected = width as usize * height as usize * 3;
         assert!(expected > 0 && pixels.len() == expected, "{width} × {height} × 3 values, got {}", pixels.len());
         Self { width, height, pixels }
+    }
+
+    /// The channels' values from -1 (black) to 1, in the order of [`Photo::pixels`].
+    pub fn signed(&self) -> Vec<f32> {
+        signed(&self.pixels)
+    }
+
+    /// The picture of which [`Photo::signed`] gave these values; what lies between two levels is rounded.
+    pub fn from_signed(width: u32, height: u32, values: &[f32]) -> Self {
+        Self::from_rgb(width, height, values.iter().map(|x| ((x + 1.0) * 127.5).round() as u8).collect())
     }
 
     /// A picture of one colour.

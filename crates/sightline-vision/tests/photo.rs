@@ -84,6 +84,14 @@ fn formats_are_known_by_content() {
 }
 
 #[test]
+fn signed_values_are_the_levels_again() {
+    let levels = Photo::from_rgb(16, 16, (0..768).map(|i| (i % 256) as u8).collect());
+    let signed = levels.signed();
+    assert_eq!((signed[0], signed[255]), (-1.0, 1.0));
+    assert_eq!(Photo::from_signed(16, 16, &signed), levels);
+}
+
+#[test]
 fn our_own_files_are_read_back() {
     let photo = quarters();
     assert_eq!(Photo::decode(&photo.encode_png().unwrap(), "png").unwrap(), photo);

@@ -18,6 +18,7 @@ use sightline_model::tape::Tape;
 use sightline_model::weights::Weights;
 use sightline_vision::Photo;
 use sightline_vision::backbone::compact;
+use sightline_vision::photo::signed;
 use sightline_vision::regions::{Proposal, n_covered};
 
 use super::objects;
@@ -39,7 +40,7 @@ const SHARD: usize = 8;
 /// Views whose vectors tell mean and deviation.
 const SAMPLE: usize = 512;
 /// Bytes of small views that are kept in memory, each as it is first needed.
-const MOST_KEPT: usize = 2 << 30;
+const MOST_KEPT: usize = 3 << 30;
 /// Validation asks for this many of the detector's best boxes among this many proposals.
 const ASKED: (usize, usize) = (10, 19);
 
@@ -194,8 +195,7 @@ impl<'a> BackboneLearner<'a> {
     /// A view in a square of `side` pixels, changed by chance where `changes` is the stream to draw from; none where its
     /// photo cannot be read.
     fn example(&self, view: usize, side: usize, changes: Option<u64>) -> Option<Example> {
-        let levels = self.pixels(view, side)?;
-        let mut pixels: Vec<f32> = levels.iter().map(|&level| f32::from(level) / 127.5 - 1.0).collect();
+        let mut pixels = signed(&self.pixels(view, side)?);
         let record = self.views.get(view);
         let (path, part) = (photo_of(record.key), record.boxes().next().expect("a view has a box"));
         let (dim, grid) = (self.views.dim(), side / CELL);
@@ -203,7 +203,7 @@ impl<'a> BackboneLearner<'a> {
         self.of_global.apply(&mut targets[..dim]);
         self.of_cells.apply(&mut targets[dim..]);
         if grid < GRID {
-            targets = [&targets[..dim], &mean_blocks(&targets[dim..], GRID, GRID / grid, dim)].concat();
+            targets = [&targets[..dim], &resampled(&targets[dim..], GRID, grid, dim)].concat();
         }
         let mut flipped = false;
         if let Some(stream) = changes {
@@ -336,14 +336,25 @@ fn squares(said: &[f32], targets: &[f32], factor: f32, gradient: &mut [f32]) -> 
     sum / said.len() as f64
 }
 
-/// The mean of every square of `block` by `block` cells, in a square of `side` cells of `channels` numbers.
-fn mean_blocks(cells: &[f32], side: usize, block: usize, channels: usize) -> Vec<f32> {
-    let side_out = side / block;
+/// A square of `side` cells of `channels` numbers as one of `side_out` larger cells, each the mean of what it covers.
+fn resampled(cells: &[f32], side: usize, side_out: usize, channels: usize) -> Vec<f32> {
+    // How much of each cell of a row lies in each of the larger ones, in shares of these.
+    let size = side as f32 / side_out as f32;
+    let shares: Vec<Vec<(usize, f32)>> = (0..side_out)
+        .map(|out| {
+            let (from, to) = (out as f32 * size, (out + 1) as f32 * size);
+            let covered = |cell: usize| (to.min((cell + 1) as f32) - from.max(cell as f32)) / size;
+            (from as usize..side.min(to.ceil() as usize)).map(|cell| (cell, covered(cell))).collect()
+        })
+        .collect();
     let mut means = vec![0.0; side_out * side_out * channels];
-    let factor = 1.0 / (block * block) as f32;
-    for (i, cell) in cells.chunks_exact(channels).enumerate() {
-        let to = i / side / block * side_out + i % side / block;
-        means[to * channels..][..channels].iter_mut().zip(cell).for_each(|(mean, x)| *mean += factor * x);
+    for (at, mean) in means.chunks_exact_mut(channels).enumerate() {
+        for &(y, of_row) in &shares[at / side_out] {
+            for &(x, of_column) in &shares[at % side_out] {
+                let cell = &cells[(y * side + x) * channels..][..channels];
+                mean.iter_mut().zip(cell).for_each(|(mean, value)| *mean += of_row * of_column * value);
+            }
+        }
     }
     means
 }
@@ -411,10 +422,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_have_means() {
+    fn larger_cells_have_means() {
         // Two channels of a square of four by four cells, the second twice the first.
         let cells: Vec<f32> = (0..16).flat_map(|i| [i as f32, 2.0 * i as f32]).collect();
-        assert_eq!(mean_blocks(&cells, 4, 2, 2), [2.5, 5.0, 4.5, 9.0, 10.5, 21.0, 12.5, 25.0]);
-        assert_eq!(mean_blocks(&cells, 4, 1, 2), cells);
+        assert_eq!(resampled(&cells, 4, 2, 2), [2.5, 5.0, 4.5, 9.0, 10.5, 21.0, 12.5, 25.0]);
+        assert_eq!(resampled(&cells, 4, 4, 2), cells);
+        // Three cells a row: each is one of the four and a third of its neighbour's.
+        let three = resampled(&cells, 4, 3, 2);
+        let row = [0.25, 1.5, 2.75];
+        for (i, cell) in three.chunks_exact(2).enumerate() {
+            let expected = 4.0 * row[i / 3] + row[i % 3];
+            assert!((cell[0] - expected).abs() < 1e-5 && (cell[1] - 2.0 * expected).abs() < 1e-5, "{i}: {cell:?}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use half::f16;
 use serde::{Deserialize, Serialize};
 use sightline_data::BoxXyxy;
-use sightline_model::backbone::{BackboneSettings, GRID, INPUT};
+use sightline_model::backbone::{BackboneSettings, CELL};
 use sightline_model::tape::{Tape, Var};
 use sightline_model::vit::{Depths, VisionTransformer};
 use sightline_model::weights::Weights;
@@ -59,7 +59,7 @@ impl Network {
     /// Pixels along a side of what it reads.
     pub(crate) fn side(&self) -> usize {
         match self {
-            Self::Compact(_) => INPUT,
+            Self::Compact(settings) => settings.photo_side,
             Self::Vit(config) => config.input,
         }
     }
@@ -67,7 +67,7 @@ impl Network {
     /// Cells along a side of what it gives.
     pub(crate) fn grid(&self) -> usize {
         match self {
-            Self::Compact(_) => GRID,
+            Self::Compact(settings) => settings.photo_side / CELL,
             Self::Vit(config) => config.grid(),
         }
     }
@@ -83,7 +83,7 @@ impl Network {
     /// A picture of its side as it reads it.
     pub(crate) fn read(&self, picture: &Photo) -> Vec<f32> {
         match self {
-            Self::Compact(_) => picture.pixels.iter().map(|&level| f32::from(level) / 127.5 - 1.0).collect(),
+            Self::Compact(_) => picture.signed(),
             Self::Vit(config) => Vit::patches(config, picture),
         }
     }
@@ -93,7 +93,7 @@ impl Network {
         let values = pictures.concat();
         match self {
             Self::Compact(settings) => {
-                let seen = settings.forward(tape, Matrix::new(values.len() / 3, 3, values), INPUT);
+                let seen = settings.forward(tape, Matrix::new(values.len() / 3, 3, values), self.side());
                 let (tokens, objects) = (seen.cells, Some(seen.objects));
                 Seen { tokens, global: Global::Var(seen.global), first_cell: 0, objects }
             }

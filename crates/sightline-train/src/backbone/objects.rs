@@ -1,5 +1,6 @@
 //! What the network should say about objects, and how far it is from saying so. Every cell whose middle lies in a box is
-//! asked for the smallest such box, the more firmly the nearer to its middle (FCOS, Tian et al. 2019).
+//! asked for that box, the more firmly the nearer to its middle (FCOS, Tian et al. 2019) and the surer the detector; of
+//! several boxes, for the one that it is asked for most firmly.
 
 use sightline_data::BoxXyxy;
 use sightline_model::backbone::OBJECT_NUMBERS;
@@ -46,14 +47,15 @@ struct Target {
 }
 
 fn target(x: f32, y: f32, objects: &[Proposal]) -> Target {
-    let around = objects.iter().filter(|object| object.region.contains((x, y)));
-    let Some(Proposal { region, score }) = around.min_by(|a, b| a.region.area().total_cmp(&b.region.area())) else {
-        return Target { quality: 0.0, distances: [0.0; 4] };
+    let of_object = |Proposal { region, score }: &Proposal| {
+        let sides = [x - region.x1, y - region.y1, region.x2 - x, region.y2 - y].map(|side| side.max(0.05));
+        let middle = |a: f32, b: f32| a.min(b) / a.max(b);
+        let centredness = (middle(sides[0], sides[2]) * middle(sides[1], sides[3])).sqrt();
+        Target { quality: score.clamp(0.0, 1.0).sqrt() * centredness, distances: sides.map(f32::ln) }
     };
-    let sides = [x - region.x1, y - region.y1, region.x2 - x, region.y2 - y].map(|side| side.max(0.05));
-    let middle = |a: f32, b: f32| a.min(b) / a.max(b);
-    let centredness = (middle(sides[0], sides[2]) * middle(sides[1], sides[3])).sqrt();
-    Target { quality: score.clamp(0.0, 1.0).sqrt() * centredness, distances: sides.map(f32::ln) }
+    let around = objects.iter().filter(|object| object.region.contains((x, y))).map(of_object);
+    let nothing = Target { quality: 0.0, distances: [0.0; 4] };
+    around.max_by(|a, b| a.quality.total_cmp(&b.quality)).unwrap_or(nothing)
 }
 
 /// The loss of one view: cross-entropy of every cell, in the mean, and Huber's loss of the distances where there is an
@@ -94,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_are_asked_for_the_smallest_box() {
+    fn cells_are_asked_for_the_firmest_box() {
         let objects = [object(0.0, 0.0, 20.0, 20.0), object(4.0, 4.0, 8.0, 6.0)];
         assert_eq!(target(25.5, 3.5, &objects).quality, 0.0);
         let inside = target(6.0, 5.0, &objects);
@@ -103,6 +105,9 @@ mod tests {
         let outside = target(2.5, 10.5, &objects);
         assert!((outside.distances[2] - 17.5f32.ln()).abs() < 1e-6);
         assert!(outside.quality < 0.5);
+        // Near the border of the small box, where the large one is still asked for more firmly.
+        let between = target(7.9, 5.9, &objects);
+        assert!((between.distances[2] - 12.1f32.ln()).abs() < 1e-5, "{between:?}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use sightline_model::weights::{Weight, Weights};
 
-use super::{OptimizerKind, OptimizerSettings};
+use super::{OptimizerKind, OptimizerSettings, muon};
 
 /// Elements that one thread takes at once.
 const CHUNK: usize = 1 << 16;
@@ -30,6 +30,10 @@ impl PlainOptimizer {
         for (name, gradient) in gradients {
             let weight = weights.get_mut(name).unwrap_or_else(|| panic!("a gradient of {name}, which is no weight"));
             let first = moment(&mut self.first, name, gradient);
+            if settings.kind == OptimizerKind::Muon && muon::applies(&weight.shape) {
+                muon::step(weight, &gradient.values, first, settings, rate);
+                continue;
+            }
             let second = moment(&mut self.second, name, gradient);
             let decays = weight.shape.len() > 1;
             let parts = weight.values.par_chunks_mut(CHUNK).zip(gradient.values.par_chunks(CHUNK));
@@ -102,7 +106,7 @@ fn update(
                 *w -= rate * g / (*c + epsilon).sqrt();
             }
         }
-        OptimizerKind::Adam => {
+        OptimizerKind::Adam | OptimizerKind::Muon => {
             let t = (step + 1) as i32;
             let shrink = 1.0 - rate as f32 * decay;
             let rate = (rate / (1.0 - settings.momentum.powi(t))) as f32;

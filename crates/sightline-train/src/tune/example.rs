@@ -42,14 +42,13 @@ impl Example {
         let side = network.side();
         let picture = photo.crop_and_resize(&part, side as u32, side as u32, Filter::Bicubic);
         let flipped = settings.flip && rng.random::<bool>() && may_flip;
-        let mut levels: Vec<f32> = picture.pixels.iter().map(|&level| f32::from(level) / 127.5 - 1.0).collect();
+        let mut levels = picture.signed();
         if flipped {
             flip(&mut levels, side, 3);
         }
         let mut factor = || 1.0 + settings.colour * rng.random_range(-1.0..=1.0f32);
         recolour(&mut levels, factor() - 1.0, factor(), factor());
-        let pixels = levels.iter().map(|x| ((x + 1.0) * 127.5).round() as u8).collect();
-        let picture = Photo::from_rgb(picture.width, picture.height, pixels);
+        let picture = Photo::from_signed(picture.width, picture.height, &levels);
         Self {
             pixels: network.read(&picture),
             boxes: boxes_in(&part, record.boxes().skip(1), flipped),

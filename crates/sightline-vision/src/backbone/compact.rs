@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sightline_data::{BoxXyxy, boxes::non_maximum_suppression};
 use sightline_model::Matrix;
-use sightline_model::backbone::{BackboneSettings, FINE_GRID, GRID, INPUT, OBJECT_NUMBERS};
+use sightline_model::backbone::{BackboneSettings, CELL, OBJECT_NUMBERS};
 use sightline_model::tape::Tape;
 use sightline_model::weights::Weights;
 
@@ -17,8 +17,8 @@ use crate::{Error, Photo, Result};
 
 /// Boxes that overlap more are one. On coco_mini 0.6 covers 20.5 % of the objects, 0.5 21.5 %, 0.4 21.0 %.
 const SUPPRESSION_IOU: f32 = 0.5;
-/// Distances from a cell to a border lie below this many cells of the fine grid, whatever the network says.
-const MOST_CELLS: f32 = 2.0 * FINE_GRID as f32;
+/// Distances from a cell to a border lie below this many sides of the photo, whatever the network says.
+const MOST_SIDES: f32 = 2.0;
 
 /// A trained small backbone.
 ///
@@ -41,7 +41,7 @@ const REMEMBERED: usize = 16;
 #[derive(Debug)]
 struct Seen {
     map: FeatureMap,
-    /// `[FINE_GRID², OBJECT_NUMBERS]`.
+    /// `[fine grid², OBJECT_NUMBERS]`.
     objects: Vec<f32>,
 }
 
@@ -72,19 +72,21 @@ impl Compact {
 
     /// Runs the network over one photo; a photo never meets others in a product, so that its numbers are always the same.
     fn see(&self, photo: &Photo) -> Arc<Seen> {
-        let input = input(photo);
+        let input = input(photo, self.settings.photo_side);
         let key = sightline_data::checksum::of_bytes(&input.pixels);
         let memory = || self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let known = memory().iter().find(|(own, _)| *own == key).map(|(_, seen)| seen.clone());
         if let Some(seen) = known {
             return seen;
         }
-        let pixels = input.pixels.iter().map(|&level| f32::from(level) / 127.5 - 1.0).collect();
-        let mut tape = Tape::forward_only(&self.weights);
-        let seen = self.settings.forward(&mut tape, Matrix::new(INPUT * INPUT, 3, pixels), INPUT);
-        let [patches, global, objects] =
-            [seen.cells, seen.global, seen.objects].map(|var| tape.value(var).values.clone());
-        let map = FeatureMap { grid_h: GRID, grid_w: GRID, dim: self.settings.dim, patches, global };
+        let side = self.settings.photo_side;
+        // On a thread of the pool, which need not wait for another to begin each of its products.
+        let [patches, global, objects] = rayon::scope(|_| {
+            let mut tape = Tape::forward_only(&self.weights);
+            let seen = self.settings.forward(&mut tape, Matrix::new(side * side, 3, input.signed()), side);
+            [seen.cells, seen.global, seen.objects].map(|var| tape.value(var).values.clone())
+        });
+        let map = FeatureMap { grid_h: side / CELL, grid_w: side / CELL, dim: self.settings.dim, patches, global };
         let seen = Arc::new(Seen { map, objects });
         let mut memory = memory();
         if memory.len() == REMEMBERED {
@@ -95,19 +97,20 @@ impl Compact {
     }
 }
 
-/// A photo as the network sees it: squashed to its square.
-pub fn input(photo: &Photo) -> Photo {
-    photo.resize(INPUT as u32, INPUT as u32, Filter::Bicubic)
+/// A photo as the network sees it: squashed to a square of `side` pixels.
+pub fn input(photo: &Photo, side: usize) -> Photo {
+    photo.resize(side as u32, side as u32, Filter::Bicubic)
 }
 
-/// The boxes that lie in what the network says about objects, `[FINE_GRID², OBJECT_NUMBERS]`: at most `max`, best first,
+/// The boxes that lie in what the network says about objects, `[grid², OBJECT_NUMBERS]`: at most `max`, best first,
 /// in pixels of a photo of `width` × `height`.
 pub fn proposals(objects: &[f32], width: u32, height: u32, max: usize) -> Vec<Proposal> {
-    let cell = [width as f32 / FINE_GRID as f32, height as f32 / FINE_GRID as f32];
+    let grid = (objects.len() / OBJECT_NUMBERS).isqrt();
+    let cell = [width as f32 / grid as f32, height as f32 / grid as f32];
     let (mut boxes, mut scores) = (Vec::new(), Vec::new());
     for (i, numbers) in objects.chunks_exact(OBJECT_NUMBERS).enumerate() {
-        let (x, y) = ((i % FINE_GRID) as f32 + 0.5, (i / FINE_GRID) as f32 + 0.5);
-        let distance = |side: usize| numbers[1 + side].exp().min(MOST_CELLS);
+        let (x, y) = ((i % grid) as f32 + 0.5, (i / grid) as f32 + 0.5);
+        let distance = |side: usize| numbers[1 + side].exp().min(MOST_SIDES * grid as f32);
         let region = BoxXyxy {
             x1: (x - distance(0)) * cell[0],
             y1: (y - distance(1)) * cell[1],
@@ -138,7 +141,8 @@ impl Backbone for Compact {
     }
 
     fn settings(&self) -> Vec<(String, String)> {
-        vec![("compact".to_owned(), format!("input {INPUT}, grid {GRID}"))]
+        let side = self.settings.photo_side;
+        vec![("compact".to_owned(), format!("input {side}, grid {}", side / CELL))]
     }
 
     fn encode_map(&self, photos: &[Photo]) -> Result<Vec<FeatureMap>> {
@@ -167,8 +171,8 @@ mod tests {
     #[test]
     fn proposals_are_cells_with_distances() {
         // Nothing anywhere, but at the cell (3, 5): two cells to the left and right, one up, four down.
-        let mut objects: Vec<f32> = [-9.0, 0.0, 0.0, 0.0, 0.0].repeat(FINE_GRID * FINE_GRID);
-        let at = (5 * FINE_GRID + 3) * OBJECT_NUMBERS;
+        let mut objects: Vec<f32> = [-9.0, 0.0, 0.0, 0.0, 0.0].repeat(28 * 28);
+        let at = (5 * 28 + 3) * OBJECT_NUMBERS;
         objects[at..at + 5].copy_from_slice(&[2.0, 2.0f32.ln(), 0.0, 2.0f32.ln(), 4.0f32.ln()]);
         let best = proposals(&objects, 280, 56, 1);
         let expected = BoxXyxy { x1: 15.0, y1: 9.0, x2: 55.0, y2: 19.0 };
@@ -182,7 +186,7 @@ mod tests {
 
     #[test]
     fn numbers_without_measure_are_clipped() {
-        let objects = [9.0, 80.0, f32::MAX, 80.0, 80.0].repeat(FINE_GRID * FINE_GRID);
+        let objects = [9.0, 80.0, f32::MAX, 80.0, 80.0].repeat(28 * 28);
         let found = proposals(&objects, 100, 50, 19);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].region, BoxXyxy::whole(100, 50));
