@@ -97,8 +97,8 @@ impl Default for BackboneRunSettings {
     fn default() -> Self {
         Self {
             seed: 1,
-            epochs: 10,
-            small_epochs: 8,
+            epochs: 8,
+            small_epochs: 7,
             small_side: 160,
             batch: 16,
             views: 6,
