@@ -13,6 +13,8 @@ use sightline_model::tape::Tape;
 use sightline_vision::Photo;
 use sightline_vision::backbone::{Backbone, Compact};
 
+/// Pixels along a side of the square in which the program's own backbone is shown a photo (recipes/pack/backbone.toml).
+const LARGER: usize = 256;
 /// Pictures in a batch.
 const BATCH: usize = 8;
 
@@ -22,25 +24,31 @@ fn main() {
     let weights = settings.initial_weights(&mut random::stream(1, 0));
     let n: usize = weights.values().map(|weight| weight.values.len()).sum();
     println!("{n} parameters");
-    let compact = Compact::new("compact", "", settings.clone(), weights.clone()).expect("its own weights");
-    // Another photo each time: it remembers those that it has seen.
-    let mut count = 0u16;
-    let mut photos = |n: usize| -> Vec<Photo> {
-        let mut photo = || {
-            count += 1;
-            let [low, high] = count.to_le_bytes();
-            Photo::uniform(INPUT as u32, INPUT as u32, [low, high, 30])
-        };
-        (0..n).map(|_| photo()).collect()
-    };
-    report("one photo, all threads", 1, rounds, || {
-        compact.encode_map(&photos(1)).expect("a photo");
-    });
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread");
-    pool.install(|| {
-        report("a photo of eight, one thread", BATCH, rounds, || {
-            compact.encode_map(&photos(BATCH)).expect("photos");
+    for photo_side in [INPUT, LARGER] {
+        let settings = BackboneSettings { photo_side, ..settings.clone() };
+        let compact = Compact::new("compact", "", settings, weights.clone()).expect("its own weights");
+        // Another photo each time: it remembers those that it has seen.
+        let mut count = 0u16;
+        let mut photos = |n: usize| -> Vec<Photo> {
+            let mut photo = || {
+                count += 1;
+                let [low, high] = count.to_le_bytes();
+                Photo::uniform(photo_side as u32, photo_side as u32, [low, high, 30])
+            };
+            (0..n).map(|_| photo()).collect()
+        };
+        println!("{photo_side} pixels along a side");
+        report("one photo, all threads", 1, rounds, || {
+            compact.encode_map(&photos(1)).expect("a photo");
         });
+        pool.install(|| {
+            report("a photo of eight, one thread", BATCH, rounds, || {
+                compact.encode_map(&photos(BATCH)).expect("photos");
+            });
+        });
+    }
+    pool.install(|| {
         report("a view of eight in training, one thread", BATCH, rounds, || {
             let mut dropout = Dropout::new(random::stream(1, 1), 0.0);
             let mut tape = Tape::training(&weights, &mut dropout);
