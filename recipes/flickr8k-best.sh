@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Beyond the paper on Flickr8k, from the same vectors and the same sentences: three alignment models together, captions
-# by attention to the regions, that model trained on for CIDEr, and captions of regions.
+# Beyond the paper on Flickr8k, from the same vectors and the same sentences: two alignment models together, captions by
+# attention to the regions, that model trained on for CIDEr, and captions of regions.
 #
 #   recipes/flickr8k-best.sh OUT
 #
@@ -13,17 +13,17 @@ out=$1
 source "$(dirname "$0")/common.sh"
 data="$out/flickr8k.json" features="$out/flickr8k.features"
 
-for row in 03-gru 04-gru-place-whole 06-convolution; do train align "$row" "ablation/$row.toml"; done
+for row in 14-muon 15-muon-gru; do train align "$row" "ablation/$row.toml"; done
 train caption attention flickr8k-caption-attention.toml
 train caption cider flickr8k-caption-cider.toml --start "$out/attention"
 # Words that share a region are phrases; unit vectors want a small affinity.
-sightline align --model "$out/06-convolution" --dataset "$data" --features "$features" -o "$out/phrases-best.json" --affinity 0.02
+sightline align --model "$out/14-muon" --dataset "$data" --features "$features" -o "$out/phrases-best.json" --affinity 0.02
 train caption regions-best flickr8k-regions-best.toml --phrases "$out/phrases-best.json"
 
-echo "== retrieval, three models together, then re-ranked"
-three=(--model "$out/03-gru" --model "$out/04-gru-place-whole" --model "$out/06-convolution")
-sightline eval retrieval "${three[@]}" --dataset "$data" --features "$features" --split val
-sightline eval retrieval "${three[@]}" --dataset "$data" --features "$features" --split val --rerank 3
+echo "== retrieval, two models together, then re-ranked"
+both=(--model "$out/14-muon" --model "$out/15-muon-gru")
+sightline eval retrieval "${both[@]}" --dataset "$data" --features "$features" --split val
+sightline eval retrieval "${both[@]}" --dataset "$data" --features "$features" --split val --rerank 3
 for run in attention cider; do
     echo "== captions: $run"
     sightline eval caption --model "$out/$run" --dataset "$data" --features "$features" --split val --beam 3

@@ -16,11 +16,12 @@ data=$1 features=$2 backbone=$3 nanodet=$4 out=$5
 source "$(dirname "$0")/common.sh"
 mkdir -p "$out"
 
-train align align ablation/06-convolution.toml
+train align align ablation/14-muon.toml
 train tune tuned tune.toml --backbone "$backbone" --start "$out/align"
 tuned="$out/tuned.features"
 [ -e "$tuned" ] || sightline features "$data" -o "$tuned" --backbone "$out/tuned/backbone.ckpt" --regions "nanodet=$nanodet" --context class
 echo "== frozen"
 sightline eval retrieval --model "$out/align" --dataset "$data" --features "$features" --split val
-echo "== tuned"
+echo "== tuned, then re-ranked"
 sightline eval retrieval --model "$out/tuned" --dataset "$data" --features "$tuned" --split val
+sightline eval retrieval --model "$out/tuned" --dataset "$data" --features "$tuned" --split val --rerank 3

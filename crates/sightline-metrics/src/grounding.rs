@@ -119,7 +119,7 @@ pub struct GroundingReport {
     /// The system's scores.
     #[serde(flatten)]
     pub score: GroundingScore,
-    /// What choosing without looking gives: `random`, `largest`, `whole`.
+    /// What choosing without reading the noun gives: `random`, `largest`, `whole`, `surest`.
     pub baselines: BTreeMap<String, GroundingScore>,
     /// The system's scores by category of the noun.
     pub categories: BTreeMap<String, GroundingScore>,

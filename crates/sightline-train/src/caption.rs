@@ -12,9 +12,8 @@ use sightline_model::random;
 
 pub use captioner::{Caption, Captioner, Decoding};
 
-use crate::align::check_features;
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
-use crate::corpus::{Corpus, training_vocabulary};
+use crate::corpus::{Corpus, check_features, training_vocabulary};
 use crate::optimizer::same_sizes;
 use crate::phrases::Phrases;
 use crate::run::RunFolder;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rand::seq::SliceRandom;
 use sightline_data::parses::{Parses, WordEdge};
-use sightline_data::store::FeatureStore;
+use sightline_data::store::{FeatureStore, StoreSettings};
 use sightline_data::vocabulary::END;
 use sightline_data::{BoxXyxy, Dataset, Split, Vocabulary};
 use sightline_model::Device;
@@ -205,6 +205,19 @@ pub struct Hand {
     pub photo: usize,
     /// Indices in the photo's sentences.
     pub sentences: Vec<usize>,
+}
+
+/// An error that names the differences between the vectors a model reads and those of a store.
+pub fn check_features(expected: &StoreSettings, store: &FeatureStore) -> Result<()> {
+    let differences = store.settings().differences(expected);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Mismatch(format!(
+        "{} does not fit the model, which was trained on other vectors: {}; extract them with the model's settings",
+        store.path().display(),
+        differences.join("; ")
+    )))
 }
 
 /// The words of the training split seen at least `min_count` times; an error if there is none.

@@ -2,7 +2,7 @@
 
 use sightline_search::VectorSets;
 
-use crate::align::Aligner;
+use crate::aligner::Aligner;
 use crate::caption::{Caption, Captioner, Decoding};
 use crate::corpus::Corpus;
 

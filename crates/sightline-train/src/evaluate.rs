@@ -3,7 +3,7 @@
 use sightline_metrics::retrieval::{self, RetrievalReport};
 use sightline_model::alignment::{AlignmentModel, AlignmentSettings};
 
-use crate::align::{self, Aligner, encode_regions, encode_words};
+use crate::aligner::{self, Aligner, encode_regions, encode_words};
 use crate::corpus::{Corpus, CorpusPhoto};
 
 /// All scores of a split, and which photo each sentence belongs to.
@@ -86,7 +86,7 @@ pub(crate) fn scores_of(model: &AlignmentModel, settings: &AlignmentSettings, co
     let image_of_sentence =
         corpus.photos.iter().enumerate().flat_map(|(i, photo)| photo.sentences.iter().map(move |_| i)).collect();
     Scores {
-        scores: align::scores(settings.score, &regions, &words, &device),
+        scores: aligner::scores(settings.score, &regions, &words, &device),
         image_of_sentence,
         images: corpus.photos.len(),
     }

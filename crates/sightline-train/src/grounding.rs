@@ -7,12 +7,13 @@ use rand::RngExt;
 use sightline_data::BoxXyxy;
 use sightline_data::categories::{CategoryWords, NamedBox, boxes_of};
 use sightline_metrics::grounding::{self, Grounding, GroundingReport};
-use sightline_model::decode::viterbi;
+use sightline_model::decode;
 use sightline_model::random;
 use sightline_search::VectorSets;
 
-use crate::align::Aligner;
+use crate::aligner::Aligner;
 use crate::corpus::Corpus;
+use crate::phrases::AttachSettings;
 use crate::{Error, Result};
 
 /// A noun of a sentence that names a category whose boxes are known.
@@ -31,6 +32,8 @@ pub struct GroundingSet {
     nouns: Vec<Noun>,
     /// Regions' boxes, a photo.
     boxes: Vec<Vec<BoxXyxy>>,
+    /// What speaks for each region before any word, a photo.
+    priors: Vec<Vec<f32>>,
     /// True boxes by category, a photo.
     truth: Vec<BTreeMap<String, Vec<grounding::BoxXyxy>>>,
     regions: VectorSets,
@@ -55,7 +58,8 @@ impl GroundingSet {
     /// From a corpus and the named boxes of its photos, by file name or by key; an error if no noun can be judged.
     pub fn new(aligner: &Aligner, corpus: &Corpus<'_>, named: &BTreeMap<String, Vec<NamedBox>>) -> Result<Self> {
         let table = CategoryWords::coco();
-        let (mut nouns, mut boxes, mut truth, mut sentences) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut nouns, mut sentences) = (Vec::new(), Vec::new());
+        let (mut boxes, mut priors, mut truth) = (Vec::new(), Vec::new(), Vec::new());
         let (mut without_box, mut unknown) = (0, 0);
         for (photo_idx, photo) in corpus.photos.iter().enumerate() {
             let key = corpus.key(photo);
@@ -80,7 +84,9 @@ impl GroundingSet {
                 }
                 sentences.push(known);
             }
-            boxes.push(corpus.store.get(photo.position).boxes().collect());
+            let seen = corpus.store.get(photo.position);
+            boxes.push(seen.boxes().collect());
+            priors.push(decode::prior(seen.scores));
             truth.push(own);
         }
         if nouns.is_empty() {
@@ -93,7 +99,7 @@ impl GroundingSet {
         let positions: Vec<usize> = corpus.photos.iter().map(|photo| photo.position).collect();
         let regions = aligner.regions(corpus.store, &positions);
         let words = aligner.words(sentences);
-        Ok(Self { nouns, boxes, truth, regions, words, without_box, unknown })
+        Ok(Self { nouns, boxes, priors, truth, regions, words, without_box, unknown })
     }
 
     /// Nouns that can be judged.
@@ -101,9 +107,9 @@ impl GroundingSet {
         self.nouns.len()
     }
 
-    /// The evaluation with words decoded at an affinity (equations 10 to 12), over the nouns of photos for which `of` says
-    /// yes. `seed` draws the random baseline's regions.
-    pub fn evaluate(&self, affinity: f32, seed: u64, of: impl Fn(usize) -> bool) -> GroundingReport {
+    /// The evaluation with words decoded so (equations 10 to 12), over the nouns of photos for which `of` says yes. Baselines
+    /// are a random region (drawn by `seed`), the largest, the whole photo, and the one that its proposer is surest of.
+    pub fn evaluate(&self, settings: AttachSettings, seed: u64, of: impl Fn(usize) -> bool) -> GroundingReport {
         let mut result = Grounding::default();
         let mut rng = random::stream(seed, 0);
         let mut decoded: Option<(usize, Vec<f32>, Vec<usize>)> = None;
@@ -116,8 +122,9 @@ impl GroundingSet {
             // Nouns come sentence by sentence.
             if decoded.as_ref().is_none_or(|(sentence, ..)| *sentence != noun.sentence) {
                 let (v, s) = (self.regions.get(noun.photo), self.words.get(noun.sentence));
-                let products = sightline_search::products(v, s, self.regions.dim());
-                let assignment = viterbi(&products, n_regions, affinity);
+                let mut products = sightline_search::products(v, s, self.regions.dim());
+                decode::add_prior(&mut products, &self.priors[noun.photo], settings.prior);
+                let assignment = decode::viterbi(&products, n_regions, settings.affinity);
                 decoded = Some((noun.sentence, products, assignment));
             }
             let (_, products, assignment) = decoded.as_ref().expect("just decoded");
@@ -130,7 +137,11 @@ impl GroundingSet {
             let area = |b: &grounding::BoxXyxy| (b[2] - b[0]) * (b[3] - b[1]);
             // The whole photo comes first; it is a baseline of its own.
             let largest = boxes.iter().skip(1).max_by(|a, b| area(a).total_cmp(&area(b))).unwrap_or(&boxes[0]);
-            for (name, b) in [("random", &boxes[drawn]), ("largest", largest), ("whole", &boxes[0])] {
+            let prior = &self.priors[noun.photo];
+            let surer = |best: usize, region: usize| if prior[region] > prior[best] { region } else { best };
+            let surest = &boxes[(1..n_regions).reduce(surer).unwrap_or(0)];
+            let baselines = [("random", &boxes[drawn]), ("largest", largest), ("whole", &boxes[0]), ("surest", surest)];
+            for (name, b) in baselines {
                 result.push_baseline(name, &[*b], truth);
             }
         }

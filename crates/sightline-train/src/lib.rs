@@ -3,9 +3,9 @@
 //! Dimensions, everywhere by these names: `batch images sentences regions words dim hidden vocab`.
 
 pub mod align;
+pub mod aligner;
 pub mod backbone;
 pub mod caption;
-mod changes;
 pub mod checkpoint;
 pub mod corpus;
 pub mod describe;
@@ -20,6 +20,7 @@ pub mod run;
 pub mod settings;
 mod trainer;
 pub mod tune;
+mod view;
 
 pub use error::{Error, Result};
 pub use trainer::{Control, Event, Outcome};

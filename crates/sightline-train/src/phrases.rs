@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use sightline_data::parses::Parses;
 use sightline_data::store::FeatureStore;
 use sightline_data::{BoxXyxy, Dataset, Split};
-use sightline_model::decode::{segments, viterbi};
+use sightline_model::decode;
 
-use crate::align::Aligner;
+use crate::aligner::Aligner;
 use crate::corpus::CorpusPhoto;
 use crate::{Error, Result};
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A region and contiguous words of one sentence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +32,15 @@ pub struct Phrase {
     pub score: f32,
 }
 
+/// How words find their regions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct AttachSettings {
+    /// β of equation 12: what a pair of neighbouring words gains on the same region.
+    pub affinity: f32,
+    /// Weight of [`decode::prior`]; 0 in the paper.
+    pub prior: f32,
+}
+
 /// Phrases of a dataset's photos.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Phrases {
@@ -40,14 +49,14 @@ pub struct Phrases {
     /// XXH3-64 of the photos' JSON, hexadecimal; filled in by [`Phrases::save`].
     #[serde(default)]
     pub checksum: String,
-    /// β of equation 12.
-    pub affinity: f32,
+    /// How they were decoded.
+    pub settings: AttachSettings,
     /// By key of the photo.
     pub photos: BTreeMap<String, Vec<Phrase>>,
 }
 
 impl Phrases {
-    /// Decodes every sentence of the given splits (equations 10 to 12).
+    /// Decodes every sentence of the given splits (equations 10 to 12, the prior added to the products of equation 11).
     ///
     /// `parses` are the dependency trees that the aligner may need. `on_photo` hears how many photos are done, out of how many.
     pub fn decode(
@@ -56,7 +65,7 @@ impl Phrases {
         store: &FeatureStore,
         parses: Option<&Parses>,
         splits: &[Split],
-        affinity: f32,
+        settings: AttachSettings,
         mut on_photo: impl FnMut(usize, usize),
     ) -> Result<Self> {
         let mut photos = BTreeMap::new();
@@ -71,14 +80,15 @@ impl Phrases {
                 let words = aligner.words(chunk.iter().flat_map(CorpusPhoto::encoder_sentences));
                 let mut sentence_idx = 0;
                 for (i, photo) in chunk.iter().enumerate() {
-                    let boxes: Vec<BoxXyxy> = store.get(photo.position).boxes().collect();
+                    let seen = store.get(photo.position);
+                    let (boxes, prior) = (seen.boxes().collect::<Vec<BoxXyxy>>(), decode::prior(seen.scores));
                     let mut own = Vec::new();
                     for (s, known) in photo.sentences.iter().enumerate() {
                         if !known.is_empty() {
                             let id = dataset.images[photo.image].sentences[s].id;
                             let vectors = words.get(sentence_idx);
                             let products = sightline_search::products(regions.get(i), vectors, regions.dim());
-                            own.extend(phrases_of(aligner, id, known, &products, &boxes, affinity));
+                            own.extend(phrases_of(aligner, id, known, &products, &boxes, (&prior, settings)));
                         }
                         sentence_idx += 1;
                     }
@@ -88,7 +98,7 @@ impl Phrases {
                 on_photo(done, total);
             }
         }
-        Ok(Self { version: VERSION, checksum: String::new(), affinity, photos })
+        Ok(Self { version: VERSION, checksum: String::new(), settings, photos })
     }
 
     /// Writes the record, with its checksum.
@@ -114,7 +124,7 @@ impl Phrases {
     }
 
     fn digest(&self) -> String {
-        let json = serde_json::to_vec(&(self.affinity, &self.photos)).expect("phrases are plain data");
+        let json = serde_json::to_vec(&(self.settings, &self.photos)).expect("phrases are plain data");
         format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&json))
     }
 
@@ -136,10 +146,12 @@ fn phrases_of(
     known: &[u32],
     products: &[f32],
     boxes: &[BoxXyxy],
-    affinity: f32,
+    (prior, settings): (&[f32], AttachSettings),
 ) -> Vec<Phrase> {
     let n_regions = boxes.len();
-    segments(&viterbi(products, n_regions, affinity))
+    let mut rewards = products.to_vec();
+    decode::add_prior(&mut rewards, prior, settings.prior);
+    decode::segments(&decode::viterbi(&rewards, n_regions, settings.affinity))
         .into_iter()
         .map(|segment| {
             let words = segment.start..segment.end;

@@ -10,10 +10,10 @@ use sightline_model::Device;
 use sightline_model::weights::Weights;
 use sightline_vision::backbone::{Backbone, Context, Vit};
 
-use crate::align::{check_features, model_of};
+use crate::aligner::model_of;
 use crate::backbone::{Named, Network, network_of};
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
-use crate::corpus::Corpus;
+use crate::corpus::{Corpus, check_features};
 use crate::run::RunFolder;
 use crate::settings::TuneRunSettings;
 use crate::trainer::{self, Plan};

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use sightline_data::categories::NamedBox;
 use sightline_data::parses::Parses;
 use sightline_data::{
     BoxXyxy, Dataset, FeatureStore, Image, PhotoFeatures, Sentence, Split, StoreSettings, StoreWriter,
@@ -12,12 +13,14 @@ use sightline_data::{VectorMode, tokens::tokenize};
 use sightline_model::Device;
 use sightline_model::alignment::{AlignmentSettings, Objective, Score, SentenceEncoder};
 use sightline_model::caption::{BeamSettings, CaptionSettings, GeneratorKind, SampleSettings};
-use sightline_train::align::{AlignData, Aligner};
+use sightline_train::align::AlignData;
+use sightline_train::aligner::Aligner;
 use sightline_train::caption::{CaptionData, Captioner, Decoding};
 use sightline_train::checkpoint::Kind;
 use sightline_train::corpus::Corpus;
+use sightline_train::grounding::GroundingSet;
 use sightline_train::optimizer::{OptimizerKind, OptimizerSettings};
-use sightline_train::phrases::{Phrase, Phrases};
+use sightline_train::phrases::{self, Phrase, Phrases};
 use sightline_train::run::RunFolder;
 use sightline_train::settings::{
     AlignSettings, Baseline, CaptionObjective, CaptionRunSettings, KeepBestBy, RegionContext, SelfCriticalSettings,
@@ -39,7 +42,40 @@ const SAID: [&str; 8] = [
 
 /// Eight photos to train on, the same eight to validate on, one sentence each; vectors are noise around a one.
 fn collection(folder: &Path) -> (Dataset, FeatureStore) {
-    let mut images = Vec::new();
+    let dataset = dataset();
+    let store = store(folder, dataset.images.iter().map(|image| entry(image.path.clone(), image.id)));
+    (dataset, store)
+}
+
+fn dataset() -> Dataset {
+    let image = |(id, split): (u64, Split)| {
+        let raw = SAID[id as usize % SAID.len()];
+        let sentences = vec![Sentence { id, raw: raw.into(), tokens: tokenize(raw) }];
+        let path = format!("{}-{}.jpg", split.name(), id as usize % SAID.len());
+        Image { id, path, split, sentences, boxes: Vec::new() }
+    };
+    let splits = [Split::Train, Split::Val].map(|split| std::iter::repeat_n(split, SAID.len()));
+    let images = (0..).zip(splits.into_iter().flatten()).map(image).collect();
+    Dataset { name: "tiny".into(), images, ..Dataset::default() }
+}
+
+/// What tells the photo of this id from others: a one at its own place.
+fn entry(key: String, id: u64) -> PhotoFeatures {
+    let i = id as usize % SAID.len();
+    // Photos have 2 to 4 regions, so that padding is used.
+    let n_regions = 2 + i % 3;
+    let vector = |r: usize, d: usize| ((i * 31 + r * 17 + d * 7) % 13) as f32 / 13.0 - 0.5 + f32::from(d == i);
+    PhotoFeatures {
+        key,
+        width: 100,
+        height: 80,
+        boxes: (0..n_regions).map(|r| BoxXyxy::whole(100 - r as u32, 80)).collect(),
+        scores: vec![1.0; n_regions],
+        vectors: (0..n_regions).flat_map(|r| (0..FEATURES).map(move |d| vector(r, d))).collect(),
+    }
+}
+
+fn store(folder: &Path, entries: impl Iterator<Item = PhotoFeatures>) -> FeatureStore {
     let settings = StoreSettings {
         backbone: "noise".into(),
         backbone_checksum: String::new(),
@@ -54,29 +90,9 @@ fn collection(folder: &Path) -> (Dataset, FeatureStore) {
     };
     let path = folder.join("store.features");
     let writer = StoreWriter::create_or_resume(&path, &settings).unwrap();
-    for (split_idx, split) in [Split::Train, Split::Val].into_iter().enumerate() {
-        for (i, raw) in SAID.iter().enumerate() {
-            let id = (split_idx * SAID.len() + i) as u64;
-            let key = format!("{}-{i}.jpg", split.name());
-            // Photos have 2 to 4 regions, so that padding is used.
-            let n_regions = 2 + i % 3;
-            let vector = |r: usize, d: usize| ((i * 31 + r * 17 + d * 7) % 13) as f32 / 13.0 - 0.5 + f32::from(d == i);
-            writer
-                .append(&PhotoFeatures {
-                    key: key.clone(),
-                    width: 100,
-                    height: 80,
-                    boxes: (0..n_regions).map(|r| BoxXyxy::whole(100 - r as u32, 80)).collect(),
-                    scores: vec![1.0; n_regions],
-                    vectors: (0..n_regions).flat_map(|r| (0..FEATURES).map(move |d| vector(r, d))).collect(),
-                })
-                .unwrap();
-            let sentences = vec![Sentence { id, raw: (*raw).into(), tokens: tokenize(raw) }];
-            images.push(Image { id, path: key, split, sentences, boxes: Vec::new() });
-        }
-    }
+    entries.for_each(|entry| writer.append(&entry).unwrap());
     writer.finish(&[]).unwrap();
-    (Dataset { name: "tiny".into(), images, ..Dataset::default() }, FeatureStore::open(&path).unwrap())
+    FeatureStore::open(&path).unwrap()
 }
 
 fn adam() -> OptimizerSettings {
@@ -172,7 +188,8 @@ fn alignment_models_overfit_and_decode() {
         let report = evaluate::scores(&aligner, &corpus).report();
         assert_eq!((report.image_to_sentence.r1, report.sentence_to_image.r1), (100.0, 100.0), "{:?}", settings.model);
 
-        let phrases = Phrases::decode(&aligner, &dataset, &store, None, &[Split::Val], 1000.0, |_, _| {}).unwrap();
+        let together = phrases::AttachSettings { affinity: 1000.0, prior: 0.0 };
+        let phrases = Phrases::decode(&aligner, &dataset, &store, None, &[Split::Val], together, |_, _| {}).unwrap();
         assert_eq!(phrases.len(), SAID.len(), "a huge affinity leaves one phrase a sentence");
         let path = folder.path().join("phrases.json");
         phrases.save(&path).unwrap();
@@ -225,7 +242,7 @@ fn regions_learn_the_phrases_decoded_for_them() {
         score: 1.0,
     };
     let photos = dataset.images.iter().map(|image| (image.path.clone(), vec![phrase(image)])).collect();
-    let phrases = Phrases { version: 1, checksum: String::new(), affinity: 0.0, photos };
+    let phrases = Phrases { version: 2, checksum: String::new(), settings: phrases::AttachSettings::default(), photos };
     let data = CaptionData { dataset: &dataset, store: &store, phrases: Some(&phrases) };
     for region_context in [RegionContext::None, RegionContext::WholeImage] {
         let settings = CaptionRunSettings { region_context, ..caption_settings() };
@@ -280,6 +297,48 @@ fn rewards_make_better_sentences_likelier() {
     let run = RunFolder::create(&folder.path().join("none"), &settings).unwrap();
     let error = caption::train(data, None, &settings, &run, false, &mut control).unwrap_err();
     assert!(error.to_string().contains("--start"), "{error}");
+}
+
+#[test]
+fn nouns_point_where_the_prior_says_as_its_weight_grows() {
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = dataset();
+    let strip = |r: usize| BoxXyxy { x1: 20.0 * r as f32, y1: 0.0, x2: 20.0 * (r + 1) as f32, y2: 80.0 };
+    // The last proposal is the surest; the objects are on it in two of three photos.
+    let entries = dataset.images.iter().map(|image| {
+        let entry = entry(image.path.clone(), image.id);
+        let n = entry.scores.len();
+        let boxes = std::iter::once(BoxXyxy::whole(100, 80)).chain((1..n).map(strip)).collect();
+        PhotoFeatures { boxes, scores: (0..n).map(|r| if r == 0 { 1.0 } else { 0.1 * r as f32 }).collect(), ..entry }
+    });
+    let store = store(folder.path(), entries);
+    let named = |image: &Image| {
+        let last = store.find(&image.path).unwrap().n_regions() - 1;
+        let region = strip(if image.id % 3 == 0 { 1 } else { last });
+        let boxes = ["dog", "person", "bicycle"].map(|name| NamedBox { category: name.into(), region });
+        (image.path.clone(), boxes.to_vec())
+    };
+    let named = dataset.images.iter().map(named).collect();
+
+    let settings = AlignSettings { epochs: 5, ..align_settings(Objective::Contrastive) };
+    let run = RunFolder::create(&folder.path().join("run"), &settings).unwrap();
+    until(u64::MAX, |c| align::train(AlignData::new(&dataset, &store), &settings, &run, false, &device, c));
+    let aligner = Aligner::new(RunFolder::model(run.path(), &[Kind::Alignment]).unwrap(), &device).unwrap();
+    let corpus = Corpus::new(&dataset, Split::Val, &store, &aligner.vocabulary).unwrap();
+    let set = GroundingSet::new(&aligner, &corpus, &named).unwrap();
+    assert!(set.nouns() >= 6, "{}", set.nouns());
+    let at = |prior: f32| set.evaluate(phrases::AttachSettings { affinity: 0.0, prior }, 1, |_| true);
+    let report = at(1e6);
+    assert_eq!(report.score.pointing, report.baselines["surest"].pointing);
+    assert!((0.3..1.0).contains(&report.score.pointing), "{}", report.score.pointing);
+    let settings = phrases::AttachSettings { affinity: 0.0, prior: 1e6 };
+    let phrases = Phrases::decode(&aligner, &dataset, &store, None, &[Split::Val], settings, |_, _| {}).unwrap();
+    for (key, own) in &phrases.photos {
+        let surest = store.find(key).unwrap().n_regions() - 1;
+        assert!(own.len() == 1 && own[0].region == surest, "all words on the surest region: {own:?}");
+        assert!(own[0].score.abs() < 10.0, "the prior is no part of a phrase's score: {own:?}");
+    }
 }
 
 /// The bytes of both checkpoints after a run with the given stops.
@@ -380,8 +439,9 @@ fn dependency_edges_overfit_with_either_objective() {
         let corpus = aligner.corpus(&dataset, Split::Val, &store, Some(&parses)).unwrap();
         let report = evaluate::scores(&aligner, &corpus).report();
         assert_eq!((report.image_to_sentence.r1, report.sentence_to_image.r1), (100.0, 100.0), "{:?}", settings.model);
+        let together = phrases::AttachSettings { affinity: 1000.0, prior: 0.0 };
         let phrases =
-            Phrases::decode(&aligner, &dataset, &store, Some(&parses), &[Split::Val], 1000.0, |_, _| {}).unwrap();
+            Phrases::decode(&aligner, &dataset, &store, Some(&parses), &[Split::Val], together, |_, _| {}).unwrap();
         assert_eq!(phrases.len(), SAID.len(), "every word has the edge above it");
 
         assert!(aligner.corpus(&dataset, Split::Val, &store, None).unwrap_err().to_string().contains("--parses"));

@@ -19,7 +19,7 @@ use sightline_data::{Dataset, FeatureStore, Split};
 use sightline_metrics::auroc::auroc;
 use sightline_model::{Device, random};
 use sightline_search::{Reduction, VectorSets, scores};
-use sightline_train::align::Aligner;
+use sightline_train::aligner::Aligner;
 use sightline_train::checkpoint::Kind;
 
 #[derive(Parser)]

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use sightline_data::{BoxXyxy, FeatureStore};
 use sightline_model::caption::BeamSettings;
-use sightline_train::align::Aligner;
+use sightline_train::aligner::Aligner;
 use sightline_train::caption::{Captioner, Decoding};
 use sightline_train::corpus::Corpus;
 use sightline_train::evaluate::Scores;

@@ -24,11 +24,11 @@ use sightline_vision::regions::{Proposal, n_covered};
 use super::objects;
 use super::views::{photo_of, pixels};
 use super::{BackboneData, one_thread, photos_of};
-use crate::changes::{flip, recolour};
 use crate::checkpoint::MatchFloors;
 use crate::optimizer::{Learnt, accumulate};
 use crate::settings::BackboneRunSettings;
 use crate::trainer::{BATCHES_STREAM, Learner, Validation};
+use crate::view::{mirror, recolour};
 use crate::{Error, Result};
 
 /// Random streams of what is done to a view; one a view and step.
@@ -210,8 +210,8 @@ impl<'a> BackboneLearner<'a> {
             let mut rng = random::stream(self.settings.seed, stream);
             flipped = self.settings.flip && rng.random();
             if flipped {
-                flip(&mut pixels, side, 3);
-                flip(&mut targets[dim..], grid, dim);
+                mirror(&mut pixels, side, 3);
+                mirror(&mut targets[dim..], grid, dim);
             }
             let mut factor = || 1.0 + self.settings.colour * rng.random_range(-1.0..=1.0f32);
             recolour(&mut pixels, factor() - 1.0, factor(), factor());

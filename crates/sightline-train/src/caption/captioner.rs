@@ -11,8 +11,8 @@ use sightline_model::random;
 use sightline_model::weights::Weights;
 
 use super::items::Sight;
-use crate::align::check_features;
 use crate::checkpoint::{Checkpoint, Header, Kind, Outline};
+use crate::corpus::check_features;
 use crate::settings::CaptionRunSettings;
 use crate::{Error, Result};
 

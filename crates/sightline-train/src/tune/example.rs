@@ -3,12 +3,12 @@
 use rand::RngExt;
 use sightline_data::BoxXyxy;
 use sightline_data::store::Photo as Record;
-use sightline_vision::{Filter, Photo};
+use sightline_vision::Photo;
 
 use super::boxes_in;
 use crate::backbone::Network;
-use crate::changes::{flip, recolour};
 use crate::settings::TuneRunSettings;
+use crate::view::{View, ViewSettings};
 
 /// A part's shape differs from its photo's by this factor at most.
 const MOST_STRETCH: f32 = 1.25;
@@ -32,27 +32,14 @@ impl Example {
         may_flip: bool,
         rng: &mut impl RngExt,
     ) -> Self {
-        let area = rng.random_range(settings.least_area..=1.0);
-        let stretch = MOST_STRETCH.powf(rng.random_range(-1.0..=1.0f32));
-        let (width, height) = (photo.width as f32, photo.height as f32);
-        let (w, h) = ((area * stretch).sqrt().min(1.0) * width, (area / stretch).sqrt().min(1.0) * height);
-        let (x, y) = (rng.random::<f32>() * (width - w), rng.random::<f32>() * (height - h));
-        let part = BoxXyxy { x1: x.floor(), y1: y.floor(), x2: (x + w).ceil(), y2: (y + h).ceil() };
-        let part = part.clip(photo.width, photo.height);
-        let side = network.side();
-        let picture = photo.crop_and_resize(&part, side as u32, side as u32, Filter::Bicubic);
-        let flipped = settings.flip && rng.random::<bool>() && may_flip;
-        let mut levels = picture.signed();
-        if flipped {
-            flip(&mut levels, side, 3);
-        }
-        let mut factor = || 1.0 + settings.colour * rng.random_range(-1.0..=1.0f32);
-        recolour(&mut levels, factor() - 1.0, factor(), factor());
-        let picture = Photo::from_signed(picture.width, picture.height, &levels);
+        let TuneRunSettings { least_area, flip, colour, .. } = *settings;
+        let chance = ViewSettings { least_area, most_stretch: MOST_STRETCH, mirror: flip, colour };
+        let mut view = View::by_chance(photo, &chance, rng);
+        view.mirrored &= may_flip;
         Self {
-            pixels: network.read(&picture),
-            boxes: boxes_in(&part, record.boxes().skip(1), flipped),
-            size: [part.width() as u32, part.height() as u32],
+            pixels: network.read(&view.square(photo, network.side())),
+            boxes: boxes_in(&view.part, record.boxes().skip(1), view.mirrored),
+            size: [view.part.width() as u32, view.part.height() as u32],
         }
     }
 }

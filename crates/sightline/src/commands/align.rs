@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 use serde_json::json;
 use sightline_data::{Dataset, FeatureStore, Split};
-use sightline_train::align::Aligner;
+use sightline_train::aligner::Aligner;
 use sightline_train::checkpoint::Kind;
-use sightline_train::phrases::Phrases;
+use sightline_train::phrases::{AttachSettings, Phrases};
 
 use crate::models;
 use crate::sources::{DeviceKind, ParsesFile};
@@ -35,6 +35,9 @@ pub struct Args {
     /// What a pair of neighbouring words gains on the same region (β); 0 attaches each word on its own
     #[arg(long, default_value_t = 0.5)]
     affinity: f32,
+    /// What the proposer's surest region gains over others, in standard deviations of a word's scores; 0 as in the paper
+    #[arg(long, default_value_t = 0.0)]
+    prior: f32,
     /// Which photos; may be given several times
     #[arg(long, value_parser = super::dataset::split, default_values = ["train", "val"])]
     split: Vec<Split>,
@@ -45,8 +48,11 @@ pub struct Args {
 
 /// Decodes and writes the phrases.
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
-    if !(args.affinity >= 0.0 && args.affinity.is_finite()) {
-        return Err(Usage(format!("--affinity {}: expected a number of 0 or more", args.affinity)).into());
+    let settings = AttachSettings { affinity: args.affinity, prior: args.prior };
+    for (name, value) in [("affinity", settings.affinity), ("prior", settings.prior)] {
+        if !(value >= 0.0 && value.is_finite()) {
+            return Err(Usage(format!("--{name} {value}: expected a number of 0 or more")).into());
+        }
     }
     let dataset = Dataset::load(&args.dataset)?;
     let store = FeatureStore::open(&args.features)?;
@@ -54,7 +60,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let parses = args.parses.read(&dataset, &args.split, ui)?;
     let bar = ui.bar(0, "photos");
     let phrases =
-        Phrases::decode(&aligner, &dataset, &store, parses.as_ref(), &args.split, args.affinity, |done, total| {
+        Phrases::decode(&aligner, &dataset, &store, parses.as_ref(), &args.split, settings, |done, total| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         })?;
@@ -64,7 +70,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let mean = words as f64 / phrases.len().max(1) as f64;
     let record = json!({
         "phrases": args.output, "photos": phrases.photos.len(), "count": phrases.len(), "mean_words": mean,
-        "affinity": args.affinity,
+        "affinity": settings.affinity, "prior": settings.prior,
     });
     ui.result(&record, || {
         let photos = count(phrases.photos.len(), "photo");

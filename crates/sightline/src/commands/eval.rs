@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use sightline_metrics::retrieval::RetrievalReport;
 use sightline_model::caption::BeamSettings;
-use sightline_train::align::Aligner;
+use sightline_train::aligner::Aligner;
 use sightline_train::caption::Captioner;
 use sightline_train::checkpoint::Kind;
 use sightline_train::evaluate::{self, Scores};

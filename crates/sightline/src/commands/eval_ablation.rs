@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::Serialize;
 use sightline_metrics::retrieval::RetrievalReport;
-use sightline_train::align::Aligner;
+use sightline_train::aligner::Aligner;
 use sightline_train::checkpoint::Kind;
 use sightline_train::evaluate::{self, Scores};
 use sightline_train::run::RunFolder;

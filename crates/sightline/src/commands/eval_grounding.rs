@@ -5,16 +5,17 @@ use std::path::PathBuf;
 use serde::Serialize;
 use sightline_data::categories;
 use sightline_metrics::grounding::{GroundingReport, GroundingScore};
-use sightline_train::align::Aligner;
+use sightline_train::aligner::Aligner;
 use sightline_train::checkpoint::Kind;
 use sightline_train::grounding::GroundingSet;
+use sightline_train::phrases::AttachSettings;
 
 use super::eval_split::{Common, tell_gaps};
 use crate::models;
 use crate::sources::ParsesFile;
 use crate::ui::{Ui, count, table};
 
-/// Whether a noun's region lies on what the noun names (pointing game, and IoU of one half), beside three baselines
+/// Whether a noun's region lies on what the noun names (pointing game, and IoU of one half), beside four baselines
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   sightline dataset import coco -o coco.json
@@ -31,29 +32,37 @@ pub struct Args {
     /// Boxes with category names, as COCO's instances JSON; only this evaluation reads them
     #[arg(long, value_name = "FILE")]
     instances: PathBuf,
-    /// Affinities β to decode with; the best on one half of the photos is measured on the other
+    /// Affinities β to decode with (`align --affinity`)
     #[arg(long, value_name = "β", value_delimiter = ',', default_value = "0,0.02,0.05,0.1,0.2,0.4,0.8")]
     affinity: Vec<f32>,
+    /// Weights of the proposers' own scores to decode with (`align --prior`); the best pair of affinity and weight on one
+    /// half of the photos is measured on the other
+    #[arg(long, value_name = "WEIGHT", value_delimiter = ',', default_value = "0,0.5,1,1.5,2,3")]
+    prior: Vec<f32>,
     /// Seed of the random baseline
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
-/// What one affinity reaches.
+/// What one way of attaching words reaches.
 #[derive(Debug, Serialize)]
-struct AtAffinity {
-    affinity: f32,
+struct Reached {
+    #[serde(flatten)]
+    settings: AttachSettings,
     pointing: f64,
     box_iou50: f64,
 }
 
 #[derive(Debug, Serialize)]
 struct Record {
-    /// Each word to its best region: β = 0.
+    /// Each word to its best region.
     #[serde(flatten)]
     report: GroundingReport,
-    affinities: Vec<AtAffinity>,
-    /// Each half of the photos with the affinity that points best on the other half.
+    /// Without a prior.
+    affinities: Vec<Reached>,
+    /// Without an affinity.
+    priors: Vec<Reached>,
+    /// Each half of the photos with what points best on the other half.
     chosen: Chosen,
     nouns_without_box: usize,
     unknown_nouns: usize,
@@ -61,14 +70,16 @@ struct Record {
 
 #[derive(Debug, Serialize)]
 struct Chosen {
-    affinities: [f32; 2],
+    settings: [AttachSettings; 2],
     pointing: f64,
     box_iou50: f64,
 }
 
 pub(super) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
-    if let Some(wrong) = args.affinity.iter().find(|&&beta| beta.is_nan() || beta < 0.0) {
-        anyhow::bail!(crate::ui::Usage(format!("an affinity is zero or more, not {wrong}")));
+    for (name, values) in [("an affinity", &args.affinity), ("a weight of the prior", &args.prior)] {
+        if let Some(wrong) = values.iter().find(|value| !(value.is_finite() && **value >= 0.0)) {
+            anyhow::bail!(crate::ui::Usage(format!("{name} is a number of zero or more, not {wrong}")));
+        }
     }
     let data = args.common.open(ui)?;
     let aligner = Aligner::new(models::checkpoint(&args.model, &[Kind::Alignment])?, &data.device)?;
@@ -78,40 +89,43 @@ pub(super) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let corpus = aligner.corpus(&data.dataset, data.split, &data.store, parses.as_ref())?;
     tell_gaps(&corpus, ui);
     let set = GroundingSet::new(&aligner, &corpus, &named)?;
-    let at = |affinity: f32, report: &GroundingReport| AtAffinity {
-        affinity,
-        pointing: report.score.pointing,
-        box_iou50: report.score.box_iou50,
+    let reached = |affinity: f32, prior: f32| {
+        let settings = AttachSettings { affinity, prior };
+        let GroundingScore { pointing, box_iou50, .. } = set.evaluate(settings, args.seed, |_| true).score;
+        Reached { settings, pointing, box_iou50 }
     };
-    let affinities = args.affinity.iter().map(|&beta| at(beta, &set.evaluate(beta, args.seed, |_| true))).collect();
     let record = Record {
-        report: set.evaluate(0.0, args.seed, |_| true),
-        affinities,
-        chosen: choose(&set, &args.affinity, args.seed),
+        report: set.evaluate(AttachSettings::default(), args.seed, |_| true),
+        affinities: args.affinity.iter().map(|&affinity| reached(affinity, 0.0)).collect(),
+        priors: args.prior.iter().map(|&prior| reached(0.0, prior)).collect(),
+        chosen: choose(&set, args),
         nouns_without_box: set.without_box,
         unknown_nouns: set.unknown,
     };
     ui.result(&record, || text(&record))
 }
 
-/// Chooses β on one half of the photos, by pointing, and measures it on the other; both ways.
-fn choose(set: &GroundingSet, affinities: &[f32], seed: u64) -> Chosen {
+/// Chooses affinity and prior on one half of the photos, by pointing, and measures them on the other; both ways.
+fn choose(set: &GroundingSet, args: &Args) -> Chosen {
+    let pairs = args.affinity.iter().flat_map(|&affinity| args.prior.iter().map(move |&prior| (affinity, prior)));
+    let all: Vec<AttachSettings> = pairs.map(|(affinity, prior)| AttachSettings { affinity, prior }).collect();
     let halves = [0, 1].map(|half| {
-        let pointing = |beta: f32| set.evaluate(beta, seed, |photo| photo % 2 == half).score.pointing;
-        let first = affinities.first().copied().unwrap_or(0.0);
-        let better = |best: (f32, f64), &beta: &f32| {
-            let found = pointing(beta);
-            if found > best.1 { (beta, found) } else { best }
+        let on =
+            |settings: AttachSettings, half: usize| set.evaluate(settings, args.seed, |photo| photo % 2 == half).score;
+        // The first of equals.
+        let better = |best: (AttachSettings, f64), &settings: &AttachSettings| {
+            let pointing = on(settings, half).pointing;
+            if pointing > best.1 { (settings, pointing) } else { best }
         };
-        let (beta, _) = affinities.iter().skip(1).fold((first, pointing(first)), better);
-        (beta, set.evaluate(beta, seed, |photo| photo % 2 != half).score)
+        let (chosen, _) = all.iter().fold((AttachSettings::default(), f64::NEG_INFINITY), better);
+        (chosen, on(chosen, 1 - half))
     });
     let nouns: u64 = halves.iter().map(|(_, score)| score.nouns).sum();
     let mean = |of: fn(&GroundingScore) -> f64| {
         halves.iter().map(|(_, score)| of(score) * score.nouns as f64).sum::<f64>() / nouns.max(1) as f64
     };
     Chosen {
-        affinities: halves.map(|(beta, _)| beta),
+        settings: halves.map(|(settings, _)| settings),
         pointing: mean(|score| score.pointing),
         box_iou50: mean(|score| score.box_iou50),
     }
@@ -136,12 +150,14 @@ fn text(record: &Record) -> String {
         row.push(String::new());
         rows.push(row);
     }
-    let mut by_affinity = vec![["affinity β", "pointing", "IoU ≥ 0.5"].map(str::to_owned).to_vec()];
-    for AtAffinity { affinity, pointing, box_iou50 } in &record.affinities {
-        by_affinity.push(vec![affinity.to_string(), percent(*pointing), percent(*box_iou50)]);
+    let mut by_settings = vec![["affinity β", "prior", "pointing", "IoU ≥ 0.5"].map(str::to_owned).to_vec()];
+    for Reached { settings, pointing, box_iou50 } in record.affinities.iter().chain(&record.priors) {
+        let AttachSettings { affinity, prior } = settings;
+        by_settings.push(vec![affinity.to_string(), prior.to_string(), percent(*pointing), percent(*box_iou50)]);
     }
-    let Chosen { affinities: [a, b], pointing, box_iou50 } = record.chosen;
-    by_affinity.push(vec![format!("chosen ({a}, {b})"), percent(pointing), percent(box_iou50)]);
+    let Chosen { settings: [a, b], pointing, box_iou50 } = record.chosen;
+    let chosen = [format!("chosen ({}, {})", a.affinity, b.affinity), format!("({}, {})", a.prior, b.prior)];
+    by_settings.push([chosen.as_slice(), &[percent(pointing), percent(box_iou50)]].concat());
     let mut categories: Vec<_> = record.report.categories.iter().collect();
     categories.sort_by_key(|(name, score)| (std::cmp::Reverse(score.nouns), name.as_str()));
     let mut by_category = vec![["category", "nouns", "pointing", "IoU ≥ 0.5", ""].map(str::to_owned).to_vec()];
@@ -156,7 +172,7 @@ fn text(record: &Record) -> String {
         count(record.report.score.nouns as usize, "noun"),
         record.nouns_without_box,
         record.unknown_nouns,
-        table(&by_affinity),
+        table(&by_settings),
         table(&by_category)
     )
 }

@@ -11,7 +11,7 @@ use sightline_metrics::dense::{DenseCounts, Detection, TrueRegion};
 use sightline_metrics::meteor::{Meteor, Task};
 use sightline_model::Device;
 use sightline_model::caption::BeamSettings;
-use sightline_train::align::Aligner;
+use sightline_train::aligner::Aligner;
 use sightline_train::caption::{Captioner, Decoding};
 use sightline_train::checkpoint::Kind;
 use sightline_train::describe::PhraseRanking;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use sightline_data::BoxXyxy;
 use sightline_model::Sentence;
-use sightline_train::align::Aligner;
+use sightline_train::aligner::Aligner;
 use sightline_train::checkpoint::Kind;
 use sightline_train::corpus::CorpusPhoto;
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use sightline_data::{StoreSettings, checksum};
 use sightline_metrics::meteor::cache_folder;
 use sightline_model::alignment::Score;
-use sightline_train::align::Aligner;
+use sightline_train::aligner::Aligner;
 use sightline_train::checkpoint::Kind;
 
 use crate::index::build::{self, Lock, Networks, Plan, Report};

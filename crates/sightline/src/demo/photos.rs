@@ -8,7 +8,7 @@ use sightline_data::tokens;
 use sightline_model::Device;
 use sightline_model::caption::BeamSettings;
 use sightline_search::VectorSets;
-use sightline_train::align::Aligner;
+use sightline_train::aligner::Aligner;
 use sightline_train::caption::{Captioner, Decoding};
 use sightline_train::checkpoint::Kind;
 use sightline_vision::Photo;

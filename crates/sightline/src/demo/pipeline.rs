@@ -12,12 +12,13 @@ use sightline_model::Device;
 use sightline_model::alignment::{AlignmentSettings, Objective, RegionEncoder, Score};
 use sightline_model::caption::{BeamSettings, CaptionSettings};
 use sightline_model::conv::ConvSettings;
-use sightline_train::align::{self, AlignData, Aligner};
+use sightline_train::align::{self, AlignData};
+use sightline_train::aligner::Aligner;
 use sightline_train::caption::{self, CaptionData, Captioner, Decoding};
 use sightline_train::checkpoint::Kind;
 use sightline_train::corpus::Corpus;
 use sightline_train::optimizer::{OptimizerKind, OptimizerSettings, Schedule};
-use sightline_train::phrases::Phrases;
+use sightline_train::phrases::{AttachSettings, Phrases};
 use sightline_train::run::RunFolder;
 use sightline_train::settings::{AlignSettings, CaptionRunSettings, resolve_over};
 use sightline_train::{describe, evaluate};
@@ -116,7 +117,9 @@ pub(super) fn run(plan: &Plan, ui: &Ui) -> anyhow::Result<Demo> {
     })?)?;
     let aligner = Aligner::new(RunFolder::model(run.path(), &[Kind::Alignment])?, &device)?;
 
-    let phrases = Phrases::decode(&aligner, &dataset, &store, None, &[Split::Train, Split::Val], AFFINITY, |_, _| {})?;
+    // Selective Search's order says little of what is an object.
+    let settings = AttachSettings { affinity: AFFINITY, prior: 0.0 };
+    let phrases = Phrases::decode(&aligner, &dataset, &store, None, &[Split::Train, Split::Val], settings, |_, _| {})?;
     ui.say(format_args!("{} decoded after {:.0} s", count(phrases.len(), "phrase"), started.elapsed().as_secs_f64()));
     let vectors = aligner.encode_store(&store, &work.join("vectors.features"))?;
 

@@ -15,7 +15,7 @@ use anyhow::{Context as _, ensure};
 use sightline_data::{BoxXyxy, write};
 use sightline_search::vectors::{self, PhotoVectors, Record};
 use sightline_search::{Collection, Place, Pruned, PrunedSettings, Vectors};
-use sightline_train::align::Aligner;
+use sightline_train::aligner::Aligner;
 use sightline_vision::{Filter, Photo};
 use xxhash_rust::xxh3::xxh3_128;
 

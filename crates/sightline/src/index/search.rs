@@ -12,7 +12,7 @@ use sightline_data::{BoxXyxy, tokens};
 use sightline_model::alignment::Score;
 use sightline_model::{Device, decode};
 use sightline_search::{Collection, Exact, Index, Measure, Pruned, Query, VectorSets};
-use sightline_train::align::Aligner;
+use sightline_train::aligner::Aligner;
 use sightline_train::checkpoint::Kind;
 use sightline_vision::Photo;
 use utoipa::ToSchema;
