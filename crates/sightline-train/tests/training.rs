@@ -315,7 +315,7 @@ fn nouns_point_where_the_prior_says_as_its_weight_grows() {
     let store = store(folder.path(), entries);
     let named = |image: &Image| {
         let last = store.find(&image.path).unwrap().n_regions() - 1;
-        let region = strip(if image.id % 3 == 0 { 1 } else { last });
+        let region = strip(if image.id.is_multiple_of(3) { 1 } else { last });
         let boxes = ["dog", "person", "bicycle"].map(|name| NamedBox { category: name.into(), region });
         (image.path.clone(), boxes.to_vec())
     };
