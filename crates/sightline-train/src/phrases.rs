@@ -55,6 +55,12 @@ pub struct Phrases {
     pub photos: BTreeMap<String, Vec<Phrase>>,
 }
 
+/// What every version of the record has.
+#[derive(Deserialize)]
+struct Layout {
+    version: u32,
+}
+
 impl Phrases {
     /// Decodes every sentence of the given splits (equations 10 to 12, the prior added to the products of equation 11).
     ///
@@ -112,11 +118,12 @@ impl Phrases {
     pub fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read(path).map_err(Error::io("read the phrases", path))?;
         let damaged = |message: String| Error::Checkpoint { path: path.to_owned(), message };
-        let phrases: Self =
-            serde_json::from_slice(&text).map_err(|e| damaged(format!("no phrases of `sightline align` ({e})")))?;
-        if phrases.version != VERSION {
-            return Err(damaged(format!("version {}; this program reads version {VERSION}", phrases.version)));
+        let no_phrases = |e: serde_json::Error| damaged(format!("no phrases of `sightline align` ({e})"));
+        let Layout { version } = serde_json::from_slice(&text).map_err(no_phrases)?;
+        if version != VERSION {
+            return Err(damaged(format!("version {version}; this program reads version {VERSION}; decode them again")));
         }
+        let phrases: Self = serde_json::from_slice(&text).map_err(no_phrases)?;
         if phrases.digest() != phrases.checksum {
             return Err(damaged("changed since it was written (the checksum does not match); decode it again".into()));
         }

@@ -197,6 +197,8 @@ fn alignment_models_overfit_and_decode() {
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, text.replacen("dog", "cat", 1)).unwrap();
         assert!(Phrases::load(&path).unwrap_err().to_string().contains("checksum"));
+        std::fs::write(&path, r#"{"version":1,"checksum":"","affinity":0.5,"photos":{}}"#).unwrap();
+        assert!(Phrases::load(&path).unwrap_err().to_string().contains("version 1"));
     }
 }
 
