@@ -122,9 +122,8 @@ impl GroundingSet {
             // Nouns come sentence by sentence.
             if decoded.as_ref().is_none_or(|(sentence, ..)| *sentence != noun.sentence) {
                 let (v, s) = (self.regions.get(noun.photo), self.words.get(noun.sentence));
-                let mut products = sightline_search::products(v, s, self.regions.dim());
-                decode::add_prior(&mut products, &self.priors[noun.photo], settings.prior);
-                let assignment = decode::viterbi(&products, n_regions, settings.affinity);
+                let products = sightline_search::products(v, s, self.regions.dim());
+                let assignment = settings.attach(&products, &self.priors[noun.photo]);
                 decoded = Some((noun.sentence, products, assignment));
             }
             let (_, products, assignment) = decoded.as_ref().expect("just decoded");

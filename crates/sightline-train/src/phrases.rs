@@ -41,6 +41,15 @@ pub struct AttachSettings {
     pub prior: f32,
 }
 
+impl AttachSettings {
+    /// One region a word (equations 10 to 12), from the products `[words, regions]` and the regions' [`decode::prior`].
+    pub(crate) fn attach(self, products: &[f32], prior: &[f32]) -> Vec<usize> {
+        let mut rewards = products.to_vec();
+        decode::add_prior(&mut rewards, prior, self.prior);
+        decode::viterbi(&rewards, prior.len(), self.affinity)
+    }
+}
+
 /// Phrases of a dataset's photos.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Phrases {
@@ -94,7 +103,8 @@ impl Phrases {
                             let id = dataset.images[photo.image].sentences[s].id;
                             let vectors = words.get(sentence_idx);
                             let products = sightline_search::products(regions.get(i), vectors, regions.dim());
-                            own.extend(phrases_of(aligner, id, known, &products, &boxes, (&prior, settings)));
+                            let assignment = settings.attach(&products, &prior);
+                            own.extend(phrases_of(aligner, id, known, &products, &boxes, &assignment));
                         }
                         sentence_idx += 1;
                     }
@@ -146,19 +156,17 @@ impl Phrases {
     }
 }
 
-/// The phrases of one sentence, from its products `[words, regions]`.
+/// The phrases of one sentence, from its products `[words, regions]` and the region of each word.
 fn phrases_of(
     aligner: &Aligner,
     sentence: u64,
     known: &[u32],
     products: &[f32],
     boxes: &[BoxXyxy],
-    (prior, settings): (&[f32], AttachSettings),
+    assignment: &[usize],
 ) -> Vec<Phrase> {
     let n_regions = boxes.len();
-    let mut rewards = products.to_vec();
-    decode::add_prior(&mut rewards, prior, settings.prior);
-    decode::segments(&decode::viterbi(&rewards, n_regions, settings.affinity))
+    decode::segments(assignment)
         .into_iter()
         .map(|segment| {
             let words = segment.start..segment.end;

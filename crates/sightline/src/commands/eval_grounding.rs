@@ -151,7 +151,10 @@ fn text(record: &Record) -> String {
         rows.push(row);
     }
     let mut by_settings = vec![["affinity β", "prior", "pointing", "IoU ≥ 0.5"].map(str::to_owned).to_vec()];
-    for Reached { settings, pointing, box_iou50 } in record.affinities.iter().chain(&record.priors) {
+    // Without either stands among the affinities.
+    let priors =
+        record.priors.iter().filter(|reached| !record.affinities.iter().any(|r| r.settings == reached.settings));
+    for Reached { settings, pointing, box_iou50 } in record.affinities.iter().chain(priors) {
         let AttachSettings { affinity, prior } = settings;
         by_settings.push(vec![affinity.to_string(), prior.to_string(), percent(*pointing), percent(*box_iou50)]);
     }
