@@ -190,8 +190,11 @@ impl<'a> Tape<'a> {
     pub fn embed(&mut self, name: &str, tokens: &[u32], scale: f32) -> Var {
         let matrix = self.weight(name);
         let columns = matrix.shape[1];
-        let row = |&token: &u32| matrix.values[token as usize * columns..][..columns].iter().map(move |x| x * scale);
-        let out = Matrix::new(tokens.len(), columns, tokens.iter().flat_map(row).collect());
+        let mut out = Vec::with_capacity(tokens.len() * columns);
+        for &token in tokens {
+            out.extend(matrix.values[token as usize * columns..][..columns].iter().map(|x| x * scale));
+        }
+        let out = Matrix::new(tokens.len(), columns, out);
         let (name, tokens) = (name.to_owned(), tokens.to_vec());
         self.record(out, [], true, move |g, [], _, weights, gradients| {
             let dw = gradients.weight(&name, weights);
@@ -313,7 +316,8 @@ impl<'a> Tape<'a> {
     pub fn rows(&mut self, x: Var, chosen: &[usize]) -> Var {
         let value = self.value(x);
         let columns = value.columns;
-        let out = chosen.iter().flat_map(|&row| value.row(row)).copied().collect();
+        let mut out = Vec::with_capacity(chosen.len() * columns);
+        chosen.iter().for_each(|&row| out.extend_from_slice(value.row(row)));
         let (size, chosen) = (value.values.len(), chosen.to_vec());
         self.record(Matrix::new(chosen.len(), columns, out), [x], false, move |g, [x], _, _, gradients| {
             let dx = gradients.zeroed(x, size);

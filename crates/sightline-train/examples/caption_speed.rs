@@ -52,7 +52,7 @@ fn main() {
     let steps = repeated(step, &mut weights);
 
     let layer = Rounded::of(&*generator, &weights);
-    let shortcut = layer.as_ref().map(|layer| Shortcut { layer, exact: 2 * BeamSettings::default().beam });
+    let shortcut = layer.as_ref().map(|layer| Shortcut { layer, exact: BeamSettings::default().proposals() });
     let beam = |n: usize| {
         let pictures = self::pictures(n, &mut random::stream(2, 0));
         let started = Instant::now();

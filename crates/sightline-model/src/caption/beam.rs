@@ -40,6 +40,13 @@ impl Default for BeamSettings {
 }
 
 impl BeamSettings {
+    /// How many of a sentence's likeliest next words must be known for the search to be exact: those that a beam keeps,
+    /// END, which may be out of turn, and as many again where words are refused or put back.
+    pub fn proposals(&self) -> usize {
+        let refuses = !self.repeats_trigrams || self.groups > 1;
+        if refuses { 2 * self.beam + 1 } else { self.beam + 1 }
+    }
+
     /// What a hypothesis of `tokens` tokens competes with.
     fn score(&self, log_probability: f64, tokens: usize) -> f64 {
         match self.length_penalty {

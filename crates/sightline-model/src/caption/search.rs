@@ -89,7 +89,7 @@ impl Hypothesis {
 pub struct Shortcut<'a> {
     /// Rounded from the weights that decode.
     pub layer: &'a Rounded,
-    /// Twice what a beam keeps leaves room for words that it refuses or puts back.
+    /// [`BeamSettings::proposals`](super::BeamSettings::proposals) for a beam.
     pub exact: usize,
 }
 

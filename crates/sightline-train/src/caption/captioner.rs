@@ -87,7 +87,9 @@ impl Captioner {
     /// Captions of pictures, best first, one list a picture.
     pub fn captions(&self, pictures: &Pictures, decoding: Decoding) -> Vec<Vec<Caption>> {
         let shortcut = match decoding {
-            Decoding::Beam(settings) => self.rounded.as_ref().map(|layer| Shortcut { layer, exact: 2 * settings.beam }),
+            Decoding::Beam(settings) => {
+                self.rounded.as_ref().map(|layer| Shortcut { layer, exact: settings.proposals() })
+            }
             // Any token may be drawn.
             Decoding::Sample(..) => None,
         };

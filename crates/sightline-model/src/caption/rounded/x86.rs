@@ -4,10 +4,13 @@
 
 use std::arch::x86_64::*;
 
-use super::{LOW_BITS, PANEL, QUAD};
+use super::{PANEL, QUAD};
 
-/// A panel, the high and the low parts of some rows, their stride, the sums; false where the processor cannot.
-pub(super) type Kernel = fn(&[u8], &[i8], &[i8], usize, &mut [i32]) -> bool;
+/// Bytes that a panel is fetched before they are needed: the processor's own fetching stops at every 4,096.
+const AHEAD: usize = 2048;
+
+/// A panel, some rows, their stride, the sums; false where the processor cannot.
+pub(super) type Kernel = fn(&[u8], &[i8], usize, &mut [i32]) -> bool;
 
 /// All kernels, the fastest first.
 pub(super) const KERNELS: [Kernel; 2] = [wide_if_there, narrow_if_there];
@@ -16,7 +19,7 @@ pub(super) const KERNELS: [Kernel; 2] = [wide_if_there, narrow_if_there];
 macro_rules! kernel {
     (
         $name:ident, $features:literal, $bytes:literal, $rows:literal, $zero:ident, $load:ident,
-        $store:ident, $broadcast:ident, $shift:ident, $multiply_add:ident
+        $store:ident, $broadcast:ident, $multiply_add:ident
     ) => {
         mod $name {
             use super::*;
@@ -27,39 +30,30 @@ macro_rules! kernel {
             /// `R` rows with a panel.
             ///
             /// # Safety
-            /// The machine has the instructions; `panel` points at `PANEL * stride` bytes, `high` and `low` at
-            /// `R * stride`, `sums` at `R * PANEL` numbers; `stride` is a multiple of [`QUAD`].
+            /// The machine has the instructions; `panel` points at `PANEL * stride` bytes, `rows` at `R * stride`, `sums`
+            /// at `R * PANEL` numbers; `stride` is a multiple of [`QUAD`].
             #[target_feature(enable = $features)]
-            unsafe fn block<const R: usize>(
-                panel: *const u8,
-                high: *const i8,
-                low: *const i8,
-                stride: usize,
-                sums: *mut i32,
-            ) {
+            unsafe fn block<const R: usize>(panel: *const u8, rows: *const i8, stride: usize, sums: *mut i32) {
                 let mut own = [[$zero(); PARTS]; R];
-                for (part, rows) in [high, low].into_iter().enumerate() {
-                    if part == 1 {
-                        for sum in own.as_flattened_mut() {
-                            *sum = $shift::<{ LOW_BITS as _ }>(*sum);
-                        }
+                let mut at = 0;
+                while at < stride {
+                    let mut weights = [$zero(); PARTS];
+                    for line in 0..PANEL * QUAD / 64 {
+                        // Fetching what may lie behind the panels' end does nothing.
+                        _mm_prefetch::<_MM_HINT_T0>(panel.wrapping_add(at * PANEL + AHEAD + line * 64).cast());
                     }
-                    let mut at = 0;
-                    while at < stride {
-                        let mut weights = [$zero(); PARTS];
+                    for i in 0..PARTS {
+                        // SAFETY: at + QUAD ≤ stride, so PANEL * QUAD bytes from here lie inside the panel.
+                        weights[i] = unsafe { $load(panel.add(at * PANEL + i * $bytes).cast()) };
+                    }
+                    for r in 0..R {
+                        // SAFETY: row r of R, and at + QUAD ≤ stride.
+                        let four = $broadcast(unsafe { rows.add(r * stride + at).cast::<i32>().read_unaligned() });
                         for i in 0..PARTS {
-                            // SAFETY: at + QUAD ≤ stride, so PANEL * QUAD bytes from here lie inside the panel.
-                            weights[i] = unsafe { $load(panel.add(at * PANEL + i * $bytes).cast()) };
+                            own[r][i] = $multiply_add(own[r][i], weights[i], four);
                         }
-                        for r in 0..R {
-                            // SAFETY: row r of R, and at + QUAD ≤ stride.
-                            let four = $broadcast(unsafe { rows.add(r * stride + at).cast::<i32>().read_unaligned() });
-                            for i in 0..PARTS {
-                                own[r][i] = $multiply_add(own[r][i], weights[i], four);
-                            }
-                        }
-                        at += QUAD;
                     }
+                    at += QUAD;
                 }
                 for r in 0..R {
                     for i in 0..PARTS {
@@ -74,26 +68,26 @@ macro_rules! kernel {
             /// # Safety
             /// The machine has the instructions.
             #[target_feature(enable = $features)]
-            pub(super) unsafe fn all(panel: &[u8], high: &[i8], low: &[i8], stride: usize, sums: &mut [i32]) {
+            pub(super) unsafe fn all(panel: &[u8], rows: &[i8], stride: usize, sums: &mut [i32]) {
                 let n = sums.len() / PANEL;
                 assert!(panel.len() == PANEL * stride && stride.is_multiple_of(QUAD) && sums.len() == n * PANEL);
-                assert!(high.len() == n * stride && low.len() == n * stride);
+                assert!(rows.len() == n * stride);
                 let mut row = 0;
                 while row < n {
                     let count = (n - row).min($rows);
-                    let (high, low) = (high[row * stride..].as_ptr(), low[row * stride..].as_ptr());
-                    let (panel, sums) = (panel.as_ptr(), sums[row * PANEL..].as_mut_ptr());
-                    // SAFETY: at least `count` rows are left in all three, by the lengths asserted above.
+                    let (panel, rows) = (panel.as_ptr(), rows[row * stride..].as_ptr());
+                    let sums = sums[row * PANEL..].as_mut_ptr();
+                    // SAFETY: at least `count` rows are left in both, by the lengths asserted above.
                     unsafe {
                         match count {
-                            1 => block::<1>(panel, high, low, stride, sums),
-                            2 => block::<2>(panel, high, low, stride, sums),
-                            3 => block::<3>(panel, high, low, stride, sums),
-                            4 => block::<{ if 4 < $rows { 4 } else { $rows } }>(panel, high, low, stride, sums),
-                            5 => block::<{ if 5 < $rows { 5 } else { $rows } }>(panel, high, low, stride, sums),
-                            6 => block::<{ if 6 < $rows { 6 } else { $rows } }>(panel, high, low, stride, sums),
-                            7 => block::<{ if 7 < $rows { 7 } else { $rows } }>(panel, high, low, stride, sums),
-                            _ => block::<$rows>(panel, high, low, stride, sums),
+                            1 => block::<1>(panel, rows, stride, sums),
+                            2 => block::<2>(panel, rows, stride, sums),
+                            3 => block::<3>(panel, rows, stride, sums),
+                            4 => block::<{ if 4 < $rows { 4 } else { $rows } }>(panel, rows, stride, sums),
+                            5 => block::<{ if 5 < $rows { 5 } else { $rows } }>(panel, rows, stride, sums),
+                            6 => block::<{ if 6 < $rows { 6 } else { $rows } }>(panel, rows, stride, sums),
+                            7 => block::<{ if 7 < $rows { 7 } else { $rows } }>(panel, rows, stride, sums),
+                            _ => block::<$rows>(panel, rows, stride, sums),
                         }
                     }
                     row += count;
@@ -112,7 +106,6 @@ kernel!(
     _mm512_loadu_si512,
     _mm512_storeu_si512,
     _mm512_set1_epi32,
-    _mm512_slli_epi32,
     _mm512_dpbusd_epi32
 );
 
@@ -125,24 +118,23 @@ kernel!(
     _mm256_loadu_si256,
     _mm256_storeu_si256,
     _mm256_set1_epi32,
-    _mm256_slli_epi32,
     _mm256_dpbusd_avx_epi32
 );
 
-fn wide_if_there(panel: &[u8], high: &[i8], low: &[i8], stride: usize, sums: &mut [i32]) -> bool {
+fn wide_if_there(panel: &[u8], rows: &[i8], stride: usize, sums: &mut [i32]) -> bool {
     let can = has_wide();
     if can {
         // SAFETY: the instructions were just detected.
-        unsafe { wide::all(panel, high, low, stride, sums) };
+        unsafe { wide::all(panel, rows, stride, sums) };
     }
     can
 }
 
-fn narrow_if_there(panel: &[u8], high: &[i8], low: &[i8], stride: usize, sums: &mut [i32]) -> bool {
+fn narrow_if_there(panel: &[u8], rows: &[i8], stride: usize, sums: &mut [i32]) -> bool {
     let can = has_narrow();
     if can {
         // SAFETY: the instructions were just detected.
-        unsafe { narrow::all(panel, high, low, stride, sums) };
+        unsafe { narrow::all(panel, rows, stride, sums) };
     }
     can
 }
@@ -163,7 +155,7 @@ pub(super) fn can_multiply() -> bool {
 }
 
 /// By the fastest kernel; only where [`can_multiply`].
-pub(super) fn multiply(panel: &[u8], high: &[i8], low: &[i8], stride: usize, sums: &mut [i32]) {
-    let done = KERNELS.iter().any(|kernel| kernel(panel, high, low, stride, sums));
+pub(super) fn multiply(panel: &[u8], rows: &[i8], stride: usize, sums: &mut [i32]) {
+    let done = KERNELS.iter().any(|kernel| kernel(panel, rows, stride, sums));
     assert!(done, "asked for products that this processor cannot make");
 }
