@@ -1,6 +1,7 @@
 //! Training and use of the caption models, image level and region level.
 
 mod captioner;
+mod fit;
 mod items;
 mod learner;
 mod reward;
@@ -11,6 +12,7 @@ use sightline_model::caption::GeneratorKind;
 use sightline_model::random;
 
 pub use captioner::{Caption, Captioner, Decoding};
+pub use fit::{Fit, USUAL_WEIGHT};
 
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
 use crate::corpus::{Corpus, check_features, training_vocabulary};

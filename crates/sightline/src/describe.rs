@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 use sightline_data::{BoxXyxy, StoreSettings};
 use sightline_model::caption::BeamSettings;
+use sightline_train::aligner::Aligner;
 use sightline_train::caption::{Caption, Captioner, Decoding};
 use sightline_train::checkpoint::Kind;
 use sightline_vision::Photo;
@@ -56,14 +57,32 @@ pub struct Seen {
     pub vectors: Vec<f32>,
 }
 
+impl Seen {
+    /// Its regions in the space of an alignment model: `[boxes, dim]`.
+    pub fn vectors_of(&self, aligner: &Aligner) -> Vec<f32> {
+        aligner.regions_of(self.vectors.clone(), &self.boxes, [self.photo.width, self.photo.height])
+    }
+}
+
+/// Puts the sentences that were found for a photo into another order.
+pub type Choose<'a> = dyn Fn(&Seen, &mut [Caption]) + 'a;
+
 /// The models that describe.
 pub struct Describer {
     /// Whole photos.
     photos: Captioner,
     /// Their regions, where those are wanted.
     regions: Option<Captioner>,
-    /// How captions are searched for.
-    beam: BeamSettings,
+    beams: Beams,
+}
+
+/// How captions are searched for.
+#[derive(Debug, Clone, Copy)]
+pub struct Beams {
+    /// Those of whole photos.
+    pub photos: BeamSettings,
+    /// Those of regions.
+    pub regions: BeamSettings,
 }
 
 impl Describer {
@@ -71,26 +90,29 @@ impl Describer {
     ///
     /// # Errors
     /// The two read different vectors.
-    pub fn new(photos: Captioner, regions: Option<Captioner>, beam: BeamSettings) -> anyhow::Result<Self> {
+    pub fn new(photos: Captioner, regions: Option<Captioner>, beams: Beams) -> anyhow::Result<Self> {
         let differences = regions.as_ref().map_or_else(Vec::new, |r| r.features.differences(&photos.features));
         anyhow::ensure!(
             differences.is_empty(),
             "the two models read different vectors: {}; train both on the same feature store",
             differences.join("; ")
         );
-        Ok(Self { photos, regions, beam })
+        Ok(Self { photos, regions, beams })
     }
 
-    /// How captions are searched for, unless somebody asks for another way.
-    pub fn beam(&self) -> BeamSettings {
-        self.beam
+    /// How photos are described, unless somebody asks for another way.
+    pub fn decoding(&self) -> Decoding {
+        Decoding::Beam(self.beams.photos)
     }
 
-    /// A photo's vectors, of its regions too where a model or `with_regions` needs them. `key` names the photo to
+    /// A photo's vectors, of its regions too where the model of photos or `with_regions` needs them. `key` names the photo to
     /// proposers that look boxes up by name.
     pub fn see(&self, key: &str, photo: Photo, extraction: &Extraction, with_regions: bool) -> anyhow::Result<Seen> {
-        let needs_regions = self.photos.looks_at_regions() || (with_regions && self.regions.is_some());
-        let boxes = if needs_regions { extraction.boxes(key, &photo)? } else { vec![photo.whole()] };
+        let boxes = if with_regions || self.photos.looks_at_regions() {
+            extraction.boxes(key, &photo)?
+        } else {
+            vec![photo.whole()]
+        };
         let (photos, all_boxes) = ([photo], [boxes]);
         let vectors = extraction.features(&photos, &all_boxes)?.swap_remove(0);
         let ([photo], [boxes]) = (photos, all_boxes);
@@ -98,19 +120,32 @@ impl Describer {
     }
 
     /// Sentences for photos, and for `most` of their regions where those are wanted; `images` name them in the records.
+    /// With `choose`, the best are taken from all that a beam found, in the order that it puts them into.
     pub fn describe(
         &self,
         images: impl Iterator<Item = String>,
         seen: &[Seen],
         decoding: Decoding,
         most: Option<MostRegions>,
+        choose: Option<&Choose<'_>>,
     ) -> Vec<Described> {
         let pictures = self.photos.pictures(seen.iter().map(|own| (own.vectors.as_slice(), 0)));
-        let captions = self.photos.captions(&pictures, decoding);
+        let captions = match (choose, decoding) {
+            (Some(choose), Decoding::Beam(beam)) => {
+                let all = Decoding::Beam(BeamSettings { n_best: beam.beam, ..beam });
+                let mut captions = self.photos.captions(&pictures, all);
+                for (own, captions) in seen.iter().zip(&mut captions) {
+                    choose(own, captions);
+                    captions.truncate(beam.n_best);
+                }
+                captions
+            }
+            _ => self.photos.captions(&pictures, decoding),
+        };
         let record = |((image, own), captions): ((String, &Seen), Vec<Caption>)| {
             let regions = self.regions.as_ref().zip(most);
             let regions =
-                regions.map(|(model, most)| region_captions(model, &own.vectors, &own.boxes, self.beam, most));
+                regions.map(|(model, most)| region_captions(model, &own.vectors, &own.boxes, self.beams.regions, most));
             let has_regions = captions.iter().any(|caption| !caption.word_regions.is_empty());
             let boxes = if has_regions { own.boxes.clone() } else { Vec::new() };
             Described { image, captions, boxes, regions }
@@ -126,7 +161,7 @@ pub struct LazyDescriber {
     regions: Option<PathBuf>,
     /// Whose vectors the models must read.
     features: StoreSettings,
-    beam: BeamSettings,
+    beams: Beams,
     opened: OnceLock<Describer>,
     /// Held by who opens them, so that two requests at once open them once.
     opening: Mutex<()>,
@@ -137,12 +172,7 @@ impl LazyDescriber {
     ///
     /// # Errors
     /// A file that is no such model, is damaged, or reads other vectors than `features`.
-    pub fn new(
-        photos: &Path,
-        regions: Option<&Path>,
-        features: &StoreSettings,
-        beam: BeamSettings,
-    ) -> anyhow::Result<Self> {
+    pub fn new(photos: &Path, regions: Option<&Path>, features: &StoreSettings, beams: Beams) -> anyhow::Result<Self> {
         for (run, kind) in [(Some(photos), Kind::Caption), (regions, Kind::RegionCaption)] {
             let Some(run) = run else { continue };
             let outline = models::outline(run, &[kind])?;
@@ -150,7 +180,7 @@ impl LazyDescriber {
             check_features(run, &outline.header.features, features)?;
         }
         let (photos, regions, features) = (photos.to_owned(), regions.map(Path::to_owned), features.clone());
-        Ok(Self { photos, regions, features, beam, opened: OnceLock::new(), opening: Mutex::new(()) })
+        Ok(Self { photos, regions, features, beams, opened: OnceLock::new(), opening: Mutex::new(()) })
     }
 
     /// Whether regions can be described.
@@ -174,7 +204,7 @@ impl LazyDescriber {
         };
         let photos = open(&self.photos, Kind::Caption)?;
         let regions = self.regions.as_deref().map(|run| open(run, Kind::RegionCaption)).transpose()?;
-        let describer = Describer::new(photos, regions, self.beam)?;
+        let describer = Describer::new(photos, regions, self.beams)?;
         Ok(self.opened.get_or_init(|| describer))
     }
 }

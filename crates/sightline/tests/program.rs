@@ -131,6 +131,7 @@ fn every_command_on_a_small_collection() {
         json(&["caption", &photo, "--model", &caption, "--n-best", "2", "--regions", "--region-model", &regions]);
     assert_eq!(described["captions"].as_array().unwrap().len(), 2);
     assert_eq!(described["regions"][0]["box"].as_array().unwrap().len(), 4);
+    an_alignment_model_chooses(&photo, &caption, &align, &data);
     describes_a_folder(&c, &caption, &regions);
 
     let html = c.path("report.html");
@@ -214,6 +215,31 @@ fn joined_stores(c: &Collection, features: &str, other: &str) {
     fails(&single, 1, &["does not fit the model", "number of joined stores is 0, not 2"]);
     let photos = c.path("photos");
     fails(&["index", &photos, "-o", &c.path("index"), "--model", &run], 1, &["2 stores side by side"]);
+}
+
+/// Among the sentences of a beam, by the weight that its score is given.
+fn an_alignment_model_chooses(photo: &str, caption: &str, align: &str, data: &[&str]) {
+    let describe = |more: &[&str]| -> Vec<(String, f64)> {
+        let told = json(&[&["caption", photo, "--model", caption, "--n-best", "6"], more].concat());
+        let of =
+            |c: &serde_json::Value| (c["text"].as_str().unwrap().to_owned(), c["log_probability"].as_f64().unwrap());
+        told["captions"].as_array().unwrap().iter().map(of).collect()
+    };
+    let alone = describe(&[]);
+    assert_eq!(alone, describe(&["--fit-model", align, "--fit", "0"]));
+    assert!(alone.is_sorted_by(|a, b| a.1 >= b.1), "{alone:?}");
+    let mut chosen = describe(&["--fit-model", align, "--fit", "1000"]);
+    assert_ne!(alone, chosen);
+    let best = json(&["caption", photo, "--model", caption, "--fit-model", align, "--fit", "1000"]);
+    assert_eq!(best["captions"][0]["text"], chosen[0].0.as_str());
+    // The same sentences in another order.
+    chosen.sort_by(|a, b| b.1.total_cmp(&a.1));
+    assert_eq!(alone, chosen);
+    let measured = json(&[&["eval", "caption", "--model", caption, "--fit-model", align], data].concat());
+    assert_eq!(measured["images"], 10);
+    fails(&["caption", photo, "--model", caption, "--fit-model", align, "--fit=-1"], 2, &["--fit -1"]);
+    fails(&["caption", photo, "--model", caption, "--fit-model", caption], 1, &["caption"]);
+    fails(&["caption", photo, "--model", caption, "--fit-model", "builtin"], 1, &["other vectors", "--fit 0"]);
 }
 
 /// A run a seed, one more on resuming, and one table of them from either command.

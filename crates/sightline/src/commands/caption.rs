@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use clap::Args as ClapArgs;
+use sightline_data::StoreSettings;
+use sightline_model::Device;
 use sightline_model::caption::{BeamSettings, SampleSettings};
-use sightline_train::caption::{Captioner, Decoding};
+use sightline_train::aligner::Aligner;
+use sightline_train::caption::{Captioner, Decoding, Fit, USUAL_WEIGHT};
 use sightline_train::checkpoint::Kind;
 use sightline_vision::Photo;
 
-use crate::describe::Describer;
+use crate::describe::{Beams, Choose, Describer};
 use crate::interrupt;
 use crate::models;
 use crate::panels::MostRegions;
@@ -52,6 +55,8 @@ pub struct Args {
     region_iou: f32,
     #[command(flatten)]
     beam: BeamArgs,
+    #[command(flatten)]
+    fit: FitArgs,
     /// Sentences a photo
     #[arg(long, default_value_t = 1)]
     n_best: usize,
@@ -90,7 +95,8 @@ pub struct Args {
 /// How captions are searched for.
 #[derive(Debug, Clone, Copy, ClapArgs)]
 pub struct BeamArgs {
-    /// Hypotheses kept at every word; 1 is greedy [default: 3, and the paper's 7 in evaluations]
+    /// Hypotheses kept at every word; 1 is greedy [default: 3, 6 where an alignment model chooses among them, and the
+    /// paper's 7 in evaluations]
     #[arg(long)]
     beam: Option<usize>,
     /// Most words a sentence
@@ -110,9 +116,73 @@ pub struct BeamArgs {
     diversity: f32,
 }
 
+/// How the best of the beam's sentences is chosen.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct FitArgs {
+    /// An alignment model that has a say in which sentence of the beam is best; unless given, the one of --model where
+    /// that is a pack
+    #[arg(long, value_name = "RUN")]
+    fit_model: Option<PathBuf>,
+    /// Its say: this times its score is added to the log probability a word; 0 leaves the choice to the likelihood
+    #[arg(long, value_name = "WEIGHT", default_value_t = USUAL_WEIGHT)]
+    fit: f32,
+}
+
+/// An error for what is no weight of a score.
+pub fn check_fit(weight: f32) -> anyhow::Result<()> {
+    match weight >= 0.0 && weight.is_finite() {
+        true => Ok(()),
+        false => Err(Usage(format!("--fit {weight}: expected a number of 0 or more")).into()),
+    }
+}
+
+/// An alignment model that chooses.
+pub struct Chooser {
+    /// It.
+    pub aligner: Aligner,
+    /// What its score of 1 is worth.
+    pub weight: f32,
+}
+
+impl FitArgs {
+    /// Whether an alignment model chooses beside the caption model `model`.
+    pub fn is_wanted(&self, model: &Path) -> bool {
+        self.fit > 0.0 && (self.fit_model.is_some() || models::is_pack(model))
+    }
+
+    /// The model that chooses beside the caption model `model`, which reads `features`; none where nobody asks for one.
+    pub fn open(&self, model: &Path, features: &StoreSettings) -> anyhow::Result<Option<Chooser>> {
+        check_fit(self.fit)?;
+        if !self.is_wanted(model) {
+            return Ok(None);
+        }
+        let run = self.fit_model.as_deref().unwrap_or(model);
+        let aligner = Aligner::new(models::checkpoint(run, &[Kind::Alignment])?, &Device::flex())?;
+        aligner.check_reads_words()?;
+        let differences = aligner.features.differences(features);
+        anyhow::ensure!(
+            differences.is_empty(),
+            "{} reads other vectors than {}: {}; choose with a model of the same feature store, or not (--fit 0)",
+            run.display(),
+            model.display(),
+            differences.join("; ")
+        );
+        Ok(Some(Chooser { aligner, weight: self.fit }))
+    }
+}
+
+impl Chooser {
+    /// How it chooses.
+    pub fn fit(&self) -> Fit<'_> {
+        Fit { aligner: &self.aligner, weight: self.weight }
+    }
+}
+
 /// Beam where photos are described for people: models that are sure of their words say more with a narrow one
 /// (docs/log.md).
 pub const USUAL_BEAM: usize = 3;
+/// The same where an alignment model chooses among the beam's sentences: enough to choose from.
+pub const CHOOSING_BEAM: usize = 6;
 /// Beam of evaluations: the paper's.
 pub const PAPER_BEAM: usize = 7;
 
@@ -175,8 +245,10 @@ const BATCH: usize = 16;
 
 /// Describes every photo; one that cannot be read is named and counted, and the others go on.
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
-    let beam = args.beam.settings(USUAL_BEAM.max(args.n_best))?;
-    let decoding = args.decoding(beam)?;
+    let usual = if args.fit.is_wanted(&args.model) { CHOOSING_BEAM } else { USUAL_BEAM };
+    let photos_beam = args.beam.settings(usual.max(args.n_best))?;
+    let beams = Beams { photos: photos_beam, regions: args.beam.settings(USUAL_BEAM)? };
+    let decoding = args.decoding(photos_beam)?;
     let photos = args.photos.iter().map(|path| expand(path)).collect::<anyhow::Result<Vec<_>>>()?.concat();
     let device = args.device.open()?;
     let photos_model = Captioner::new(models::checkpoint(&args.model, &[Kind::Caption])?)?;
@@ -191,7 +263,11 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         }
     };
     let features = photos_model.features.clone();
-    let describer = Describer::new(photos_model, regions_model, beam)?;
+    let chooser = match decoding {
+        Decoding::Beam(_) => args.fit.open(&args.model, &features)?,
+        Decoding::Sample(..) => None,
+    };
+    let describer = Describer::new(photos_model, regions_model, beams)?;
     let extraction = Extraction::like(&features, args.backbone.as_deref(), args.proposals.as_deref(), &device, ui)?;
     let most = args.regions.then(|| MostRegions {
         captions: args.most_regions,
@@ -199,11 +275,16 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         ..MostRegions::default()
     });
 
+    let choose = chooser.as_ref().map(|chooser| -> Box<Choose<'_>> {
+        Box::new(|own, captions| chooser.fit().order(&own.vectors_of(&chooser.aligner), captions))
+    });
+
     let mut outputs = Outputs::open(args.texts.as_deref(), args.csv.as_deref(), args.html.as_deref())?;
     let (done, left): (Vec<_>, Vec<_>) = photos.iter().partition(|(key, path)| outputs.has(key, path));
     if !done.is_empty() {
         ui.say(format_args!("{} described already", count(done.len(), "photo")));
     }
+    let with_regions = args.regions || chooser.is_some();
     let mut failed = 0;
     for batch in left.chunks(BATCH) {
         if interrupt::flag().load(Ordering::Relaxed) {
@@ -213,7 +294,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         let mut seen = Vec::new();
         for (key, path) in batch {
             let photo = Photo::open(path).map_err(anyhow::Error::from);
-            match photo.and_then(|photo| describer.see(&path.to_string_lossy(), photo, &extraction, args.regions)) {
+            match photo.and_then(|photo| describer.see(&path.to_string_lossy(), photo, &extraction, with_regions)) {
                 Ok(own) => {
                     if args.regions && own.boxes.len() < 2 {
                         ui.say(format_args!("{}: no region was found in it", path.display()));
@@ -228,7 +309,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             }
         }
         let images = names.iter().map(|(_, image)| image.clone());
-        let described = describer.describe(images, &seen, decoding, most);
+        let described = describer.describe(images, &seen, decoding, most, choose.as_deref());
         for (((key, _), own), described) in names.iter().zip(&seen).zip(described) {
             outputs.add(key, &described, &own.photo)?;
             ui.result(&described, || described.text())?;

@@ -8,12 +8,13 @@ use sightline_data::Split;
 use sightline_metrics::caption::{self as metrics, CaptionReport};
 use sightline_metrics::diversity::{DiversityCounts, DiversityReport, TrainingCaptions};
 use sightline_metrics::meteor::{Meteor, Task};
+use sightline_model::caption::BeamSettings;
 use sightline_train::caption::{Caption, Captioner, Decoding};
 use sightline_train::checkpoint::Kind;
 use sightline_train::corpus::Corpus;
 use sightline_train::describe;
 
-use super::caption::{BeamArgs, PAPER_BEAM};
+use super::caption::{BeamArgs, FitArgs, PAPER_BEAM};
 use super::eval_captions;
 use super::eval_split::{Common, Data, tell_gaps};
 use crate::models;
@@ -23,7 +24,8 @@ use crate::ui::{Ui, count, table};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   sightline eval caption --model runs/caption --dataset flickr8k.json --features flickr8k.features --split val
-  sightline eval caption --model runs/caption --dataset d.json --features f.features --nearest --per-image scores.csv")]
+  sightline eval caption --model runs/caption --dataset d.json --features f.features --nearest --per-image scores.csv
+  sightline eval caption --model runs/caption --dataset d.json --features f.features --beam 15 --fit-model runs/align")]
 pub struct Args {
     /// A run of `train caption`
     #[arg(long, value_name = "RUN")]
@@ -32,6 +34,8 @@ pub struct Args {
     common: Common,
     #[command(flatten)]
     beam: BeamArgs,
+    #[command(flatten)]
+    fit: FitArgs,
     /// Score the paper's baseline too: the sentence of the nearest training photo
     #[arg(long)]
     nearest: bool,
@@ -66,7 +70,12 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     captioner.check(&data.store)?;
     let corpus = Corpus::new(&data.dataset, data.split, &data.store, &captioner.vocabulary)?;
     tell_gaps(&corpus, ui);
-    let captions = describe::captions(&captioner, &corpus, Decoding::Beam(beam));
+    let chooser = args.fit.open(&args.model, &captioner.features)?;
+    let beam = BeamSettings { n_best: if chooser.is_some() { beam.beam } else { 1 }, ..beam };
+    let mut captions = describe::captions(&captioner, &corpus, Decoding::Beam(beam));
+    if let Some(chooser) = &chooser {
+        describe::choose(chooser.fit(), &corpus, &mut captions);
+    }
     if let Some(path) = &args.captions {
         write_captions(path, &corpus, &captions)?;
     }

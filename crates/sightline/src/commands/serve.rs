@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args as ClapArgs;
+use sightline_train::caption::USUAL_WEIGHT;
 
-use super::caption::{BeamArgs, USUAL_BEAM};
-use crate::describe::LazyDescriber;
+use super::caption::{BeamArgs, CHOOSING_BEAM, USUAL_BEAM, check_fit};
+use crate::describe::{Beams, LazyDescriber};
 use crate::index::search::{Searcher, open_models};
 use crate::models;
 use crate::report;
@@ -56,6 +57,10 @@ pub struct Args {
     runs: Option<PathBuf>,
     #[command(flatten)]
     beam: BeamArgs,
+    /// The index's model has a say in which sentence of the beam is best: this times its score is added to the log
+    /// probability a word; 0 leaves the choice to the likelihood
+    #[arg(long, value_name = "WEIGHT", default_value_t = USUAL_WEIGHT)]
+    fit: f32,
     /// The index's model, if it has moved
     #[arg(long, value_name = "RUN")]
     model: Option<PathBuf>,
@@ -108,15 +113,17 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         Some(run) => Some((run.as_path(), args.region_model.as_deref())),
         None => (searcher.settings().model == builtin).then_some((builtin, Some(builtin))),
     };
+    check_fit(args.fit)?;
+    let usual = if args.fit > 0.0 { CHOOSING_BEAM } else { USUAL_BEAM };
+    let beams = Beams { photos: args.beam.settings(usual)?, regions: args.beam.settings(USUAL_BEAM)? };
     let describer = match runs_of_captions {
-        Some((photos, regions)) => {
-            Some(LazyDescriber::new(photos, regions, &searcher.settings().features, args.beam.settings(USUAL_BEAM)?)?)
-        }
+        Some((photos, regions)) => Some(LazyDescriber::new(photos, regions, &searcher.settings().features, beams)?),
         None => None,
     };
     let photos = count(searcher.len(), "photo");
     let runs = args.runs.as_deref().map(Runs::new).transpose()?;
-    let app = App::new(searcher, Options { describer, runs, token: args.token.clone(), ..Options::default() });
+    let app =
+        App::new(searcher, Options { describer, runs, fit: args.fit, token: args.token.clone(), ..Options::default() });
     index::serve(app, args.host, args.port, |address| {
         let token = if args.token.is_some() { "/?token=…" } else { "" };
         ui.say(format_args!("{photos}; open http://{address}{token} (Ctrl-C ends it)"));

@@ -9,13 +9,13 @@ use sightline_model::Device;
 use sightline_model::caption::BeamSettings;
 use sightline_search::VectorSets;
 use sightline_train::aligner::Aligner;
-use sightline_train::caption::{Captioner, Decoding};
+use sightline_train::caption::{Caption, Captioner, Fit, USUAL_WEIGHT};
 use sightline_train::checkpoint::Kind;
 use sightline_vision::Photo;
 
-use crate::commands::caption::USUAL_BEAM;
+use crate::commands::caption::{CHOOSING_BEAM, USUAL_BEAM};
 use crate::commands::features::photos_of;
-use crate::describe::{Described, Describer, Seen};
+use crate::describe::{Beams, Described, Describer, Seen};
 use crate::interrupt;
 use crate::models;
 use crate::panels::{self, MostRegions};
@@ -48,8 +48,9 @@ pub fn describe(folder: &Path, ui: &Ui) -> anyhow::Result<OwnPhotos> {
     let aligner = Aligner::new(of_pack(Kind::Alignment)?, &device)?;
     let photos = Captioner::new(of_pack(Kind::Caption)?)?;
     let regions = Captioner::new(of_pack(Kind::RegionCaption)?)?;
-    let describer =
-        Describer::new(photos, Some(regions), BeamSettings { beam: USUAL_BEAM, ..BeamSettings::default() })?;
+    let beam = |beam| BeamSettings { beam, ..BeamSettings::default() };
+    let beams = Beams { photos: BeamSettings { n_best: USUAL_BEAM, ..beam(CHOOSING_BEAM) }, regions: beam(USUAL_BEAM) };
+    let describer = Describer::new(photos, Some(regions), beams)?;
     let extraction = Extraction::like(&aligner.features, None, None, &device, ui)?;
 
     let bar = ui.bar(n as u64, "photos");
@@ -72,11 +73,12 @@ pub fn describe(folder: &Path, ui: &Ui) -> anyhow::Result<OwnPhotos> {
     bar.finish_and_clear();
     anyhow::ensure!(!seen.is_empty(), "no photo in {} could be read", folder.display());
     let most = MostRegions { captions: 5, ..MostRegions::default() };
-    let beam = Decoding::Beam(BeamSettings { beam: USUAL_BEAM, n_best: USUAL_BEAM, ..BeamSettings::default() });
-    let described = describer.describe(names.into_iter(), &seen, beam, Some(most));
+    let fit = Fit { aligner: &aligner, weight: USUAL_WEIGHT };
+    let choose = |own: &Seen, captions: &mut [Caption]| fit.order(&own.vectors_of(&aligner), captions);
+    let described = describer.describe(names.into_iter(), &seen, describer.decoding(), Some(most), Some(&choose));
     let mut regions = VectorSets::new(aligner.dim());
     for own in &seen {
-        regions.push(&aligner.regions_of(own.vectors.clone(), &own.boxes, [own.photo.width, own.photo.height]));
+        regions.push(&own.vectors_of(&aligner));
     }
     let panels = seen.iter().zip(&described).enumerate();
     let panels = panels

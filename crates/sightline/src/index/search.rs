@@ -92,7 +92,8 @@ impl Models {
         Self { aligner: Mutex::new(aligner), extraction: OnceLock::new(), open }
     }
 
-    fn aligner(&self) -> MutexGuard<'_, Aligner> {
+    /// The model of words and regions; nobody else has it meanwhile.
+    pub(crate) fn aligner(&self) -> MutexGuard<'_, Aligner> {
         // The model is never changed, so a panic of another thread left it whole.
         self.aligner.lock().unwrap_or_else(PoisonError::into_inner)
     }

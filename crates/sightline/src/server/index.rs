@@ -20,7 +20,7 @@ use base64::Engine as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 use sightline_data::BoxXyxy;
-use sightline_train::caption::Decoding;
+use sightline_train::caption::{Caption, Fit};
 use sightline_vision::Photo;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::{IntoParams, OpenApi, ToSchema};
@@ -30,7 +30,7 @@ use super::runs::{RunRecord, Runs, RunsRecord};
 use super::upload::{self, Decoder};
 use super::{is_this_machine, of_type, refusal, with_security_headers};
 use crate::commands::search::{filters, parse_box, parse_size};
-use crate::describe::{Described, LazyDescriber};
+use crate::describe::{Choose, Described, LazyDescriber, Seen};
 use crate::index::search::Request as SearchRequest;
 use crate::index::search::{Answer, CUT_OFF, Like, Question, RegionsRecord, Searcher, SentencesRecord};
 use crate::panels::MostRegions;
@@ -97,6 +97,7 @@ struct Shared {
     /// When the catalogue that is open was changed last, and when somebody looked.
     seen: Mutex<(Option<SystemTime>, Instant)>,
     describer: Option<LazyDescriber>,
+    fit: f32,
     runs: Option<Runs>,
     decoder: Decoder,
     workers: Arc<Semaphore>,
@@ -110,6 +111,8 @@ struct Shared {
 pub struct Options {
     /// Describes photos.
     pub describer: Option<LazyDescriber>,
+    /// How much the index's model has to say in which sentence is best, as [`Fit::weight`]; 0 is nothing.
+    pub fit: f32,
     /// Runs whose curves are shown.
     pub runs: Option<Runs>,
     /// Decodes pictures that are sent.
@@ -121,7 +124,7 @@ pub struct Options {
 impl App {
     /// Serves `searcher`.
     pub fn new(searcher: Searcher, options: Options) -> Self {
-        let Options { describer, runs, decoder, token } = options;
+        let Options { describer, fit, runs, decoder, token } = options;
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
         let seen = (searcher.changed(), Instant::now());
         Self {
@@ -129,6 +132,7 @@ impl App {
                 searcher: RwLock::new(Arc::new(searcher)),
                 seen: Mutex::new(seen),
                 describer,
+                fit,
                 runs,
                 decoder,
                 workers: Arc::new(Semaphore::new(workers)),
@@ -656,10 +660,15 @@ impl App {
         let none = || Question::NoNetworks("this server was started without --caption-model".to_owned());
         let describer = self.shared.describer.as_ref().ok_or_else(none)?.get()?;
         let most = MostRegions { captions: regions.min(MOST_REGIONS), ..MostRegions::default() };
-        let seen = [describer.see(&image, photo, extraction, regions > 0)?];
-        let decoding = Decoding::Beam(describer.beam());
+        let weight = self.shared.fit;
+        let choose = |own: &Seen, captions: &mut [Caption]| {
+            let aligner = &*searcher.models().aligner();
+            Fit { aligner, weight }.order(&own.vectors_of(aligner), captions);
+        };
+        let choose: Option<&Choose<'_>> = if weight > 0.0 { Some(&choose) } else { None };
+        let seen = [describer.see(&image, photo, extraction, regions > 0 || choose.is_some())?];
         let most = (regions > 0).then_some(most);
-        Ok(describer.describe(std::iter::once(image), &seen, decoding, most).swap_remove(0))
+        Ok(describer.describe(std::iter::once(image), &seen, describer.decoding(), most, choose).swap_remove(0))
     }
 }
 

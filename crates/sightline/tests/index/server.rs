@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, StatusCode, header};
 use serde_json::Value;
-use sightline::describe::LazyDescriber;
+use sightline::describe::{Beams, LazyDescriber};
 use sightline::index::search::{Searcher, open_models};
 use sightline::server::index::{App, Options, routes};
 use sightline::server::runs::Runs;
@@ -20,6 +20,9 @@ use sightline_vision::Photo;
 use tower::ServiceExt as _;
 
 use crate::world::{MAX_REGIONS, World};
+
+/// What a score of the index's model is worth to the sentences.
+const FIT: f32 = 20.0;
 
 struct Server {
     world: World,
@@ -61,9 +64,10 @@ impl Server {
         let describer = describes.then(|| {
             let [photos, regions] = ["caption.ckpt", "regions.ckpt"].map(|name| world.folder.path().join(name));
             let beam = BeamSettings { max_words: 5, ..BeamSettings::default() };
-            LazyDescriber::new(&photos, Some(&regions), &searcher.settings().features, beam).unwrap()
+            let beams = Beams { photos: beam, regions: beam };
+            LazyDescriber::new(&photos, Some(&regions), &searcher.settings().features, beams).unwrap()
         });
-        let options = Options { describer, runs, decoder, token: token.map(str::to_owned) };
+        let options = Options { describer, fit: FIT, runs, decoder, token: token.map(str::to_owned) };
         let app = App::new(searcher, options);
         Self { world, routes: routes(app) }
     }
@@ -303,7 +307,9 @@ async fn photos_and_their_regions_are_described() {
     let command =
         ["caption", path.to_str().unwrap(), "--regions", "--beam", "7", "--max-words", "5", "--most-regions", "9"];
     let (photos, regions) = (server.world.path("caption.ckpt"), server.world.path("regions.ckpt"));
-    let told = crate::world::json(&[&command[..], &["--model", &photos, "--region-model", &regions]].concat());
+    let (model, fit) = (server.world.path("model.ckpt"), FIT.to_string());
+    let models = ["--model", &photos, "--region-model", &regions, "--fit-model", &model, "--fit", &fit];
+    let told = crate::world::json(&[&command[..], &models].concat());
     for answer in [&indexed, &sent] {
         assert_eq!((&answer["captions"], &answer["regions"]), (&told["captions"], &told["regions"]));
         assert_eq!(answer["captions"], whole["captions"]);
