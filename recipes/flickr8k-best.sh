@@ -26,5 +26,7 @@ sightline eval retrieval "${both[@]}" --dataset "$data" --features "$features" -
 sightline eval retrieval "${both[@]}" --dataset "$data" --features "$features" --split val --rerank 3
 for run in attention cider; do
     echo "== captions: $run"
-    sightline eval caption --model "$out/$run" --dataset "$data" --features "$features" --split val --beam 3
+    given=(--model "$out/$run" --dataset "$data" --features "$features" --split val)
+    sightline eval caption "${given[@]}" --beam 3
+    sightline eval caption "${given[@]}" --beam 15 --fit-model "$out/14-muon"
 done

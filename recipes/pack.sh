@@ -30,4 +30,5 @@ sightline pack -o "$out/sightline.pack" --backbone "$backbone" --align "$out/ali
 # What stands on the card: the packed models on validation photos.
 given=(--dataset "$data" --features "$features" --split val)
 sightline eval retrieval --model "$out/sightline.pack" "${given[@]}"
-sightline eval caption --model "$out/sightline.pack" "${given[@]}" --beam 3
+sightline eval caption --model "$out/sightline.pack" "${given[@]}"
+sightline eval caption --model "$out/sightline.pack" "${given[@]}" --fit 0 --beam 3

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A backbone tuned end to end: alignment on its frozen vectors first, then both together, then the tuned vectors.
+# A backbone tuned end to end: alignment on its frozen vectors first, then both together twice, then the tuned vectors.
 #
 #   recipes/tune.sh DATASET FEATURES BACKBONE NANODET OUT
 #
@@ -18,10 +18,20 @@ mkdir -p "$out"
 
 train align align ablation/14-muon.toml
 train tune tuned tune.toml --backbone "$backbone" --start "$out/align"
-tuned="$out/tuned.features"
-[ -e "$tuned" ] || sightline features "$data" -o "$tuned" --backbone "$out/tuned/backbone.ckpt" --regions "nanodet=$nanodet" --context class
+# The vectors of a tuned run's backbone.
+vectors() {
+    [ -e "$out/$1.features" ] || sightline features "$data" -o "$out/$1.features" \
+        --backbone "$out/$1/backbone.ckpt" --regions "nanodet=$nanodet" --context class
+}
+vectors tuned
+frozen="$features" features="$out/tuned.features"
+train tune longer tune-longer.toml --backbone "$out/tuned/backbone.ckpt" --start "$out/tuned"
+vectors longer
 echo "== frozen"
-sightline eval retrieval --model "$out/align" --dataset "$data" --features "$features" --split val
-echo "== tuned, then re-ranked"
-sightline eval retrieval --model "$out/tuned" --dataset "$data" --features "$tuned" --split val
-sightline eval retrieval --model "$out/tuned" --dataset "$data" --features "$tuned" --split val --rerank 3
+sightline eval retrieval --model "$out/align" --dataset "$data" --features "$frozen" --split val
+for run in tuned longer; do
+    echo "== $run, then re-ranked"
+    given=(--model "$out/$run" --dataset "$data" --features "$out/$run.features" --split val)
+    sightline eval retrieval "${given[@]}"
+    sightline eval retrieval "${given[@]}" --rerank 3
+done

@@ -213,6 +213,13 @@ fn joined_stores(c: &Collection, features: &str, other: &str) {
     assert_eq!(json(&[&["eval", "retrieval", "--model", &run], &data[..]].concat())["images"], 10);
     let single = ["eval", "retrieval", "--model", &run, "--dataset", &dataset, "--features", features];
     fails(&single, 1, &["does not fit the model", "number of joined stores is 0, not 2"]);
+    // Models of different vectors, together.
+    let (joint, align) = (["eval", "retrieval", "--model", &run], c.path("align"));
+    let mixed = [&joint[..], &["--model", &align], &data[..]].concat();
+    fails(&mixed, 1, &["does not fit the model"]);
+    let together = json(&[&mixed[..], &["--more-features", features]].concat());
+    assert_eq!(together["images"], 10);
+    assert_ne!(together, json(&[&joint[..], &data[..]].concat()));
     let photos = c.path("photos");
     fails(&["index", &photos, "-o", &c.path("index"), "--model", &run], 1, &["2 stores side by side"]);
 }

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use sightline_data::FeatureStore;
 use sightline_metrics::retrieval::RetrievalReport;
 use sightline_model::caption::BeamSettings;
 use sightline_train::aligner::Aligner;
 use sightline_train::caption::Captioner;
 use sightline_train::checkpoint::Kind;
+use sightline_train::corpus::Corpus;
 use sightline_train::evaluate::{self, Scores};
 
 use super::eval_split::{Common, tell_gaps};
@@ -36,6 +38,8 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   sightline eval retrieval --model runs/align --dataset flickr8k.json --features flickr8k.features --split val
+  sightline eval retrieval --model runs/tuned --model runs/align --dataset d.json --features tuned.features \\
+      --more-features f.features --rerank 3
   sightline eval retrieval --model runs/align --dataset d.json --features f.features --html report.html \\
       --caption-model runs/caption --region-model runs/regions")]
 pub struct RetrievalArgs {
@@ -44,6 +48,9 @@ pub struct RetrievalArgs {
     model: Vec<PathBuf>,
     #[command(flatten)]
     common: Common,
+    /// A store for models of an ensemble that do not read the vectors of --features
+    #[arg(long, value_name = "FEATURES")]
+    more_features: Vec<PathBuf>,
     #[command(flatten)]
     parses: ParsesFile,
     /// Re-rank by reciprocal neighbours, with this sharpness (2 to 4 is usual); it needs all queries at once
@@ -82,21 +89,29 @@ pub fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
 
 fn retrieval(args: &RetrievalArgs, ui: &Ui) -> anyhow::Result<()> {
     let data = args.common.open(ui)?;
+    let more = args.more_features.iter().map(|path| FeatureStore::open(path)).collect::<Result<Vec<_>, _>>()?;
     let open = |run: &PathBuf| -> anyhow::Result<Aligner> {
-        let aligner = Aligner::new(models::checkpoint(run, &[Kind::Alignment])?, &data.device)?;
-        aligner.check(&data.store)?;
-        Ok(aligner)
+        Ok(Aligner::new(models::checkpoint(run, &[Kind::Alignment])?, &data.device)?)
     };
     let parses = args.parses.read(&data.dataset, &[data.split], ui)?;
-    let corpus_of = |aligner: &Aligner| aligner.corpus(&data.dataset, data.split, &data.store, parses.as_ref());
+    let corpus_of = |aligner: &Aligner, store| aligner.corpus(&data.dataset, data.split, store, parses.as_ref());
     let (first, others) = args.model.split_first().expect("clap asks for one run at least");
     let aligner = open(first)?;
-    let corpus = corpus_of(&aligner)?;
+    let corpus = corpus_of(&aligner, &data.store)?;
     tell_gaps(&corpus, ui);
+    let photos = |corpus: &Corpus<'_>| corpus.photos.iter().map(|photo| photo.image).collect::<Vec<_>>();
     let mut members = vec![evaluate::scores(&aligner, &corpus)];
     for run in others {
         let other = open(run)?;
-        members.push(evaluate::scores(&other, &corpus_of(&other)?));
+        let store = more.iter().find(|store| other.check(store).is_ok()).unwrap_or(&data.store);
+        let own = corpus_of(&other, store)?;
+        anyhow::ensure!(
+            photos(&own) == photos(&corpus),
+            "{} has vectors of other photos of the split than {}; an ensemble needs them all in both",
+            store.path().display(),
+            data.store.path().display()
+        );
+        members.push(evaluate::scores(&other, &own));
     }
     let mut scores = if others.is_empty() { members.swap_remove(0) } else { Scores::ensemble(&members) };
     if let Some(sharpness) = args.rerank {
