@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use super::END;
 use super::generator::Generator;
-use crate::matrix::{dot, exp, largest, sum_of, vectorised};
+use crate::matrix::{add_scaled, dot, exp, largest, softmax, sum_of, vectorised};
 use crate::weights::Weights;
 
 /// Rows whose weights lie together, so that one load reads the same four columns of many.
@@ -52,6 +52,9 @@ pub struct Rounded {
     panels: Vec<u8>,
     /// What a rounded weight of each token is worth.
     factors: Vec<f32>,
+    /// Rounded weights of a token on average, by the probability that its bias alone gives it: what is lost of a row
+    /// moves the logits of all tokens together by the product with these, which is put back.
+    mean: Vec<f32>,
     /// The largest of all tokens.
     most: Most,
 }
@@ -63,7 +66,7 @@ struct Most {
     factor: f32,
     /// The length of what rounding took from a token's weights.
     lost: f32,
-    /// The length of a token's rounded weights.
+    /// The length of a token's rounded weights, less the mean.
     kept: f32,
 }
 
@@ -74,6 +77,8 @@ struct RoundedRows {
     /// Sum of each row's whole numbers, times [`OFFSET`]: what the weights' offset adds to every product.
     shifts: Vec<i32>,
     factors: Vec<f32>,
+    /// What is put back to all logits of a row.
+    lost: Vec<f32>,
     /// How far any logit of the row is off, at most.
     bounds: Vec<f32>,
 }
@@ -82,23 +87,29 @@ impl Rounded {
     /// The output layer of a generator, rounded; none where the processor has no instruction
     /// for it, or where sums would not fit.
     pub fn of(generator: &dyn Generator, weights: &Weights) -> Option<Self> {
-        let matrix = weights.get(generator.output().matrix)?;
-        Self::new(&matrix.values, matrix.shape[1])
+        let (matrix, bias) = (weights.get(generator.output().matrix)?, weights.get(generator.output().bias)?);
+        Self::new(&matrix.values, &bias.values, matrix.shape[1])
     }
 
-    /// `matrix` is `[vocab, columns]`, row-major.
-    fn new(matrix: &[f32], columns: usize) -> Option<Self> {
+    /// `matrix` is `[vocab, columns]`, row-major, `bias` `[vocab]`.
+    fn new(matrix: &[f32], bias: &[f32], columns: usize) -> Option<Self> {
         let fits = columns > 0 && columns <= (i32::MAX as f32 / (2.0 * WEIGHT_MOST + 1.0) / ROW_MOST) as usize;
-        if !fits || !can_multiply() || matrix.iter().any(|x| !x.is_finite()) {
+        if !fits || !can_multiply() || matrix.iter().chain(bias).any(|x| !x.is_finite()) {
             return None;
         }
         let (vocab, stride) = (matrix.len() / columns, columns.next_multiple_of(QUAD));
         let mut panels = vec![OFFSET as u8; vocab.next_multiple_of(PANEL) * stride];
         let mut factors = Vec::with_capacity(vocab);
         let mut most = Most::default();
+        let mut probabilities = bias.to_vec();
+        softmax(&mut probabilities);
+        let mut mean = vec![0.0f32; columns];
+        for (weights, p) in matrix.chunks_exact(columns).zip(probabilities) {
+            add_scaled(&mut mean, p, weights);
+        }
         for (token, weights) in matrix.chunks_exact(columns).enumerate() {
-            let factor = weights.iter().fold(0.0f32, |most, x| most.max(x.abs())) / WEIGHT_MOST;
-            let factor = if factor > 0.0 { factor } else { 1.0 };
+            let largest = weights.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+            let factor = if largest > 0.0 { largest / WEIGHT_MOST } else { 1.0 };
             let panel = &mut panels[token / PANEL * PANEL * stride..];
             let (mut lost, mut kept) = (0.0f64, 0.0f64);
             for (column, &x) in weights.iter().enumerate() {
@@ -106,21 +117,22 @@ impl Rounded {
                 panel[column / QUAD * QUAD * PANEL + token % PANEL * QUAD + column % QUAD] =
                     (whole as i32 + OFFSET) as u8;
                 lost += f64::from(x - whole * factor).powi(2);
-                kept += f64::from(whole * factor).powi(2);
+                kept += f64::from(whole * factor - mean[column]).powi(2);
             }
             most = Most {
-                factor: if kept > 0.0 { most.factor.max(factor) } else { most.factor },
+                factor: if largest > 0.0 { most.factor.max(factor) } else { most.factor },
                 lost: most.lost.max(lost.sqrt() as f32),
                 kept: most.kept.max(kept.sqrt() as f32),
             };
             factors.push(factor);
         }
-        Some(Self { vocab, columns, stride, panels, factors, most })
+        Some(Self { vocab, columns, stride, panels, factors, mean, most })
     }
 
     /// How far the logits of a row of this length are off, where a whole number of the row is worth `factor`.
     ///
-    /// With weights `w + e` and a row `x + d` the product is off by `e·x + (w + e)·d`. Never by more than the lengths
+    /// With weights `w + e` and a row `x + d` the product is off by `e·x + (w + e - m)·d`, where `m` is the mean, whose
+    /// share is put back. Never by more than the lengths
     /// multiplied (Cauchy and Schwarz). And what rounding takes is spread evenly over a step of `f`, so that the sums
     /// have a variance of `f²/12` times the squared length of the other factor and no longer tails than a normal
     /// distribution's: seven of its standard deviations are passed once in 2·10¹⁰ logits.
@@ -138,21 +150,24 @@ impl Rounded {
             wholes: vec![0; n * self.stride],
             shifts: Vec::with_capacity(n),
             factors: Vec::with_capacity(n),
+            lost: Vec::with_capacity(n),
             bounds: Vec::with_capacity(n),
         };
         for (row, wholes) in rows.chunks_exact(self.columns).zip(rounded.wholes.chunks_exact_mut(self.stride)) {
             let most = row.iter().fold(0.0f32, |most, x| most.max(x.abs()));
             let factor = if most > 0.0 { most / ROW_MOST } else { 1.0 };
-            let mut sum = 0i32;
+            let (mut sum, mut lost) = (0i32, 0.0);
             vectorised(
                 #[inline(always)]
                 || {
-                    for (&x, whole) in row.iter().zip(wholes) {
+                    for ((&x, whole), mean) in row.iter().zip(wholes).zip(&self.mean) {
                         *whole = (x / factor).round_ties_even() as i8;
                         sum += i32::from(*whole);
+                        lost += (x - f32::from(*whole) * factor) * mean;
                     }
                 },
             );
+            rounded.lost.push(lost);
             rounded.shifts.push(sum * OFFSET);
             rounded.factors.push(factor);
             let length = product(row, row).sqrt();
@@ -220,10 +235,10 @@ impl Rounded {
                 #[inline(always)]
                 || {
                     for (row, sums) in sums.chunks_exact(PANEL).enumerate() {
-                        let (shift, factor) = (rows.shifts[row], rows.factors[row]);
+                        let (shift, factor, lost) = (rows.shifts[row], rows.factors[row], rows.lost[row]);
                         let out = &mut logits[row * width + first - tokens.start..][..last - first];
                         for (((out, &sum), own), bias) in out.iter_mut().zip(sums).zip(factors).zip(bias) {
-                            *out = (sum - shift) as f32 * (factor * own) + bias;
+                            *out = (sum - shift) as f32 * (factor * own) + (bias + lost);
                         }
                     }
                 },
@@ -388,7 +403,7 @@ mod tests {
         ) {
             let (matrix, bias) = (numbers(vocab * columns, seed), numbers(vocab, seed ^ 5));
             let hidden = numbers(rows * columns, seed ^ 6);
-            let Some(rounded) = Rounded::new(&matrix, columns) else { return Ok(()) };
+            let Some(rounded) = Rounded::new(&matrix, &bias, columns) else { return Ok(()) };
             let found = rounded.likeliest(&hidden, &matrix, &bias, exact);
             for (row, found) in hidden.chunks(columns).zip(found) {
                 let product = |weights: &[f32]| -> f64 {
@@ -414,10 +429,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_rounded_is_left_alone() {
-        assert!(Rounded::new(&[f32::NAN, 1.0], 2).is_none());
-        assert!(Rounded::new(&[0.0; 100_000], 100_000).is_none());
+        assert!(Rounded::new(&[f32::NAN, 1.0], &[0.0], 2).is_none());
+        assert!(Rounded::new(&[0.0; 100_000], &[0.0], 100_000).is_none());
         let zeros = [0.0; 8];
-        if let Some(rounded) = Rounded::new(&zeros, 4) {
+        if let Some(rounded) = Rounded::new(&zeros, &[0.0; 2], 4) {
             let found = rounded.likeliest(&[0.0; 4], &zeros, &[0.0, 0.0], 1);
             assert!(found[0].iter().all(|(_, x)| (x - 0.5f32.ln()).abs() < 1e-6), "{found:?}");
         }
