@@ -89,7 +89,7 @@ pub fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
 
 fn retrieval(args: &RetrievalArgs, ui: &Ui) -> anyhow::Result<()> {
     let data = args.common.open(ui)?;
-    let more = args.more_features.iter().map(|path| FeatureStore::open(path)).collect::<Result<Vec<_>, _>>()?;
+    let more = args.more_features.iter().map(FeatureStore::open).collect::<Result<Vec<_>, _>>()?;
     let open = |run: &PathBuf| -> anyhow::Result<Aligner> {
         Ok(Aligner::new(models::checkpoint(run, &[Kind::Alignment])?, &data.device)?)
     };
