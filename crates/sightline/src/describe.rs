@@ -105,8 +105,8 @@ impl Describer {
         Decoding::Beam(self.beams.photos)
     }
 
-    /// A photo's vectors, of its regions too where the model of photos or `with_regions` needs them. `key` names the photo to
-    /// proposers that look boxes up by name.
+    /// A photo's vectors, of its regions too where the model of photos or `with_regions` needs them. `key` names the
+    /// photo to proposers that look boxes up by name.
     pub fn see(&self, key: &str, photo: Photo, extraction: &Extraction, with_regions: bool) -> anyhow::Result<Seen> {
         let boxes = if with_regions || self.photos.looks_at_regions() {
             extraction.boxes(key, &photo)?

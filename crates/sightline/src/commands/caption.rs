@@ -61,7 +61,11 @@ pub struct Args {
     #[arg(long, default_value_t = 1)]
     n_best: usize,
     /// Draw this many sentences a photo at random instead of searching for the likeliest
-    #[arg(long, value_name = "N", conflicts_with_all = ["beam", "n_best", "length_penalty", "groups"])]
+    #[arg(
+        long,
+        value_name = "N",
+        conflicts_with_all = ["beam", "n_best", "length_penalty", "groups", "fit_model", "fit"]
+    )]
     sample: Option<usize>,
     /// Below 1, likely words are drawn more often
     #[arg(long, default_value_t = 1.0, requires = "sample")]
@@ -138,7 +142,7 @@ pub fn check_fit(weight: f32) -> anyhow::Result<()> {
 
 /// An alignment model that chooses.
 pub struct Chooser {
-    /// It.
+    /// The model.
     pub aligner: Aligner,
     /// What its score of 1 is worth.
     pub weight: f32,
