@@ -24,6 +24,9 @@ for recipe in "$recipes"/ablation/*.toml; do
         if [ -z "$parses" ]; then echo "$(basename "$recipe") left out: it reads dependency trees" >&2; continue; fi
         how+=(--parses "$parses")
     fi
+    if grep -q '^\[teaching\]' "$recipe"; then
+        for row in 14-muon 15-muon-gru; do how+=(--teacher "$(ls -d "$out/$row"/seed-* | head -1)"); done
+    fi
     sightline train align "${data[@]}" -o "$run" --seeds "$seeds" "${how[@]}"
 done
 sightline eval ablation "$out" "${data[@]}" --split val --rerank 3 ${parses:+--parses "$parses"}

@@ -18,7 +18,7 @@ use crate::conv::ConvSettings;
 use crate::random::{self, Dropout, drop_out};
 
 pub use image::{GEOMETRY, ImageSide, geometry};
-pub use objective::{Objective, Pairing};
+pub use objective::{Objective, Pairing, Teaching};
 pub use score::{RegionCounts, Score};
 pub use sentence::{Encoder, SentenceEncoder};
 
@@ -194,6 +194,8 @@ pub struct BatchTruth {
     pub pairing: Pairing,
     /// Each photo's class: its index among the training photos. Read by [`Objective::Instance`] alone.
     pub classes: Vec<i64>,
+    /// What teachers say of it, for objectives that take teaching.
+    pub teaching: Option<Teaching>,
 }
 
 impl AlignmentModel {
@@ -331,7 +333,8 @@ impl AlignmentModel {
             let factors = Tensor::<1>::from_floats(factors.as_slice(), &self.device().without_autodiff());
             scores = scores + images.matmul(whole_sentences.transpose()) * factors.unsqueeze::<2>();
         }
-        let loss = objective.loss(scores, &truth.pairing, settings.margin, self.log_logit_scale.val());
+        let BatchTruth { pairing, teaching, .. } = truth;
+        let loss = objective.loss(scores, pairing, teaching.as_ref(), settings.margin, self.log_logit_scale.val());
         [instance, local].into_iter().flatten().fold(loss, |loss, part| loss + part)
     }
 }

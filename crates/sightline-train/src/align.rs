@@ -9,7 +9,7 @@ use sightline_data::{Dataset, Split, Vocabulary};
 use sightline_model::SentenceBatch;
 use sightline_model::alignment::{
     AlignmentModel, AlignmentSettings, BatchTruth, Noise, Objective, Pairing, RegionBatch, RegionEncoder, Score,
-    SentenceEncoder, Sizes,
+    SentenceEncoder, Sizes, Teaching,
 };
 use sightline_model::random::{self, Dropout};
 
@@ -19,6 +19,7 @@ use crate::corpus::{Corpus, CorpusPhoto, Hand, region_batch, training_vocabulary
 use crate::evaluate::{self, Scores};
 use crate::run::RunFolder;
 use crate::settings::AlignSettings;
+use crate::teachers::{Teacher, Teachers};
 use crate::trainer::{self, Plan, Task, Validation, WEIGHTS_STREAM};
 use crate::{Control, Error, Outcome, Result};
 
@@ -31,12 +32,14 @@ pub struct AlignData<'a> {
     pub store: &'a FeatureStore,
     /// Dependency trees of the sentences, for [`SentenceEncoder::DependencyEdges`] and no other encoder.
     pub parses: Option<&'a Parses>,
+    /// Trained models that it learns from besides; [`AlignSettings::teaching`] says how.
+    pub teachers: &'a [Teacher<'a>],
 }
 
 impl<'a> AlignData<'a> {
-    /// Without dependency trees.
+    /// Without dependency trees and teachers.
     pub fn new(dataset: &'a Dataset, store: &'a FeatureStore) -> Self {
-        Self { dataset, store, parses: None }
+        Self { dataset, store, parses: None, teachers: &[] }
     }
 }
 
@@ -51,7 +54,7 @@ pub fn train(
     device: &Device,
     control: &mut Control<'_>,
 ) -> Result<Outcome> {
-    let AlignData { dataset, store, parses } = data;
+    let AlignData { dataset, store, parses, teachers } = data;
     let vocabulary = training_vocabulary(dataset, settings.min_count)?;
     let conv = &settings.model.conv;
     if settings.model.encoder == RegionEncoder::Conv && store.dim() != conv.pixels() {
@@ -87,6 +90,7 @@ pub fn train(
         }
         (None, _) => {}
     }
+    let teachers = Teachers::new(teachers, &corpus, &settings.teaching, settings.model.objective)?;
     let device = device.clone().autodiff();
     let mut rng = random::stream(settings.seed, WEIGHTS_STREAM);
     let sizes = Sizes {
@@ -111,7 +115,7 @@ pub fn train(
         features: store.settings().clone(),
         progress: Progress::default(),
     };
-    let task = AlignTask { corpus: &corpus, validation: &validation, settings, device: &device };
+    let task = AlignTask { corpus: &corpus, validation: &validation, teachers, settings, device: &device };
     let plan = Plan {
         seed: settings.seed,
         epochs: settings.epochs,
@@ -147,6 +151,7 @@ fn start_word_vectors(model: &mut AlignmentModel, settings: &AlignSettings, voca
 struct AlignTask<'a> {
     corpus: &'a Corpus<'a>,
     validation: &'a Corpus<'a>,
+    teachers: Option<Teachers<'a>>,
     settings: &'a AlignSettings,
     device: &'a Device,
 }
@@ -170,7 +175,8 @@ impl Task for AlignTask<'_> {
         let (settings, photos) = (&self.settings.model, &self.corpus.photos);
         let positions = hands.iter().map(|hand| photos[hand.photo].position);
         let regions = region_batch(self.corpus.store, positions, settings, &self.device.clone().without_autodiff());
-        loss_of(model, settings, *objective, photos, hands, regions, dropout)
+        let teaching = self.teachers.as_ref().map(|teachers| teachers.teach(hands));
+        loss_of(model, settings, *objective, photos, hands, regions, teaching, dropout)
     }
 
     fn validate(&self, model: &AlignmentModel) -> Result<Validation> {
@@ -179,6 +185,7 @@ impl Task for AlignTask<'_> {
 }
 
 /// The loss of some photos, given their regions, and sentences, and what to divide it by for a figure a sentence.
+#[expect(clippy::too_many_arguments, reason = "a batch has many sides")]
 pub(crate) fn loss_of(
     model: &AlignmentModel,
     settings: &AlignmentSettings,
@@ -186,6 +193,7 @@ pub(crate) fn loss_of(
     photos: &[CorpusPhoto],
     hands: &[Hand],
     regions: RegionBatch,
+    teaching: Option<Teaching>,
     dropout: &mut Dropout,
 ) -> (Tensor<1>, f64) {
     let pairs = || hands.iter().enumerate().flat_map(|(i, hand)| hand.sentences.iter().map(move |&s| (i, hand, s)));
@@ -193,6 +201,7 @@ pub(crate) fn loss_of(
     let truth = BatchTruth {
         pairing: Pairing::new(hands.len(), pairs().map(|(image, ..)| image).collect()),
         classes: hands.iter().map(|hand| hand.photo as i64).collect(),
+        teaching,
     };
     let mut blank = (settings.word_dropout > 0.0).then(|| dropout.fork(settings.word_dropout));
     let noise = Noise { dropout, blank: blank.as_mut() };

@@ -18,6 +18,7 @@ pub mod phrases;
 pub mod region_phrases;
 pub mod run;
 pub mod settings;
+pub mod teachers;
 mod trainer;
 pub mod tune;
 mod view;

@@ -34,6 +34,8 @@ pub struct AlignSettings {
     pub word_vectors_from: String,
     /// Weights are averaged over steps with this decay, and the average is what is validated and kept; 0 turns it off.
     pub average: f32,
+    /// What is learned from teachers, where there are any.
+    pub teaching: TeachingSettings,
     /// The model.
     pub model: AlignmentSettings,
     /// The optimiser.
@@ -51,6 +53,7 @@ impl Default for AlignSettings {
             min_relation_count: 100,
             word_vectors_from: String::new(),
             average: 0.0,
+            teaching: TeachingSettings::default(),
             model: AlignmentSettings::default(),
             optimizer: OptimizerSettings {
                 kind: OptimizerKind::Sgd,
@@ -58,6 +61,22 @@ impl Default for AlignSettings {
                 ..OptimizerSettings::default()
             },
         }
+    }
+}
+
+/// How an alignment model learns from other alignment models.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TeachingSettings {
+    /// Weight of what they say, from 0 to 1; the true pairs have the rest.
+    pub share: f32,
+    /// Factor on their scores, brought to deviation 1, before the softmax: the smaller, the more pairs share a target.
+    pub sharpness: f32,
+}
+
+impl Default for TeachingSettings {
+    fn default() -> Self {
+        Self { share: 0.0, sharpness: 3.0 }
     }
 }
 
@@ -77,6 +96,9 @@ pub struct BackboneRunSettings {
     pub batch: usize,
     /// Views of each photo: the photo itself and parts of it, each seen by the teacher once.
     pub views: usize,
+    /// Probability that a step shows a part of a view alone, with what the teacher saw in its cells: ever other parts,
+    /// without asking the teacher again.
+    pub closer: f32,
     /// Whether views are mirrored by chance, and with them what the teacher saw.
     pub flip: bool,
     /// How far brightness, contrast and saturation are changed by chance; 0 leaves colours alone.
@@ -102,6 +124,7 @@ impl Default for BackboneRunSettings {
             small_side: 160,
             batch: 16,
             views: 6,
+            closer: 0.0,
             flip: true,
             colour: 0.3,
             global_weight: 1.0,
@@ -148,6 +171,8 @@ pub struct TuneRunSettings {
     pub backbone_rate: f64,
     /// Weights are averaged over steps with this decay, and the average is what is validated and kept; 0 turns it off.
     pub average: f32,
+    /// What is learned from teachers, where there are any.
+    pub teaching: TeachingSettings,
     /// The optimiser of both.
     pub optimizer: OptimizerSettings,
 }
@@ -166,6 +191,7 @@ impl Default for TuneRunSettings {
             objects_weight: 1.0,
             backbone_rate: 0.1,
             average: 0.0,
+            teaching: TeachingSettings::default(),
             optimizer: OptimizerSettings {
                 kind: OptimizerKind::Adam,
                 learning_rate: 3e-4,

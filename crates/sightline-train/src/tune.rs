@@ -16,6 +16,7 @@ use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
 use crate::corpus::{Corpus, check_features};
 use crate::run::RunFolder;
 use crate::settings::TuneRunSettings;
+use crate::teachers::{Teacher, Teachers};
 use crate::trainer::{self, Plan};
 use crate::{Control, Error, Outcome, Result};
 use learner::TuneLearner;
@@ -64,6 +65,8 @@ pub struct TuneData<'a> {
     pub alignment: Checkpoint,
     /// The backbone that gave them.
     pub backbone: Start,
+    /// Trained models that they learn from besides; [`TuneRunSettings::teaching`] says how.
+    pub teachers: &'a [Teacher<'a>],
 }
 
 /// Tunes both on the training split, keeping the best by rsum on the validation split: the alignment model as the run's,
@@ -77,15 +80,18 @@ pub fn train(
     resume: bool,
     control: &mut Control<'_>,
 ) -> Result<(Outcome, Vec<String>)> {
-    let TuneData { dataset, store, alignment, backbone } = data;
+    let TuneData { dataset, store, alignment, backbone, teachers } = data;
     check(settings, store, &alignment.header, &backbone)?;
     let device = Device::flex().autodiff();
     let Checkpoint { header, model, .. } = alignment;
     let (model, align_settings) = model_of(&header, model, &device)?;
     let corpus = Corpus::new(dataset, Split::Train, store, &header.vocabulary)?;
     let validation = Corpus::new(dataset, Split::Val, store, &header.vocabulary)?;
+    let align_settings = align_settings.model;
+    let teachers = Teachers::new(teachers, &corpus, &settings.teaching, align_settings.objective)?;
     let header = Header { kind: Kind::Alignment, progress: Progress::default(), ..header };
-    let mut learner = TuneLearner::new(model, backbone, settings, align_settings.model, corpus, validation, run)?;
+    let mut learner =
+        TuneLearner::new((model, align_settings), backbone, teachers, settings, [corpus, validation], run)?;
     let plan = Plan {
         seed: settings.seed,
         epochs: settings.epochs,

@@ -25,6 +25,7 @@ use sightline_train::run::RunFolder;
 use sightline_train::settings::{
     AlignSettings, Baseline, CaptionObjective, CaptionRunSettings, KeepBestBy, RegionContext, SelfCriticalSettings,
 };
+use sightline_train::teachers::Teacher;
 use sightline_train::{Control, Event, Outcome, align, caption, describe, evaluate};
 
 const FEATURES: usize = 12;
@@ -503,4 +504,57 @@ fn a_diverging_run_says_so() {
     let error =
         align::train(AlignData::new(&dataset, &store), &settings, &run, false, &device, &mut control).unwrap_err();
     assert!(error.to_string().contains("smaller learning rate"), "{error}");
+}
+
+#[test]
+fn teachers_are_learned_from() {
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
+    let (dataset, store) = collection(folder.path());
+    let settings = align_settings(Objective::Contrastive);
+    let train = |name: &str, settings: &AlignSettings, data: AlignData<'_>| {
+        let run = RunFolder::create(&folder.path().join(name), settings).unwrap();
+        until(u64::MAX, |c| align::train(data, settings, &run, false, &device, c));
+        Aligner::new(RunFolder::model(run.path(), &[Kind::Alignment]).unwrap(), &device).unwrap()
+    };
+    let teacher = train("teacher", &settings, AlignData::new(&dataset, &store));
+
+    // Sentences of other photos: each is said of the next one. The student hears of that from its teacher alone.
+    let mut turned = dataset.clone();
+    let said: Vec<Vec<Sentence>> = dataset.images.iter().map(|image| image.sentences.clone()).collect();
+    for (i, image) in turned.images.iter_mut().enumerate().filter(|(_, image)| image.split == Split::Train) {
+        image.sentences = said[(i + 1) % SAID.len()].clone();
+    }
+    let taught = |share: f32| {
+        let mut settings = settings.clone();
+        settings.teaching.share = share;
+        settings
+    };
+    let teachers = [Teacher { aligner: &teacher, store: &store }];
+    let data = AlignData { teachers: &teachers, ..AlignData::new(&turned, &store) };
+    let student = train("student", &taught(1.0), data);
+    let corpus = student.corpus(&dataset, Split::Train, &store, None).unwrap();
+    let report = evaluate::scores(&student, &corpus).report();
+    assert!(report.image_to_sentence.r1 >= 75.0, "the teacher is right, not the pairs: {report:?}");
+    let alone = train("alone", &settings, AlignData::new(&turned, &store));
+    let report = evaluate::scores(&alone, &corpus).report();
+    assert!(report.image_to_sentence.r1 <= 25.0, "{report:?}");
+
+    let refused = |settings: &AlignSettings, data: AlignData<'_>, expected: &str| {
+        let run = RunFolder::create(&folder.path().join("refused"), settings).unwrap();
+        let mut control = Control { on_event: &mut |_| {}, stop: &AtomicBool::new(false) };
+        let error = align::train(data, settings, &run, false, &device, &mut control).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    refused(&settings, data, "set teaching.share=0.5");
+    refused(&taught(0.5), AlignData::new(&dataset, &store), "--teacher");
+    refused(&taught(1.5), data, "from 0 to 1");
+    let mut hinge = taught(0.5);
+    hinge.model.objective = Objective::SumHinge;
+    refused(&hinge, data, "contrastive");
+    let other = folder.path().join("few");
+    std::fs::create_dir(&other).unwrap();
+    let few = self::store(&other, dataset.images[1..].iter().map(|image| entry(image.path.clone(), image.id)));
+    let teachers = [Teacher { aligner: &teacher, store: &few }];
+    refused(&taught(0.5), AlignData { teachers: &teachers, ..AlignData::new(&dataset, &store) }, "lack train-0.jpg");
 }

@@ -231,6 +231,7 @@ impl Trained {
             store: &self.store,
             alignment: RunFolder::model(&self.folder.path().join("align"), &[Kind::Alignment]).unwrap(),
             backbone: Start::of_checkpoint(checkpoint(&self.named, &self.weights, &header())).unwrap(),
+            teachers: &[],
         }
     }
 

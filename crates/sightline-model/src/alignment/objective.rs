@@ -1,6 +1,6 @@
 //! What the alignment model minimises over a batch, given all scores of the batch.
 
-use burn::tensor::activation::{log_softmax, relu};
+use burn::tensor::activation::{log_softmax, relu, softmax};
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
@@ -100,11 +100,33 @@ impl Pairing {
     }
 }
 
+/// What teachers say of a batch: targets beside the truth that some pairs belong together and all others do not
+/// (distillation, Hinton et al. 2015), of which a sentence that suits several photos says less than is known.
+#[derive(Debug, Clone)]
+pub struct Teaching {
+    /// `[images, sentences]`, row-major; their softmaxes over photos and over sentences are the targets.
+    pub logits: Vec<f32>,
+    /// Weight of these targets, in `0..=1`; the truth has the rest.
+    pub share: f32,
+}
+
 impl Objective {
+    /// Whether it is a cross entropy, whose targets can be [`Teaching`].
+    pub fn takes_teaching(self) -> bool {
+        matches!(self, Self::Contrastive | Self::Instance)
+    }
+
     /// `scores` is `[images, sentences]`; returns one number. `margin` is the hinge's, `log_logit_scale` the contrastive
-    /// objective's. The classifier's part of [`Objective::Instance`] and the local part of [`Objective::Fragments`] are not
-    /// in it.
-    pub fn loss(self, scores: Tensor<2>, pairing: &Pairing, margin: f32, log_logit_scale: Tensor<1>) -> Tensor<1> {
+    /// objective's, as is the teaching. The classifier's part of [`Objective::Instance`] and the local part of
+    /// [`Objective::Fragments`] are not in it.
+    pub fn loss(
+        self,
+        scores: Tensor<2>,
+        pairing: &Pairing,
+        teaching: Option<&Teaching>,
+        margin: f32,
+        log_logit_scale: Tensor<1>,
+    ) -> Tensor<1> {
         let [images, sentences] = scores.dims();
         assert_eq!((images, sentences), (pairing.images, pairing.image_of_sentence.len()), "scores of the batch");
         let device = scores.device().without_autodiff();
@@ -126,10 +148,18 @@ impl Objective {
             }
             Self::Contrastive | Self::Instance => {
                 let logits = scores * log_logit_scale.exp().reshape([1, 1]);
-                let of_images = (log_softmax(logits.clone(), 0) * mask.clone()).sum() / sentences as f32;
                 // A photo's own sentences share what it has to give.
-                let shares = mask.clone() / mask.sum_dim(1).clamp_min(1.0);
-                let of_sentences = (log_softmax(logits, 1) * shares).sum() / images as f32;
+                let shares = mask.clone() / mask.clone().sum_dim(1).clamp_min(1.0);
+                let mut targets = [mask, shares];
+                if let Some(Teaching { logits, share }) = teaching {
+                    let logits = Tensor::<2>::from_data(TensorData::new(logits.clone(), [images, sentences]), &device);
+                    for (dim, target) in targets.iter_mut().enumerate() {
+                        *target = target.clone() * (1.0 - share) + softmax(logits.clone(), dim) * *share;
+                    }
+                }
+                let [of_photo, of_sentence] = targets;
+                let of_images = (log_softmax(logits.clone(), 0) * of_photo).sum() / sentences as f32;
+                let of_sentences = (log_softmax(logits, 1) * of_sentence).sum() / images as f32;
                 (of_images + of_sentences).neg() / 2.0
             }
         }

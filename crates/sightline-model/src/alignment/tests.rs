@@ -192,7 +192,7 @@ fn hinge_agrees_with_the_equation() {
     }
     let loss = |objective: Objective, pairing: &Pairing| {
         let scores = Tensor::from_floats(scores, &device);
-        objective.loss(scores, pairing, 1.0, Tensor::zeros([1], &device)).into_scalar::<f32>()
+        objective.loss(scores, pairing, None, 1.0, Tensor::zeros([1], &device)).into_scalar::<f32>()
     };
     assert_eq!(loss(Objective::SumHinge, &Pairing::diagonal(3)), expected);
 
@@ -232,10 +232,23 @@ fn contrastive_is_cross_entropy_both_ways() {
     let of_images = (softmax(3.0, &[3.0, 0.0]) + softmax(0.5, &[1.0, 0.5]) + softmax(2.5, &[2.5, 0.25])) / 3.0;
     let of_sentences = ((softmax(3.0, &scores[0]) + softmax(2.5, &scores[0])) / 2.0 + softmax(0.5, &scores[1])) / 2.0;
     let pairing = Pairing::new(2, vec![0, 1, 0]);
-    let loss =
-        Objective::Contrastive.loss(Tensor::from_floats(scores, &device), &pairing, 0.0, Tensor::zeros([1], &device));
+    let loss = |teaching: Option<Teaching>| {
+        let scores = Tensor::from_floats(scores, &device);
+        let scale = Tensor::zeros([1], &device);
+        Objective::Contrastive.loss(scores, &pairing, teaching.as_ref(), 0.0, scale).into_scalar::<f32>()
+    };
     let expected = -(of_images + of_sentences) / 2.0;
-    assert!((loss.into_scalar::<f32>() - expected).abs() < 1e-6);
+    assert!((loss(None) - expected).abs() < 1e-6);
+
+    // A teacher that knows the truth for certain, but for sentence 2, which suits both photos alike.
+    let logits = vec![0.0, -200.0, -100.0, -100.0, 0.0, -100.0];
+    let taught = loss(Some(Teaching { logits, share: 0.25 }));
+    let unsure = (softmax(2.5, &[2.5, 0.25]) + softmax(0.25, &[2.5, 0.25])) / 2.0;
+    let of_photos = (softmax(3.0, &[3.0, 0.0]) + softmax(0.5, &[1.0, 0.5]) + unsure) / 3.0;
+    // Photo 0 says sentence 0 alone, though the truth is that sentence 2 is as good.
+    let of_own = (softmax(3.0, &scores[0]) + softmax(0.5, &scores[1])) / 2.0;
+    let expected = 0.75 * expected - 0.25 * (of_photos + of_own) / 2.0;
+    assert!((taught - expected).abs() < 1e-6, "{taught} {expected}");
 }
 
 #[test]
@@ -299,7 +312,7 @@ fn gradients_agree_with_differences() {
             features_tensor((0..8).flat_map(of_box).collect(), GEOMETRY, &device.clone().without_autodiff())
         });
         // The first and the last sentence belong to photo 2, and photo 0 has none.
-        let truth = BatchTruth { pairing: Pairing::new(3, vec![2, 1, 2]), classes: vec![0, 1, 2] };
+        let truth = BatchTruth { pairing: Pairing::new(3, vec![2, 1, 2]), classes: vec![0, 1, 2], teaching: None };
         weights::check_gradients(&model, |model| {
             let features = features_tensor(values.clone(), features, &device.clone().without_autodiff());
             let batch = RegionBatch { features, geometry: geometry.clone(), counts: counts.clone() };
@@ -320,8 +333,8 @@ fn joined_vectors_give_the_score_of_training() {
         let regions = RegionBatch { features: features_tensor(values_, FEATURES, &device), geometry: None, counts };
         let (v, s) = (model.regions(regions.clone()), model.words(&sentences));
         let joined = score.scores(v, &regions.counts, s, sentences.lengths());
-        let truth = BatchTruth { pairing: Pairing::diagonal(3), classes: vec![] };
-        let expected = Objective::SumHinge.loss(joined, &truth.pairing, 1.0, Tensor::zeros([1], &device));
+        let truth = BatchTruth { pairing: Pairing::diagonal(3), classes: vec![], teaching: None };
+        let expected = Objective::SumHinge.loss(joined, &truth.pairing, None, 1.0, Tensor::zeros([1], &device));
         let loss = model.loss(&settings, Objective::SumHinge, regions, &sentences, &truth, None);
         let (loss, expected) = (loss.into_scalar::<f32>(), expected.into_scalar::<f32>());
         assert!((loss - expected).abs() < 1e-5 * expected, "{loss} {expected}");

@@ -29,6 +29,7 @@ use crate::corpus::{Corpus, CorpusPhoto, Hand, places};
 use crate::optimizer::{Learnt, LearntModule, accumulate};
 use crate::run::RunFolder;
 use crate::settings::TuneRunSettings;
+use crate::teachers::Teachers;
 use crate::trainer::{Learner, Validation};
 use crate::{Error, Result};
 
@@ -60,6 +61,7 @@ struct Eyes<'a> {
     settings: &'a TuneRunSettings,
     align_settings: AlignmentSettings,
     corpus: Corpus<'a>,
+    teachers: Option<Teachers<'a>>,
     /// What else stands in a region's vector.
     context: Context,
     pools: Vec<ThreadPool>,
@@ -86,12 +88,11 @@ struct Place {
 
 impl<'a> TuneLearner<'a> {
     pub(super) fn new(
-        model: AlignmentModel,
+        (model, align_settings): (AlignmentModel, AlignmentSettings),
         start: Start,
+        teachers: Option<Teachers<'a>>,
         settings: &'a TuneRunSettings,
-        align_settings: AlignmentSettings,
-        corpus: Corpus<'a>,
-        validation: Corpus<'a>,
+        [corpus, validation]: [Corpus<'a>; 2],
         run: &RunFolder,
     ) -> Result<Self> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -105,6 +106,7 @@ impl<'a> TuneLearner<'a> {
             align_settings,
             context: context(corpus.store.settings()),
             corpus,
+            teachers,
             pools: (0..threads).map(|_| one_thread()).collect::<Result<_>>()?,
             unread: Mutex::default(),
         };
@@ -155,7 +157,8 @@ impl<'a> TuneLearner<'a> {
         };
         let (settings, photos) = (&eyes.align_settings, &eyes.corpus.photos);
         let model = alignment.module();
-        let (loss, divisor) = loss_of(model, settings, settings.objective, photos, &read, regions, dropout);
+        let teaching = eyes.teachers.as_ref().map(|teachers| teachers.teach(&read));
+        let (loss, divisor) = loss_of(model, settings, settings.objective, photos, &read, regions, teaching, dropout);
         let gradients = loss.backward();
         let loss = f64::from(loss.into_scalar::<f32>());
         if loss.is_finite() {
@@ -549,6 +552,7 @@ mod tests {
                 settings: &settings,
                 align_settings: AlignmentSettings::default(),
                 corpus: Corpus::new(&dataset, Split::Train, &store, &vocabulary).unwrap(),
+                teachers: None,
                 context,
                 pools: Vec::new(),
                 unread: Mutex::default(),

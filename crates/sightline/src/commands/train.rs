@@ -5,13 +5,16 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use sightline_data::{Dataset, FeatureStore, Split};
+use sightline_model::Device;
 use sightline_train::align::AlignData;
+use sightline_train::aligner::Aligner;
 use sightline_train::backbone::BackboneData;
 use sightline_train::caption::CaptionData;
 use sightline_train::checkpoint::Kind;
 use sightline_train::phrases::Phrases;
 use sightline_train::run::RunFolder;
 use sightline_train::settings::{AlignSettings, BackboneRunSettings, CaptionRunSettings, TuneRunSettings};
+use sightline_train::teachers::Teacher;
 use sightline_train::tune::TuneData;
 use sightline_train::{align, backbone, caption, tune};
 
@@ -41,7 +44,9 @@ pub enum Command {
   sightline train align --dataset d.json --features f.features -o runs/a --resume
   sightline train align --dataset d.json --features f.features -o runs/b --seeds 3
   sightline train align --dataset d.json --features f.features -o runs/c --parses d.conllu \\
-      --set model.sentence_encoder=dependency_edges")]
+      --set model.sentence_encoder=dependency_edges
+  sightline train align --dataset d.json --features small.features -o runs/d --teacher runs/a \\
+      --more-features f.features --set teaching.share=0.5")]
 pub struct AlignArgs {
     #[command(flatten)]
     common: Common,
@@ -51,6 +56,43 @@ pub struct AlignArgs {
     seeds: Option<Seeds>,
     #[command(flatten)]
     parses: ParsesFile,
+    #[command(flatten)]
+    teachers: TeacherArgs,
+}
+
+/// Trained models to learn from.
+#[derive(Debug, Args)]
+struct TeacherArgs {
+    /// Learn from what this alignment model says of which sentence suits which photo, besides the truth; several are
+    /// heard together. How much they count: --set teaching.share=0.5
+    #[arg(long, value_name = "RUN")]
+    teacher: Vec<PathBuf>,
+    /// A store for teachers that do not read the vectors of --features
+    #[arg(long, value_name = "FEATURES", requires = "teacher")]
+    more_features: Vec<PathBuf>,
+}
+
+/// Teachers, ready for use, and their stores.
+struct OpenTeachers {
+    aligners: Vec<Aligner>,
+    more: Vec<FeatureStore>,
+}
+
+impl TeacherArgs {
+    fn open(&self, device: &Device) -> anyhow::Result<OpenTeachers> {
+        let open = |run: &PathBuf| anyhow::Ok(Aligner::new(models::checkpoint(run, &[Kind::Alignment])?, device)?);
+        let aligners = self.teacher.iter().map(open).collect::<Result<_, _>>()?;
+        let more = self.more_features.iter().map(FeatureStore::open).collect::<Result<_, _>>()?;
+        Ok(OpenTeachers { aligners, more })
+    }
+}
+
+impl OpenTeachers {
+    /// Each with the store whose vectors it reads; a teacher that reads none of them is refused where it is used.
+    fn with_stores<'a>(&'a self, first: &'a FeatureStore) -> Vec<Teacher<'a>> {
+        let store = |aligner: &Aligner| self.more.iter().find(|store| aligner.check(store).is_ok()).unwrap_or(first);
+        self.aligners.iter().map(|aligner| Teacher { aligner, store: store(aligner) }).collect()
+    }
 }
 
 /// Learn to describe whole photos, or regions where phrases are given
@@ -84,9 +126,14 @@ pub struct BackboneArgs {
     /// The larger backbone: weights of a vision transformer (.safetensors) or a network (.onnx) with 14 by 14 cells
     #[arg(long, value_name = "FILE")]
     teacher: String,
-    /// Begin with the weights of this run of the same sizes
+    /// Begin with the weights of this run of the same sizes; the part that looks for objects may be of others, and then
+    /// begins by chance
     #[arg(long, value_name = "RUN", conflicts_with = "resume")]
     start: Option<PathBuf>,
+    /// Where what the teacher sees in each view is kept, for several runs to share; made where it is not yet. In the
+    /// run's folder unless given
+    #[arg(long, value_name = "FEATURES")]
+    views: Option<PathBuf>,
 }
 
 /// Tune a backbone end to end, together with the alignment model that was trained on its vectors
@@ -108,6 +155,8 @@ pub struct TuneArgs {
     /// `train backbone`, a pack, or `builtin`
     #[arg(long, value_name = "FILE")]
     backbone: String,
+    #[command(flatten)]
+    teachers: TeacherArgs,
 }
 
 /// Runs one of them.
@@ -123,11 +172,13 @@ pub fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
     let outcome = match command {
         Command::Align(args) => {
             let parses = args.parses.read(&dataset, &[Split::Train, Split::Val], ui)?;
-            let data = AlignData { dataset: &dataset, store: &store, parses: parses.as_ref() };
+            let device = common.device.open()?;
+            let teachers = args.teachers.open(&device)?;
+            let teachers = teachers.with_stores(&store);
+            let data = AlignData { dataset: &dataset, store: &store, parses: parses.as_ref(), teachers: &teachers };
             if let Some(seeds) = Seeds::of(args.seeds.as_ref(), common) {
                 return train_seeds::run(&seeds, common, data, ui);
             }
-            let device = common.device.open()?;
             let (folder, settings) = common.open::<AlignSettings>()?;
             train(ui, interrupt::flag(), |control| {
                 align::train(data, &settings, &folder, common.resume, &device, control)
@@ -147,7 +198,8 @@ pub fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
             let teacher = sources::backbone(&args.teacher, &common.device.open()?)?;
             let mut start = args.start.as_deref().map(|run| models::checkpoint(run, &[Kind::Backbone])).transpose()?;
             let (folder, settings) = common.open::<BackboneRunSettings>()?;
-            let data = BackboneData { dataset: &dataset, teacher: &*teacher, boxes: &store };
+            let views = args.views.as_deref();
+            let data = BackboneData { dataset: &dataset, teacher: &*teacher, boxes: &store, views };
             let mut unread = Vec::new();
             let outcome = train(ui, interrupt::flag(), |control| {
                 let (outcome, left_out) =
@@ -162,7 +214,10 @@ pub fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
             let device = common.device.open()?;
             let alignment = models::checkpoint(&args.start, &[Kind::Alignment])?;
             let backbone = sources::tunable(&args.backbone, &device)?;
-            let mut data = Some(TuneData { dataset: &dataset, store: &store, alignment, backbone });
+            let teachers = args.teachers.open(&device)?;
+            let teachers = teachers.with_stores(&store);
+            let mut data =
+                Some(TuneData { dataset: &dataset, store: &store, alignment, backbone, teachers: &teachers });
             let (folder, settings) = common.open::<TuneRunSettings>()?;
             let mut unread = Vec::new();
             let outcome = train(ui, interrupt::flag(), |control| {
