@@ -54,8 +54,6 @@ pub struct BackboneSettings {
     pub dim: usize,
     /// Channels of the part that looks for objects.
     pub objects: usize,
-    /// Blocks of convolution in it.
-    pub objects_blocks: usize,
     /// Pixels along a side of the square in which it is shown a photo in use, a multiple of [`CELL`]. It learns from parts
     /// of photos, where things are larger, and so sees whole photos best in a larger square than it learned in (Touvron
     /// et al. 2019).
@@ -76,7 +74,6 @@ impl Default for BackboneSettings {
             kernel: 5,
             dim: 192,
             objects: 64,
-            objects_blocks: 0,
             photo_side: INPUT,
         }
     }
@@ -166,11 +163,6 @@ impl BackboneSettings {
         linear("global", coarse, dim);
         linear("objects.fine", fine, objects);
         linear("objects.coarse", coarse, objects);
-        for block in 0..self.objects_blocks {
-            linear(&format!("objects.{block}.around"), window, objects);
-            linear(&format!("objects.{block}.in"), objects, expansion * objects);
-            linear(&format!("objects.{block}.out"), expansion * objects, objects);
-        }
         linear("objects.around", window, objects);
         linear("objects.hidden", objects, objects);
         linear("objects.found", objects, OBJECT_NUMBERS);
@@ -183,7 +175,6 @@ impl BackboneSettings {
         norm("coarse.last_".into(), coarse);
         (0..self.fine_blocks).for_each(|block| norm(format!("fine.{block}."), fine));
         (0..self.coarse_blocks).for_each(|block| norm(format!("coarse.{block}."), coarse));
-        (0..self.objects_blocks).for_each(|block| norm(format!("objects.{block}."), objects));
         for block in 0..self.attention_blocks {
             norm(format!("attention.{block}."), coarse);
             norm(format!("attention.{block}.feed_"), coarse);
@@ -255,10 +246,7 @@ impl BackboneSettings {
         let coarse = tape.rows(coarse, &chosen);
         let fine = tape.linear(fine, "objects.fine");
         let x = tape.add(fine, coarse);
-        let mut x = tape.activate(x, Activation::Silu);
-        for block in 0..self.objects_blocks {
-            x = self.convolution_block(tape, x, &format!("objects.{block}"), fine_grid);
-        }
+        let x = tape.activate(x, Activation::Silu);
         let x = tape.convolve_channels(x, "objects.around", fine_grid, self.kernel);
         let x = tape.linear(x, "objects.hidden");
         let x = tape.activate(x, Activation::Silu);
@@ -284,7 +272,6 @@ mod tests {
             coarse: 12,
             dim: 6,
             objects: 4,
-            objects_blocks: 1,
             fine_blocks: 1,
             ..BackboneSettings::default()
         }

@@ -52,12 +52,14 @@ fn main() {
     let steps = repeated(step, &mut weights);
 
     let layer = Rounded::of(&*generator, &weights);
-    let shortcut = layer.as_ref().map(|layer| Shortcut { layer, exact: BeamSettings::default().proposals() });
+    // As the peer does it.
+    let peers_beam = BeamSettings { repeats_trigrams: true, ..BeamSettings::default() };
+    let shortcut = layer.as_ref().map(|layer| Shortcut { layer, exact: peers_beam.proposals() });
     let beam = |n: usize| {
         let pictures = self::pictures(n, &mut random::stream(2, 0));
         let started = Instant::now();
         let found = in_chunks(&*generator, &weights, shortcut, &pictures, |source, range| {
-            beam_search(source, range.len(), BeamSettings::default())
+            beam_search(source, range.len(), peers_beam)
         });
         let words = found.iter().map(|best| best[0].words.len()).max().unwrap_or(0);
         (1e3 * started.elapsed().as_secs_f64(), words)

@@ -90,7 +90,7 @@ pub fn train(
         }
         (None, _) => {}
     }
-    let teachers = Teachers::new(teachers, &corpus, &settings.teaching, settings.model.objective)?;
+    let taught = Teachers::new(teachers, &corpus, &settings.teaching, settings.model.objective)?;
     let device = device.clone().autodiff();
     let mut rng = random::stream(settings.seed, WEIGHTS_STREAM);
     let sizes = Sizes {
@@ -112,10 +112,11 @@ pub fn train(
         settings: serde_json::to_value(settings).expect("settings are plain data"),
         vocabulary,
         relations,
+        teachers: teachers.iter().map(|teacher| teacher.aligner.checksum.clone()).collect(),
         features: store.settings().clone(),
         progress: Progress::default(),
     };
-    let task = AlignTask { corpus: &corpus, validation: &validation, teachers, settings, device: &device };
+    let task = AlignTask { corpus: &corpus, validation: &validation, teachers: taught, settings, device: &device };
     let plan = Plan {
         seed: settings.seed,
         epochs: settings.epochs,

@@ -35,6 +35,8 @@ pub struct Aligner {
     pub relations: Vec<String>,
     /// Whose region vectors it reads.
     pub features: StoreSettings,
+    /// What tells its weights from others.
+    pub checksum: String,
     /// What the best photo scores a word in nearly all queries that have an answer.
     pub match_floors: MatchFloors,
     device: Device,
@@ -46,6 +48,7 @@ const CHUNK: usize = 128;
 impl Aligner {
     /// From a checkpoint of [`Kind::Alignment`](crate::checkpoint::Kind::Alignment).
     pub fn new(checkpoint: Checkpoint, device: &Device) -> Result<Self> {
+        let checksum = checkpoint.checksum();
         let (model, settings) = model_of(&checkpoint.header, checkpoint.model, device)?;
         let Header { vocabulary, relations, features, progress, .. } = checkpoint.header;
         let (match_floors, device) = (progress.match_floors, device.clone());
@@ -55,6 +58,7 @@ impl Aligner {
             vocabulary,
             relations,
             features,
+            checksum,
             match_floors,
             device,
         })

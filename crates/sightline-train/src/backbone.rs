@@ -7,14 +7,11 @@ mod network;
 mod objects;
 mod views;
 
-use std::path::Path;
-
 use rayon::ThreadPool;
 use sightline_data::store::FeatureStore;
 use sightline_data::{Dataset, Split, Vocabulary};
 use sightline_model::backbone::{CELL, INPUT};
 use sightline_model::random;
-use sightline_model::weights::Weights;
 use sightline_vision::backbone::Backbone;
 
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
@@ -36,21 +33,12 @@ pub struct BackboneData<'a> {
     pub teacher: &'a dyn Backbone,
     /// Whose boxes it learns to propose: those of this store, of the same photos.
     pub boxes: &'a FeatureStore,
-    /// Where what the teacher sees in each view is kept, for several runs to share; beside the run unless given.
-    pub views: Option<&'a Path>,
-}
-
-impl<'a> BackboneData<'a> {
-    /// With what the teacher sees beside the run.
-    pub fn new(dataset: &'a Dataset, teacher: &'a dyn Backbone, boxes: &'a FeatureStore) -> Self {
-        Self { dataset, teacher, boxes, views: None }
-    }
 }
 
 /// Trains a backbone on the photos of the training split, keeping the best on those of the validation split.
 ///
-/// What the teacher sees in each view of a photo is computed first and kept ([`BackboneData::views`]); a stopped run goes
-/// on from there. Photos that cannot be read are left out and returned, by name. `start` gives the first weights
+/// What the teacher sees in each view of a photo is computed first and kept beside the run (`views.features`); a stopped
+/// run goes on from there. Photos that cannot be read are left out and returned, by name. `start` gives the first weights
 /// instead of chance.
 pub fn train(
     data: BackboneData<'_>,
@@ -61,34 +49,27 @@ pub fn train(
     control: &mut Control<'_>,
 ) -> Result<(Outcome, Vec<String>)> {
     check(settings, data.teacher)?;
-    let views = data.views.map_or_else(|| run.path().join("views.features"), Path::to_owned);
-    let (views, mut unread) = views::prepare(data, settings, &views, control)?;
+    let (views, mut unread) = views::prepare(data, settings, &run.path().join("views.features"), control)?;
     let Some(views) = views else {
         return Ok((Outcome { progress: Progress::default(), stopped: true }, unread));
     };
     let mut rng = random::stream(settings.seed, WEIGHTS_STREAM);
     let mut weights = settings.model.initial_weights(&mut rng);
     if let Some(start) = start {
-        // The part that looks for objects may be another one, and then begins by chance.
-        let trunk = |weights: &Weights| -> Weights {
-            let own = weights.iter().filter(|(name, _)| !name.starts_with("objects."));
-            own.map(|(name, weight)| (name.clone(), weight.clone())).collect()
-        };
-        if !same_sizes(&trunk(&start.model), &trunk(&weights)) {
+        if !same_sizes(&start.model, &weights) {
             return Err(Error::Mismatch(
-                "the backbone to start from has other sizes than the settings say; give it the same [model] settings, but \
-                 for objects and objects_blocks"
+                "the backbone to start from has other sizes than the settings say; give it the same [model] settings"
                     .into(),
             ));
         }
-        let whole = same_sizes(&start.model, &weights);
-        weights.extend(if whole { start.model } else { trunk(&start.model) });
+        weights = start.model;
     }
     let header = Header {
         kind: Kind::Backbone,
         settings: serde_json::to_value(settings).expect("settings are plain data"),
         vocabulary: Vocabulary::from_sentences(std::iter::empty::<&[String]>(), 1),
         relations: Vec::new(),
+        teachers: Vec::new(),
         features: views.settings().clone(),
         progress: Progress::default(),
     };
@@ -133,9 +114,6 @@ fn check(settings: &BackboneRunSettings, teacher: &dyn Backbone) -> Result<()> {
     if settings.model.kernel >= side / CELL {
         let kernel = settings.model.kernel;
         return wrong(format!("small_side = {side} is too small for windows of {kernel} cells of {CELL} pixels"));
-    }
-    if !(0.0..=1.0).contains(&settings.closer) {
-        return wrong(format!("closer = {} must lie from 0 to 1", settings.closer));
     }
     if !(0.0..1.0).contains(&settings.colour) {
         return wrong(format!("colour = {} must be 0 or more and below 1", settings.colour));

@@ -93,6 +93,7 @@ pub fn train(
         settings: serde_json::to_value(settings).expect("settings are plain data"),
         vocabulary: vocabulary.clone(),
         relations: Vec::new(),
+        teachers: Vec::new(),
         features: store.settings().clone(),
         progress: Progress::default(),
     };

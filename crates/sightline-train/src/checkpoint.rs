@@ -104,6 +104,9 @@ pub struct Header {
     /// Relations of dependency trees with weights of their own, from the second on; none where it reads no trees.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relations: Vec<String>,
+    /// Checksums of the models that it learned from besides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub teachers: Vec<String>,
     /// What its region vectors are; a model only reads stores of the same settings.
     pub features: StoreSettings,
     /// Where training stood.
@@ -119,6 +122,18 @@ pub struct Checkpoint {
     pub model: Weights,
     /// State of the optimiser; empty in a model that is only for use.
     pub optimizer: Weights,
+}
+
+impl Checkpoint {
+    /// What tells its weights from others, 16 hex digits.
+    pub fn checksum(&self) -> String {
+        let mut hash = Xxh3::new();
+        for (name, weight) in &self.model {
+            hash.update(name.as_bytes());
+            weight.values.iter().for_each(|x| hash.update(&x.to_le_bytes()));
+        }
+        format!("{:016x}", hash.digest())
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -309,6 +324,7 @@ mod tests {
                 settings: serde_json::json!({"epochs": 3}),
                 vocabulary: Vocabulary::from_sentences([words.as_slice()], 1),
                 relations: vec!["nsubj".into()],
+                teachers: Vec::new(),
                 features: StoreSettings {
                     backbone: "b".into(),
                     backbone_checksum: String::new(),

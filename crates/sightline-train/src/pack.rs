@@ -254,6 +254,7 @@ mod tests {
                 settings: serde_json::json!({"epochs": 3}),
                 vocabulary: Vocabulary::from_sentences([["dog".to_owned()].as_slice()], 1),
                 relations: Vec::new(),
+                teachers: Vec::new(),
                 features: StoreSettings {
                     backbone: "b".into(),
                     backbone_checksum: "c".into(),

@@ -96,9 +96,6 @@ pub struct BackboneRunSettings {
     pub batch: usize,
     /// Views of each photo: the photo itself and parts of it, each seen by the teacher once.
     pub views: usize,
-    /// Probability that a step shows a part of a view alone, with what the teacher saw in its cells: ever other parts,
-    /// without asking the teacher again.
-    pub closer: f32,
     /// Whether views are mirrored by chance, and with them what the teacher saw.
     pub flip: bool,
     /// How far brightness, contrast and saturation are changed by chance; 0 leaves colours alone.
@@ -124,7 +121,6 @@ impl Default for BackboneRunSettings {
             small_side: 160,
             batch: 16,
             views: 6,
-            closer: 0.0,
             flip: true,
             colour: 0.3,
             global_weight: 1.0,

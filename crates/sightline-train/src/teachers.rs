@@ -2,8 +2,9 @@
 //! (distillation, Hinton et al. 2015). They may read other vectors than the student, of a larger backbone say, and know
 //! other words.
 
+use sightline_data::Split;
 use sightline_data::store::FeatureStore;
-use sightline_data::{Dataset, Split};
+use sightline_model::Sentence;
 use sightline_model::alignment::{Objective, Teaching};
 
 use crate::aligner::Aligner;
@@ -50,7 +51,7 @@ impl<'a> Teachers<'a> {
     ) -> Result<Option<Self>> {
         let wrong = |message: String| Err(Error::Setting(message));
         let &TeachingSettings { share, sharpness } = settings;
-        if !(0.0..=1.0).contains(&share) || !(sharpness > 0.0 && sharpness.is_finite()) {
+        if !(0.0..=1.0).contains(&share) || sharpness <= 0.0 || !sharpness.is_finite() {
             return wrong(format!(
                 "teaching.share = {share} must lie from 0 to 1, and teaching.sharpness = {sharpness} above 0"
             ));
@@ -66,20 +67,38 @@ impl<'a> Teachers<'a> {
                 return wrong("nothing is learned from a teacher at teaching.share = 0; set teaching.share=0.5".into());
             }
             (false, true) if !objective.takes_teaching() => {
-                return wrong("a teacher needs model.objective = contrastive or instance".into());
+                return wrong(
+                    "teachers are heard by models whose model.objective is contrastive or instance alone; train one such, \
+                     or leave --teacher out"
+                        .into(),
+                );
             }
             (false, true) => {}
         }
         let members = teachers.iter().map(|teacher| Member::new(*teacher, corpus)).collect::<Result<Vec<_>>>()?;
         let mut own = Self { members, share, factor: 1.0 };
         let n = corpus.photos.len();
-        let said = |photo: &usize| !corpus.photos[*photo].sentences.is_empty();
-        let sample: Vec<Hand> =
-            (0..n).step_by(n.div_ceil(SAMPLE)).filter(said).map(|photo| Hand { photo, sentences: vec![0] }).collect();
         for member in &mut own.members {
-            member.factor = 1.0 / deviation(&member.scores(&sample));
+            let said = |photo: usize| {
+                let known = member.photos[photo].sentences.iter().position(|words| !words.is_empty())?;
+                Some(Hand { photo, sentences: vec![known] })
+            };
+            let sample: Vec<Hand> = (0..n).step_by(n.div_ceil(SAMPLE)).filter_map(said).collect();
+            let deviation = deviation(&member.scores(&sample));
+            if deviation <= 1e-6 || !deviation.is_finite() {
+                return Err(Error::Mismatch(format!(
+                    "a teacher that reads {} tells the training photos' sentences not apart (the deviation of its scores \
+                     is {deviation}); is it of another language or dataset? Leave it out",
+                    member.store.path().display()
+                )));
+            }
+            member.factor = 1.0 / deviation;
         }
-        own.factor = sharpness / deviation(&own.teach(&sample).logits);
+        // Those of one scale, brought to deviation 1 together.
+        let hand =
+            |photo: usize| (!corpus.photos[photo].sentences.is_empty()).then(|| Hand { photo, sentences: vec![0] });
+        let sample: Vec<Hand> = (0..n).step_by(n.div_ceil(SAMPLE)).filter_map(hand).collect();
+        own.factor = sharpness / deviation(&own.teach(&sample).logits).max(1e-6);
         Ok(Some(own))
     }
 
@@ -99,8 +118,7 @@ impl<'a> Member<'a> {
     fn new(Teacher { aligner, store }: Teacher<'a>, corpus: &Corpus<'a>) -> Result<Self> {
         aligner.check_reads_words()?;
         aligner.check(store)?;
-        let dataset: &Dataset = corpus.dataset;
-        let known = Corpus::new(dataset, Split::Train, store, &aligner.vocabulary)?;
+        let known = Corpus::new(corpus.dataset, Split::Train, store, &aligner.vocabulary)?;
         let mut known = known.photos.into_iter().peekable();
         // Both lists are in the dataset's order.
         let of_student = |photo: &CorpusPhoto| {
@@ -121,7 +139,11 @@ impl<'a> Member<'a> {
     fn scores(&self, hands: &[Hand]) -> Vec<f32> {
         let photo = |hand: &Hand| &self.photos[hand.photo];
         let positions: Vec<usize> = hands.iter().map(|hand| photo(hand).position).collect();
-        let sentences = hands.iter().flat_map(|hand| hand.sentences.iter().map(move |&s| photo(hand).sentence(s)));
+        let sentences: Vec<Sentence<'_>> =
+            hands.iter().flat_map(|hand| hand.sentences.iter().map(move |&s| photo(hand).sentence(s))).collect();
+        if sentences.iter().all(|sentence| sentence.words.is_empty()) {
+            return vec![0.0; hands.len() * sentences.len()]; // nothing that it knows was said
+        }
         self.aligner.scores(&self.aligner.regions(self.store, &positions), &self.aligner.words(sentences))
     }
 }
@@ -130,5 +152,5 @@ fn deviation(values: &[f32]) -> f32 {
     let n = values.len() as f64;
     let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
     let variance = values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
-    variance.sqrt().max(1e-12) as f32
+    variance.sqrt() as f32
 }

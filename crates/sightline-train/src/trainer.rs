@@ -216,6 +216,9 @@ pub(crate) fn run<L: Learner>(learner: &mut L, plan: Plan<'_>, control: &mut Con
         if header.relations != checkpoint.header.relations {
             differences.push("other relations in the dependency trees".into());
         }
+        if header.teachers != checkpoint.header.teachers {
+            differences.push("other teachers".into());
+        }
         if !same_words || !differences.is_empty() {
             let what = if same_words { differences.join("; ") } else { "other words in the training split".into() };
             return Err(damaged(format!("this run was started with other data: {what}")));

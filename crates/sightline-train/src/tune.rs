@@ -88,8 +88,9 @@ pub fn train(
     let corpus = Corpus::new(dataset, Split::Train, store, &header.vocabulary)?;
     let validation = Corpus::new(dataset, Split::Val, store, &header.vocabulary)?;
     let align_settings = align_settings.model;
+    let of_teachers = teachers.iter().map(|teacher| teacher.aligner.checksum.clone()).collect();
     let teachers = Teachers::new(teachers, &corpus, &settings.teaching, align_settings.objective)?;
-    let header = Header { kind: Kind::Alignment, progress: Progress::default(), ..header };
+    let header = Header { kind: Kind::Alignment, teachers: of_teachers, progress: Progress::default(), ..header };
     let mut learner =
         TuneLearner::new((model, align_settings), backbone, teachers, settings, [corpus, validation], run)?;
     let plan = Plan {

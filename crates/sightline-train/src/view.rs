@@ -32,7 +32,7 @@ pub(crate) struct View {
 impl View {
     /// A view by chance.
     pub(crate) fn by_chance(photo: &Photo, settings: &ViewSettings, rng: &mut impl RngExt) -> Self {
-        let part = part_by_chance(&photo.whole(), settings.least_area, settings.most_stretch, rng);
+        let part = part_by_chance(photo, settings.least_area, settings.most_stretch, rng);
         let part = BoxXyxy { x1: part.x1.floor(), y1: part.y1.floor(), x2: part.x2.ceil(), y2: part.y2.ceil() };
         let mirrored = settings.mirror && rng.random::<bool>();
         let mut change = || settings.colour * rng.random_range(-1.0..=1.0f32);
@@ -53,14 +53,14 @@ impl View {
     }
 }
 
-/// A part of a photo's part, with this share of its area at least, stretched by this factor at most.
-pub(crate) fn part_by_chance(whole: &BoxXyxy, least_area: f32, most_stretch: f32, rng: &mut impl RngExt) -> BoxXyxy {
+/// A part of a photo, with this share of its area at least, stretched by this factor at most.
+pub(crate) fn part_by_chance(photo: &Photo, least_area: f32, most_stretch: f32, rng: &mut impl RngExt) -> BoxXyxy {
     let area = rng.random_range(least_area..=1.0);
     let stretch = most_stretch.powf(rng.random_range(-1.0..=1.0f32));
-    let (width, height) = (whole.width(), whole.height());
+    let (width, height) = (photo.width as f32, photo.height as f32);
     let (w, h) = ((area * stretch).sqrt().min(1.0) * width, (area / stretch).sqrt().min(1.0) * height);
-    let (x, y) = (whole.x1 + rng.random::<f32>() * (width - w), whole.y1 + rng.random::<f32>() * (height - h));
-    BoxXyxy { x1: x, y1: y, x2: (x + w).min(whole.x2), y2: (y + h).min(whole.y2) }
+    let (x, y) = (rng.random::<f32>() * (width - w), rng.random::<f32>() * (height - h));
+    BoxXyxy { x1: x, y1: y, x2: x + w, y2: y + h }.clip(photo.width, photo.height)
 }
 
 /// Turns left and right about, in rows of `width` cells of `channels` numbers.
@@ -128,7 +128,7 @@ mod tests {
         let photo = photo(300, 200);
         let mut rng = random::stream(1, 0);
         for _ in 0..100 {
-            let part = part_by_chance(&photo.whole(), 0.15, 4.0 / 3.0, &mut rng);
+            let part = part_by_chance(&photo, 0.15, 4.0 / 3.0, &mut rng);
             assert_eq!(part, part.clip(300, 200));
             assert!(part.area() >= 0.99 * 0.15 * 0.75 * 60_000.0, "{part:?}");
         }

@@ -139,6 +139,7 @@ fn header() -> Header {
         settings: serde_json::Value::Null,
         vocabulary: empty,
         relations: Vec::new(),
+        teachers: Vec::new(),
         features: ExtractOptions::default()
             .store_settings(&sightline_vision::backbone::Pixels::default(), &SelectiveSearch::default()),
         progress: Progress::default(),

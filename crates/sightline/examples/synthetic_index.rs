@@ -70,6 +70,7 @@ fn main() -> anyhow::Result<()> {
         settings: serde_json::to_value(&settings)?,
         vocabulary,
         relations: Vec::new(),
+        teachers: Vec::new(),
         features: features.clone(),
         progress: Progress::default(),
     };

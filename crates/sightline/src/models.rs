@@ -6,7 +6,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use sightline_data::checksum;
+use sightline_data::{FeatureStore, checksum};
+use sightline_train::aligner::Aligner;
 use sightline_train::checkpoint::{Checkpoint, Kind, Outline};
 use sightline_train::pack::Pack;
 use sightline_train::run::RunFolder;
@@ -64,6 +65,35 @@ pub fn outline(spec: &Path, kinds: &[Kind]) -> anyhow::Result<Outline> {
     }
     let pack = pack(spec)?;
     kinds.iter().find_map(|&kind| pack.outline(kind)).with_context(|| lacks(spec, kinds))
+}
+
+/// For each of several alignment models, named by their runs, the store whose vectors it reads: `first` where it can, else
+/// one of `more`.
+///
+/// # Errors
+/// A model that reads none of them, and a store of `more` that nobody reads.
+pub fn stores_of<'a>(
+    readers: &[(&Path, &Aligner)],
+    first: &'a FeatureStore,
+    more: &'a [FeatureStore],
+) -> anyhow::Result<Vec<&'a FeatureStore>> {
+    let mut unread = vec![true; more.len()];
+    let mut store_of = |(run, aligner): &(&Path, &Aligner)| {
+        let Err(difference) = aligner.check(first) else { return Ok(first) };
+        let Some(own) = more.iter().position(|store| aligner.check(store).is_ok()) else {
+            let run = run.display();
+            anyhow::bail!(
+                "{run} reads the vectors of none of the stores given; --more-features adds one ({difference})"
+            );
+        };
+        unread[own] = false;
+        Ok(&more[own])
+    };
+    let stores = readers.iter().map(&mut store_of).collect::<anyhow::Result<_>>()?;
+    if let Some(store) = more.iter().zip(unread).find_map(|(store, unread)| unread.then_some(store)) {
+        anyhow::bail!("no model given reads the vectors of {}; leave it out", store.path().display());
+    }
+    Ok(stores)
 }
 
 fn lacks(spec: &Path, kinds: &[Kind]) -> String {

@@ -220,6 +220,19 @@ fn joined_stores(c: &Collection, features: &str, other: &str) {
     let together = json(&[&mixed[..], &["--more-features", features]].concat());
     assert_eq!(together["images"], 10);
     assert_ne!(together, json(&[&joint[..], &data[..]].concat()));
+    let needless = [&joint[..], &data[..], &["--more-features", features]].concat();
+    fails(&needless, 1, &["no model given reads the vectors of"]);
+
+    // One learns from the other, and remembers from whom.
+    let taught = c.path("taught");
+    let (learn, contrastive) = (["train", "align", "-o", &taught], ["--set", "model.objective=contrastive"]);
+    let learn = [&learn[..], &data[..]].concat();
+    let hears = [&SMALL, &sizes[..], &contrastive, &["--set", "teaching.share=0.5"]].concat();
+    let teacher = ["--teacher", &align, "--more-features", features];
+    fails(&[&learn, &hears[..]].concat(), 1, &["name one with --teacher"]);
+    json(&[&learn, &hears[..], &teacher].concat());
+    fails(&[&learn[..], &["--resume"]].concat(), 1, &["name one with --teacher"]);
+    fails(&[&learn[..], &["--resume", "--teacher", &run]].concat(), 1, &["other teachers"]);
     let photos = c.path("photos");
     fails(&["index", &photos, "-o", &c.path("index"), "--model", &run], 1, &["2 stores side by side"]);
 }

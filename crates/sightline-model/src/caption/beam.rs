@@ -32,7 +32,7 @@ impl Default for BeamSettings {
             max_words: 20,
             n_best: 1,
             length_penalty: 0.0,
-            repeats_trigrams: true,
+            repeats_trigrams: false,
             groups: 1,
             diversity: 0.5,
         }
@@ -41,7 +41,8 @@ impl Default for BeamSettings {
 
 impl BeamSettings {
     /// How many of a sentence's likeliest next words must be known for the search to be exact: those that a beam keeps,
-    /// END, which may be out of turn, and as many again where words are refused or put back.
+    /// END, which may be out of turn, and as many again where words are put back or refused (a sentence that could repeat
+    /// itself in more ways than that is hardly one).
     pub fn proposals(&self) -> usize {
         let refuses = !self.repeats_trigrams || self.groups > 1;
         if refuses { 2 * self.beam + 1 } else { self.beam + 1 }

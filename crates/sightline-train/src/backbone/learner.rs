@@ -28,7 +28,7 @@ use crate::checkpoint::MatchFloors;
 use crate::optimizer::{Learnt, accumulate};
 use crate::settings::BackboneRunSettings;
 use crate::trainer::{BATCHES_STREAM, Learner, Validation};
-use crate::view::{mirror, part_by_chance, recolour};
+use crate::view::{mirror, recolour};
 use crate::{Error, Result};
 
 /// Random streams of what is done to a view; one a view and step.
@@ -41,10 +41,6 @@ const SHARD: usize = 8;
 const SAMPLE: usize = 512;
 /// Bytes of small views that are kept in memory, each as it is first needed.
 const MOST_KEPT: usize = 3 << 30;
-/// A closer look at a view has at least this share of it,
-const CLOSER_AREA: f32 = 0.3;
-/// and differs from its shape by this factor at most.
-const CLOSER_STRETCH: f32 = 1.25;
 /// Validation asks for this many of the detector's best boxes among this many proposals.
 const ASKED: (usize, usize) = (10, 19);
 
@@ -114,8 +110,6 @@ struct Example {
     pixels: Vec<f32>,
     /// Of the whole view, then of each cell, `[1 + cells, dim]`, standardised.
     targets: Vec<f32>,
-    /// Whether it shows a part of the view alone, of which as a whole the teacher has said nothing.
-    closer: bool,
     objects: Vec<Proposal>,
 }
 
@@ -178,21 +172,20 @@ impl<'a> BackboneLearner<'a> {
         self.unread.into_inner().expect("no thread failed")
     }
 
-    /// The pixels of a view, or of a part of it, in a square of `side`; none where its photo cannot be read.
-    fn pixels(&self, view: usize, part: Option<&BoxXyxy>, side: usize) -> Option<Cow<'_, [u8]>> {
-        let kept = if side == INPUT || part.is_some() { None } else { self.small.get(view) };
+    /// The pixels of a view in a square of `side`; none where its photo cannot be read.
+    fn pixels(&self, view: usize, side: usize) -> Option<Cow<'_, [u8]>> {
+        let kept = if side == INPUT { None } else { self.small.get(view) };
         if let Some(pixels) = kept.and_then(OnceLock::get) {
             return Some(Cow::Borrowed(pixels));
         }
         let record = self.views.get(view);
         let path = photo_of(record.key);
-        let whole = record.boxes().next().expect("a view has a box");
-        let part = part.unwrap_or(&whole);
+        let part = record.boxes().next().expect("a view has a box");
         let Ok(photo) = Photo::open(self.data.dataset.root.join(path)) else {
             self.unread.lock().expect("no thread failed").insert(path.to_owned());
             return None;
         };
-        let pixels = pixels(&photo, part, side).pixels;
+        let pixels = pixels(&photo, &part, side).pixels;
         Some(match kept {
             Some(slot) => Cow::Borrowed(slot.get_or_init(|| pixels)),
             None => Cow::Owned(pixels),
@@ -202,27 +195,19 @@ impl<'a> BackboneLearner<'a> {
     /// A view in a square of `side` pixels, changed by chance where `changes` is the stream to draw from; none where its
     /// photo cannot be read.
     fn example(&self, view: usize, side: usize, changes: Option<u64>) -> Option<Example> {
+        let mut pixels = signed(&self.pixels(view, side)?);
         let record = self.views.get(view);
-        let (path, whole) = (photo_of(record.key), record.boxes().next().expect("a view has a box"));
+        let (path, part) = (photo_of(record.key), record.boxes().next().expect("a view has a box"));
         let (dim, grid) = (self.views.dim(), side / CELL);
-        let mut rng = changes.map(|stream| random::stream(self.settings.seed, stream));
-        let closer = rng.as_mut().and_then(|rng| {
-            let closer = self.settings.closer > 0.0 && rng.random::<f32>() < self.settings.closer;
-            closer.then(|| part_by_chance(&whole, CLOSER_AREA, CLOSER_STRETCH, rng))
-        });
-        let mut pixels = signed(&self.pixels(view, closer.as_ref(), side)?);
-        let part = closer.unwrap_or(whole);
         let mut targets = record.vectors();
         self.of_global.apply(&mut targets[..dim]);
         self.of_cells.apply(&mut targets[dim..]);
-        if grid < GRID || closer.is_some() {
-            let scale = [GRID as f32 / whole.width(), GRID as f32 / whole.height()];
-            let from = [(part.x1 - whole.x1) * scale[0], (part.y1 - whole.y1) * scale[1]];
-            let size = [part.width() * scale[0], part.height() * scale[1]];
-            targets = [&targets[..dim], &resampled(&targets[dim..], GRID, (from, size), grid, dim)].concat();
+        if grid < GRID {
+            targets = [&targets[..dim], &resampled(&targets[dim..], GRID, grid, dim)].concat();
         }
         let mut flipped = false;
-        if let Some(rng) = &mut rng {
+        if let Some(stream) = changes {
+            let mut rng = random::stream(self.settings.seed, stream);
             flipped = self.settings.flip && rng.random();
             if flipped {
                 mirror(&mut pixels, side, 3);
@@ -233,7 +218,7 @@ impl<'a> BackboneLearner<'a> {
         }
         let shown = |boxes| objects::in_view(boxes, &part, flipped, FINER * grid);
         let objects = self.detected(path).map_or_else(Vec::new, shown);
-        Some(Example { pixels, targets, closer: closer.is_some(), objects })
+        Some(Example { pixels, targets, objects })
     }
 
     /// The detector's boxes of a photo, the whole photo not among them.
@@ -263,10 +248,8 @@ impl<'a> BackboneLearner<'a> {
             let own = |which: usize| i * part(which)..(i + 1) * part(which);
             let (global, cells) = example.targets.split_at(dim);
             sums.cells += squares(&said[0][own(0)], cells, factor, &mut gradients[0][own(0)]);
-            if !example.closer {
-                let weight = self.settings.global_weight * factor;
-                sums.global += squares(&said[1][own(1)], global, weight, &mut gradients[1][own(1)]);
-            }
+            let weight = self.settings.global_weight * factor;
+            sums.global += squares(&said[1][own(1)], global, weight, &mut gradients[1][own(1)]);
             let weight = self.settings.objects_weight * factor;
             sums.objects += objects::loss(
                 &said[2][own(2)],
@@ -353,30 +336,21 @@ fn squares(said: &[f32], targets: &[f32], factor: f32, gradient: &mut [f32]) -> 
     sum / said.len() as f64
 }
 
-/// A part of a square of `side` cells of `channels` numbers, from some cell on across and down and so many cells large,
-/// as a square of `side_out` cells, each the mean of what it covers.
-fn resampled(
-    cells: &[f32],
-    side: usize,
-    (from, size): ([f32; 2], [f32; 2]),
-    side_out: usize,
-    channels: usize,
-) -> Vec<f32> {
-    // How much of each cell of a row or column lies in each of the new ones, in shares of these.
-    let [of_columns, of_rows]: [Vec<Vec<(usize, f32)>>; 2] = std::array::from_fn(|axis| {
-        let size = size[axis] / side_out as f32;
-        let of_cell = |out: usize| {
-            let start = (from[axis] + out as f32 * size).clamp(0.0, side as f32 - size);
-            let end = start + size;
-            let covered = |cell: usize| (end.min((cell + 1) as f32) - start.max(cell as f32)).max(0.0) / size;
-            (start as usize..side.min(end.ceil() as usize)).map(|cell| (cell, covered(cell))).collect()
-        };
-        (0..side_out).map(of_cell).collect()
-    });
+/// A square of `side` cells of `channels` numbers as one of `side_out` larger cells, each the mean of what it covers.
+fn resampled(cells: &[f32], side: usize, side_out: usize, channels: usize) -> Vec<f32> {
+    // How much of each cell of a row lies in each of the larger ones, in shares of these.
+    let size = side as f32 / side_out as f32;
+    let shares: Vec<Vec<(usize, f32)>> = (0..side_out)
+        .map(|out| {
+            let (from, to) = (out as f32 * size, (out + 1) as f32 * size);
+            let covered = |cell: usize| (to.min((cell + 1) as f32) - from.max(cell as f32)) / size;
+            (from as usize..side.min(to.ceil() as usize)).map(|cell| (cell, covered(cell))).collect()
+        })
+        .collect();
     let mut means = vec![0.0; side_out * side_out * channels];
     for (at, mean) in means.chunks_exact_mut(channels).enumerate() {
-        for &(y, of_row) in &of_rows[at / side_out] {
-            for &(x, of_column) in &of_columns[at % side_out] {
+        for &(y, of_row) in &shares[at / side_out] {
+            for &(x, of_column) in &shares[at % side_out] {
                 let cell = &cells[(y * side + x) * channels..][..channels];
                 mean.iter_mut().zip(cell).for_each(|(mean, value)| *mean += of_row * of_column * value);
             }
@@ -451,16 +425,10 @@ mod tests {
     fn larger_cells_have_means() {
         // Two channels of a square of four by four cells, the second twice the first.
         let cells: Vec<f32> = (0..16).flat_map(|i| [i as f32, 2.0 * i as f32]).collect();
-        let whole = ([0.0; 2], [4.0; 2]);
-        assert_eq!(resampled(&cells, 4, whole, 2, 2), [2.5, 5.0, 4.5, 9.0, 10.5, 21.0, 12.5, 25.0]);
-        assert_eq!(resampled(&cells, 4, whole, 4, 2), cells);
-        // The lower half of the right half, and half a cell more to the left.
-        assert_eq!(resampled(&cells, 4, ([2.0, 2.0], [2.0, 2.0]), 1, 2), [12.5, 25.0]);
-        assert_eq!(resampled(&cells, 4, ([1.5, 2.0], [2.5, 2.0]), 1, 2), [12.25, 24.5]);
-        // Parts of cells are what the cells are.
-        assert_eq!(resampled(&cells, 4, ([1.0, 0.0], [1.0, 1.0]), 2, 2), [1.0, 2.0].repeat(4));
+        assert_eq!(resampled(&cells, 4, 2, 2), [2.5, 5.0, 4.5, 9.0, 10.5, 21.0, 12.5, 25.0]);
+        assert_eq!(resampled(&cells, 4, 4, 2), cells);
         // Three cells a row: each is one of the four and a third of its neighbour's.
-        let three = resampled(&cells, 4, whole, 3, 2);
+        let three = resampled(&cells, 4, 3, 2);
         let row = [0.25, 1.5, 2.75];
         for (i, cell) in three.chunks_exact(2).enumerate() {
             let expected = 4.0 * row[i / 3] + row[i % 3];

@@ -44,7 +44,7 @@ pub(super) fn pixels(photo: &Photo, part: &BoxXyxy, side: usize) -> Photo {
 fn parts(photo: &Photo, path: &str, views: usize, seed: u64) -> Vec<BoxXyxy> {
     let own = xxhash_rust::xxh3::xxh3_64(path.as_bytes());
     let mut rng = random::stream(seed ^ own, VIEWS_STREAM);
-    let part = |_| part_by_chance(&photo.whole(), LEAST_AREA, MOST_STRETCH, &mut rng);
+    let part = |_| part_by_chance(photo, LEAST_AREA, MOST_STRETCH, &mut rng);
     std::iter::once(photo.whole()).chain((1..views).map(part)).collect()
 }
 

@@ -126,7 +126,7 @@ impl<'a> CaptionLearner<'a> {
     }
 
     fn greedy(&self, weights: &Weights, pictures: &Pictures, max_words: usize) -> Vec<Vec<u32>> {
-        let how = BeamSettings { beam: 1, max_words, ..BeamSettings::default() };
+        let how = BeamSettings { beam: 1, max_words, repeats_trigrams: true, ..BeamSettings::default() };
         in_chunks(&*self.generator, weights, None, pictures, |source, range| {
             beam_search(source, range.len(), how).into_iter().map(|mut best| best.swap_remove(0).words).collect()
         })

@@ -109,9 +109,9 @@ pub struct BeamArgs {
     /// Sentences compete by log probability over their length to this power; 0 favours short ones as the paper does
     #[arg(long, default_value_t = 0.0)]
     length_penalty: f32,
-    /// No three words in a row twice in a sentence
+    /// Three words in a row may stand in a sentence twice
     #[arg(long)]
-    no_repeats: bool,
+    repeats: bool,
     /// Cut the beam into groups that avoid each other's words
     #[arg(long, default_value_t = 1)]
     groups: usize,
@@ -213,7 +213,7 @@ impl BeamArgs {
             max_words: self.max_words,
             n_best: 1,
             length_penalty: self.length_penalty,
-            repeats_trigrams: !self.no_repeats,
+            repeats_trigrams: self.repeats,
             groups: self.groups,
             diversity: self.diversity,
         })

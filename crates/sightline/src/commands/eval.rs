@@ -101,17 +101,17 @@ fn retrieval(args: &RetrievalArgs, ui: &Ui) -> anyhow::Result<()> {
     tell_gaps(&corpus, ui);
     let photos = |corpus: &Corpus<'_>| corpus.photos.iter().map(|photo| photo.image).collect::<Vec<_>>();
     let mut members = vec![evaluate::scores(&aligner, &corpus)];
-    for run in others {
-        let other = open(run)?;
-        let store = more.iter().find(|store| other.check(store).is_ok()).unwrap_or(&data.store);
-        let own = corpus_of(&other, store)?;
+    let of_others = others.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
+    let readers: Vec<_> = others.iter().map(PathBuf::as_path).zip(&of_others).collect();
+    for ((_, other), store) in readers.iter().zip(models::stores_of(&readers, &data.store, &more)?) {
+        let own = corpus_of(other, store)?;
         anyhow::ensure!(
             photos(&own) == photos(&corpus),
             "{} has vectors of other photos of the split than {}; an ensemble needs them all in both",
             store.path().display(),
             data.store.path().display()
         );
-        members.push(evaluate::scores(&other, &own));
+        members.push(evaluate::scores(other, &own));
     }
     let mut scores = if others.is_empty() { members.swap_remove(0) } else { Scores::ensemble(&members) };
     if let Some(sharpness) = args.rerank {

@@ -73,25 +73,27 @@ struct TeacherArgs {
 }
 
 /// Teachers, ready for use, and their stores.
-struct OpenTeachers {
+struct OpenTeachers<'a> {
+    runs: &'a [PathBuf],
     aligners: Vec<Aligner>,
     more: Vec<FeatureStore>,
 }
 
 impl TeacherArgs {
-    fn open(&self, device: &Device) -> anyhow::Result<OpenTeachers> {
+    fn open(&self, device: &Device) -> anyhow::Result<OpenTeachers<'_>> {
         let open = |run: &PathBuf| anyhow::Ok(Aligner::new(models::checkpoint(run, &[Kind::Alignment])?, device)?);
         let aligners = self.teacher.iter().map(open).collect::<Result<_, _>>()?;
         let more = self.more_features.iter().map(FeatureStore::open).collect::<Result<_, _>>()?;
-        Ok(OpenTeachers { aligners, more })
+        Ok(OpenTeachers { runs: &self.teacher, aligners, more })
     }
 }
 
-impl OpenTeachers {
-    /// Each with the store whose vectors it reads; a teacher that reads none of them is refused where it is used.
-    fn with_stores<'a>(&'a self, first: &'a FeatureStore) -> Vec<Teacher<'a>> {
-        let store = |aligner: &Aligner| self.more.iter().find(|store| aligner.check(store).is_ok()).unwrap_or(first);
-        self.aligners.iter().map(|aligner| Teacher { aligner, store: store(aligner) }).collect()
+impl OpenTeachers<'_> {
+    /// Each with the store whose vectors it reads.
+    fn with_stores<'a>(&'a self, first: &'a FeatureStore) -> anyhow::Result<Vec<Teacher<'a>>> {
+        let readers: Vec<_> = self.runs.iter().map(PathBuf::as_path).zip(&self.aligners).collect();
+        let stores = models::stores_of(&readers, first, &self.more)?;
+        Ok(self.aligners.iter().zip(stores).map(|(aligner, store)| Teacher { aligner, store }).collect())
     }
 }
 
@@ -108,8 +110,9 @@ pub struct CaptionArgs {
     /// Train at region level, on the phrases that `sightline align` wrote
     #[arg(long)]
     phrases: Option<PathBuf>,
-    /// Begin with the weights of this run of the same kind and sizes; self-critical training needs one
-    #[arg(long, value_name = "RUN", conflicts_with = "resume")]
+    /// Begin with the weights of this run of the same kind and sizes; self-critical training needs one. With --resume it
+    /// is read where nothing was kept yet
+    #[arg(long, value_name = "RUN")]
     start: Option<PathBuf>,
 }
 
@@ -126,14 +129,9 @@ pub struct BackboneArgs {
     /// The larger backbone: weights of a vision transformer (.safetensors) or a network (.onnx) with 14 by 14 cells
     #[arg(long, value_name = "FILE")]
     teacher: String,
-    /// Begin with the weights of this run of the same sizes; the part that looks for objects may be of others, and then
-    /// begins by chance
-    #[arg(long, value_name = "RUN", conflicts_with = "resume")]
+    /// Begin with the weights of this run of the same sizes. With --resume it is read where nothing was kept yet
+    #[arg(long, value_name = "RUN")]
     start: Option<PathBuf>,
-    /// Where what the teacher sees in each view is kept, for several runs to share; made where it is not yet. In the
-    /// run's folder unless given
-    #[arg(long, value_name = "FEATURES")]
-    views: Option<PathBuf>,
 }
 
 /// Tune a backbone end to end, together with the alignment model that was trained on its vectors
@@ -174,7 +172,7 @@ pub fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
             let parses = args.parses.read(&dataset, &[Split::Train, Split::Val], ui)?;
             let device = common.device.open()?;
             let teachers = args.teachers.open(&device)?;
-            let teachers = teachers.with_stores(&store);
+            let teachers = teachers.with_stores(&store)?;
             let data = AlignData { dataset: &dataset, store: &store, parses: parses.as_ref(), teachers: &teachers };
             if let Some(seeds) = Seeds::of(args.seeds.as_ref(), common) {
                 return train_seeds::run(&seeds, common, data, ui);
@@ -198,8 +196,7 @@ pub fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
             let teacher = sources::backbone(&args.teacher, &common.device.open()?)?;
             let mut start = args.start.as_deref().map(|run| models::checkpoint(run, &[Kind::Backbone])).transpose()?;
             let (folder, settings) = common.open::<BackboneRunSettings>()?;
-            let views = args.views.as_deref();
-            let data = BackboneData { dataset: &dataset, teacher: &*teacher, boxes: &store, views };
+            let data = BackboneData { dataset: &dataset, teacher: &*teacher, boxes: &store };
             let mut unread = Vec::new();
             let outcome = train(ui, interrupt::flag(), |control| {
                 let (outcome, left_out) =
@@ -215,7 +212,7 @@ pub fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
             let alignment = models::checkpoint(&args.start, &[Kind::Alignment])?;
             let backbone = sources::tunable(&args.backbone, &device)?;
             let teachers = args.teachers.open(&device)?;
-            let teachers = teachers.with_stores(&store);
+            let teachers = teachers.with_stores(&store)?;
             let mut data =
                 Some(TuneData { dataset: &dataset, store: &store, alignment, backbone, teachers: &teachers });
             let (folder, settings) = common.open::<TuneRunSettings>()?;
