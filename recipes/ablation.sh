@@ -8,7 +8,7 @@
 #   SEEDS               how many or which (1,2,5), as of `train align --seeds`; 3 unless given
 #   PARSES              dependency trees (docs/parses.md); rows that read such are left out without
 #
-# A row takes 5 to 15 minutes a seed on one core; two run side by side on two.
+# A row takes 5 to 40 minutes a seed on one core; two run side by side on two.
 set -euo pipefail
 if [ $# -lt 3 ]; then sed -n '2,11p' "$0"; exit 2; fi
 dataset=$1 features=$2 out=$3 seeds=${4:-3} parses=${5:-}
