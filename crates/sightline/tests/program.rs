@@ -229,9 +229,9 @@ fn joined_stores(c: &Collection, features: &str, other: &str) {
     let learn = [&learn[..], &data[..]].concat();
     let hears = [&SMALL, &sizes[..], &contrastive, &["--set", "teaching.share=0.5"]].concat();
     let teacher = ["--teacher", &align, "--more-features", features];
-    fails(&[&learn, &hears[..]].concat(), 1, &["name one with --teacher"]);
+    fails(&[&learn, &hears[..]].concat(), 2, &["name one with --teacher"]);
     json(&[&learn, &hears[..], &teacher].concat());
-    fails(&[&learn[..], &["--resume"]].concat(), 1, &["name one with --teacher"]);
+    fails(&[&learn[..], &["--resume"]].concat(), 2, &["name one with --teacher"]);
     fails(&[&learn[..], &["--resume", "--teacher", &run]].concat(), 1, &["other teachers"]);
     let photos = c.path("photos");
     fails(&["index", &photos, "-o", &c.path("index"), "--model", &run], 1, &["2 stores side by side"]);
