@@ -1,9 +1,13 @@
 //! Matrices in memory and the few f32 kernels that the tape is made of: the matrix product, over the `gemm`
-//! crate, and loops that `pulp` compiles for the widest vectors this processor has.
+//! crate, and loops compiled for the widest vectors that this processor has.
 #![expect(unsafe_code, reason = "gemm takes raw pointers; the slices' lengths are asserted against the sizes first")]
 
+use std::ops::Range;
+
 use gemm::Parallelism;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
+pub(crate) use sightline_search::simd::{dot, largest, nearest, sum_of, vectorised};
 
 /// A row-major matrix.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -175,71 +179,92 @@ const FEW_ROWS: usize = 16;
 /// Columns of the product that one thread computes at once.
 const COLUMN_BLOCK: usize = 512;
 
-/// Vectors of [`LANES`] columns that are summed at once.
-const VECTORS: usize = 4;
-
-/// As [`multiply`] for plain factors, `a` of few rows: a strip of `b`'s columns at a time, where it lies.
+/// As [`multiply`] for plain factors, `a` of few rows: `b` is read once, row after row.
 fn few_rows(a: &[f32], b: &[f32], out: &mut [f32], [m, k, n]: [usize; 3], adds: bool) {
-    const STRIP: usize = VECTORS * LANES;
-    let mut strips = vec![0.0; n.div_ceil(STRIP) * m * STRIP]; // strip after strip of the product, row after row
-    let min_strips = if m * k * n < PARALLEL_FROM { usize::MAX } else { 2 };
-    strips.par_chunks_exact_mut(m * STRIP).enumerate().with_min_len(min_strips).for_each(|(strip, sums)| {
-        let columns = strip * STRIP..n.min((strip + 1) * STRIP);
-        vectorised(
-            #[inline(always)]
-            || {
-                let mut row = 0;
-                while row < m {
-                    let (a, sums) = (&a[row * k..], &mut sums[row * STRIP..]);
-                    match (columns.len() == STRIP, m - row) {
-                        (true, 1) => strip_of_rows::<1>(a, b, n, columns.start, sums),
-                        (true, 2) => strip_of_rows::<2>(a, b, n, columns.start, sums),
-                        (true, 3) => strip_of_rows::<3>(a, b, n, columns.start, sums),
-                        (true, _) => strip_of_rows::<4>(a, b, n, columns.start, sums),
-                        (false, rows) => {
-                            for (row, sums) in sums.chunks_exact_mut(STRIP).enumerate().take(rows.min(4)) {
-                                for (x, b) in a[row * k..(row + 1) * k].iter().zip(b.chunks_exact(n)) {
-                                    add_scaled(&mut sums[..columns.len()], *x, &b[columns.clone()]);
-                                }
-                            }
-                        }
-                    }
-                    row += 4;
-                }
-            },
-        );
-    });
-    for (strip, sums) in strips.chunks_exact(m * STRIP).enumerate() {
-        let columns = strip * STRIP..n.min((strip + 1) * STRIP);
-        for (out, sums) in out.chunks_exact_mut(n).zip(sums.chunks_exact(STRIP)) {
-            let out = &mut out[columns.clone()];
+    let mut blocks = vec![0.0; m * n]; // block after block of columns, in each row after row
+    let min_blocks = if m * k * n < PARALLEL_FROM { usize::MAX } else { 1 };
+    let block = |(block, sums): (usize, &mut [f32])| {
+        let columns = block * COLUMN_BLOCK..n.min((block + 1) * COLUMN_BLOCK);
+        Arch::new().dispatch(FewRows { a, b, k, n, columns, sums });
+    };
+    blocks.par_chunks_mut(m * COLUMN_BLOCK).enumerate().with_min_len(min_blocks).for_each(block);
+    for (block, sums) in blocks.chunks(m * COLUMN_BLOCK).enumerate() {
+        let (width, first) = (sums.len() / m, block * COLUMN_BLOCK);
+        for (out, sums) in out.chunks_exact_mut(n).zip(sums.chunks_exact(width)) {
+            let out = &mut out[first..first + width];
             match adds {
-                true => add_scaled(out, 1.0, &sums[..out.len()]),
-                false => out.copy_from_slice(&sums[..out.len()]),
+                true => add_scaled(out, 1.0, sums),
+                false => out.copy_from_slice(sums),
             }
         }
     }
 }
 
-/// The first `R` rows of `a` times a whole strip of the columns of `b`, of `n`, from `first` on.
-#[inline(always)]
-fn strip_of_rows<const R: usize>(a: &[f32], b: &[f32], n: usize, first: usize, out: &mut [f32]) {
-    let k = b.len() / n;
-    let a: [&[f32]; R] = std::array::from_fn(|row| &a[row * k..(row + 1) * k]);
-    let mut sums = [[[0.0f32; LANES]; VECTORS]; R];
-    for at in 0..k {
-        let b = &b[at * n + first..][..VECTORS * LANES];
-        for row in 0..R {
-            let x = a[row][at];
-            for (vector, sums) in sums[row].iter_mut().enumerate() {
-                for lane in 0..LANES {
-                    sums[lane] += x * b[vector * LANES + lane];
+/// A block of columns of [`few_rows`], added to `sums`, `[m, columns]`.
+struct FewRows<'a> {
+    a: &'a [f32],
+    b: &'a [f32],
+    k: usize,
+    n: usize,
+    columns: Range<usize>,
+    sums: &'a mut [f32],
+}
+
+impl WithSimd for FewRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { a, b, k, n, columns, sums } = self;
+        let width = columns.len();
+        let m = sums.len() / width;
+        let b = |at: usize| &b[at * n..][columns.clone()];
+        let whole = k / DEPTH * DEPTH;
+        for at in (0..whole).step_by(DEPTH) {
+            let b: [&[f32]; DEPTH] = std::array::from_fn(|i| b(at + i));
+            for row in (0..m).step_by(4) {
+                let (a, sums) = (&a[row * k + at..], &mut sums[row * width..]);
+                match m - row {
+                    1 => add_rows::<S, 1, DEPTH>(simd, a, k, b, sums),
+                    2 => add_rows::<S, 2, DEPTH>(simd, a, k, b, sums),
+                    3 => add_rows::<S, 3, DEPTH>(simd, a, k, b, sums),
+                    _ => add_rows::<S, 4, DEPTH>(simd, a, k, b, sums),
                 }
             }
         }
+        for at in whole..k {
+            for row in 0..m {
+                add_rows::<S, 1, 1>(simd, &a[row * k + at..], k, [b(at)], &mut sums[row * width..]);
+            }
+        }
     }
-    for (sums, out) in sums.iter().zip(out.chunks_exact_mut(VECTORS * LANES)) {
-        out.copy_from_slice(sums.as_flattened());
+}
+
+/// Rows of `b` that are multiplied at once: sums are read and written a fourth as often.
+const DEPTH: usize = 4;
+
+/// `sums[r, ..] += Σᵢ a[r · k + i] · b[i]` for `R` rows.
+#[inline(always)]
+fn add_rows<S: Simd, const R: usize, const D: usize>(simd: S, a: &[f32], k: usize, b: [&[f32]; D], sums: &mut [f32]) {
+    let width = b[0].len();
+    let factors: [[S::f32s; D]; R] = std::array::from_fn(|r| std::array::from_fn(|i| simd.splat_f32s(a[r * k + i])));
+    let b = b.map(|b| S::as_simd_f32s(b));
+    let mut rows = sums.chunks_exact_mut(width);
+    let mut rows: [_; R] = std::array::from_fn(|_| S::as_mut_simd_f32s(rows.next().expect("R rows of sums")));
+    for at in 0..b[0].0.len() {
+        let own: [S::f32s; D] = std::array::from_fn(|i| b[i].0[at]);
+        for r in 0..R {
+            let mut sum = rows[r].0[at];
+            for i in 0..D {
+                sum = simd.mul_add_e_f32s(factors[r][i], own[i], sum);
+            }
+            rows[r].0[at] = sum;
+        }
+    }
+    for at in 0..b[0].1.len() {
+        for (r, row) in rows.iter_mut().enumerate() {
+            row.1[at] += (0..D).map(|i| a[r * k + i] * b[i].1[at]).sum::<f32>();
+        }
     }
 }
 
@@ -248,32 +273,9 @@ fn few_rows_transposed(a: &[f32], b: &[f32], out: &mut [f32], [m, k, n]: [usize;
     let mut columns = vec![0.0; n * m]; // column after column of the product
     let blocks = columns.par_chunks_mut(COLUMN_BLOCK * m).zip(b.par_chunks(COLUMN_BLOCK * k));
     let min_blocks = if m * k * n < PARALLEL_FROM { usize::MAX } else { 1 };
-    blocks.with_min_len(min_blocks).for_each(|(columns, b)| {
-        vectorised(
-            #[inline(always)]
-            || {
-                for (columns, b) in columns.chunks_mut(2 * m).zip(b.chunks(2 * k)) {
-                    // A last column without a neighbour is its own.
-                    let b = [&b[..k], &b[b.len() - k..]];
-                    let last = columns.len() - m;
-                    let mut row = 0;
-                    while row < m {
-                        let a = &a[row * k..];
-                        let sums = match m - row {
-                            1 => few_dots::<1>(a, b),
-                            2 => few_dots::<2>(a, b),
-                            3 => few_dots::<3>(a, b),
-                            _ => few_dots::<4>(a, b),
-                        };
-                        let n_rows = (m - row).min(4);
-                        columns[row..row + n_rows].copy_from_slice(&sums[0][..n_rows]);
-                        columns[last + row..][..n_rows].copy_from_slice(&sums[1][..n_rows]);
-                        row += n_rows;
-                    }
-                }
-            },
-        );
-    });
+    blocks
+        .with_min_len(min_blocks)
+        .for_each(|(columns, b)| Arch::new().dispatch(FewRowsTransposed { a, b, m, k, columns }));
     for (row, out) in out.chunks_exact_mut(n).enumerate() {
         for (out, column) in out.iter_mut().zip(columns.chunks_exact(m)) {
             *out = if adds { *out + column[row] } else { column[row] };
@@ -281,105 +283,64 @@ fn few_rows_transposed(a: &[f32], b: &[f32], out: &mut [f32], [m, k, n]: [usize;
     }
 }
 
+/// A block of columns of [`few_rows_transposed`]; `b` is `[columns, k]`, `columns` `[columns, m]`.
+struct FewRowsTransposed<'a> {
+    a: &'a [f32],
+    b: &'a [f32],
+    m: usize,
+    k: usize,
+    columns: &'a mut [f32],
+}
+
+impl WithSimd for FewRowsTransposed<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { a, b, m, k, columns } = self;
+        for (columns, b) in columns.chunks_mut(2 * m).zip(b.chunks(2 * k)) {
+            // A last column without a neighbour is its own.
+            let b = [&b[..k], &b[b.len() - k..]];
+            let last = columns.len() - m;
+            for row in (0..m).step_by(4) {
+                let a = &a[row * k..];
+                let sums = match m - row {
+                    1 => few_dots::<S, 1>(simd, a, b),
+                    2 => few_dots::<S, 2>(simd, a, b),
+                    3 => few_dots::<S, 3>(simd, a, b),
+                    _ => few_dots::<S, 4>(simd, a, b),
+                };
+                let n_rows = (m - row).min(4);
+                columns[row..row + n_rows].copy_from_slice(&sums[0][..n_rows]);
+                columns[last + row..][..n_rows].copy_from_slice(&sums[1][..n_rows]);
+            }
+        }
+    }
+}
+
 /// Sums of products of two vectors with the first `R` rows of `a`, rows as long as they: enough sums at once that each
 /// addition need not wait for the one before.
 #[inline(always)]
-fn few_dots<const R: usize>(a: &[f32], b: [&[f32]; 2]) -> [[f32; 4]; 2] {
+fn few_dots<S: Simd, const R: usize>(simd: S, a: &[f32], b: [&[f32]; 2]) -> [[f32; 4]; 2] {
     let k = b[0].len();
-    let mut lanes = [[[0.0f32; LANES]; R]; 2];
-    let whole = k / LANES * LANES;
-    let mut at = 0;
-    while at < whole {
-        let b = [&b[0][at..at + LANES], &b[1][at..at + LANES]];
+    let a: [_; R] = std::array::from_fn(|row| S::as_simd_f32s(&a[row * k..(row + 1) * k]));
+    let b = b.map(|b| S::as_simd_f32s(b));
+    let mut lanes = [[simd.splat_f32s(0.0); R]; 2];
+    for at in 0..b[0].0.len() {
         for row in 0..R {
-            let a = &a[row * k + at..row * k + at + LANES];
-            for lane in 0..LANES {
-                lanes[0][row][lane] += a[lane] * b[0][lane];
-                lanes[1][row][lane] += a[lane] * b[1][lane];
+            for i in 0..2 {
+                lanes[i][row] = simd.mul_add_e_f32s(a[row].0[at], b[i].0[at], lanes[i][row]);
             }
         }
-        at += LANES;
     }
     let mut sums = [[0.0; 4]; 2];
-    for row in 0..R {
-        for (sums, (lanes, b)) in sums.iter_mut().zip(lanes.iter().zip(b)) {
-            let rest = a[row * k + whole..(row + 1) * k].iter().zip(&b[whole..]).map(|(x, y)| x * y).sum::<f32>();
-            sums[row] = sum_of_lanes(lanes[row]) + rest;
+    for i in 0..2 {
+        for row in 0..R {
+            let rest = a[row].1.iter().zip(b[i].1).map(|(x, y)| x * y).sum::<f32>();
+            sums[i][row] = simd.reduce_sum_f32s(lanes[i][row]) + rest;
         }
     }
     sums
-}
-
-/// Runs a loop compiled for this processor's widest vectors. The closure and what it calls must be `#[inline(always)]`:
-/// what is not inlined is compiled for the oldest processor. No fused multiply-add, which old ones would have to call a
-/// function for.
-#[inline(always)]
-pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(work)
-}
-
-/// Sums run in this many lanes, so that they vectorise; the same on every processor.
-const LANES: usize = 16;
-
-/// The sum of products, in four sums so that no addition waits for the one before.
-#[inline(always)]
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let [mut first, mut second, mut third, mut fourth] = [[0.0f32; LANES]; 4];
-    let (a_chunks, a_rest) = a.as_chunks::<{ 4 * LANES }>();
-    let (b_chunks, b_rest) = b.as_chunks::<{ 4 * LANES }>();
-    for (x, y) in a_chunks.iter().zip(b_chunks) {
-        for lane in 0..LANES {
-            first[lane] += x[lane] * y[lane];
-        }
-        for lane in 0..LANES {
-            second[lane] += x[LANES + lane] * y[LANES + lane];
-        }
-        for lane in 0..LANES {
-            third[lane] += x[2 * LANES + lane] * y[2 * LANES + lane];
-        }
-        for lane in 0..LANES {
-            fourth[lane] += x[3 * LANES + lane] * y[3 * LANES + lane];
-        }
-    }
-    let total = std::array::from_fn(|lane| (first[lane] + second[lane]) + (third[lane] + fourth[lane]));
-    sum_of_lanes(total) + a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum::<f32>()
-}
-
-/// The sum of all lanes, halves on halves: fewer additions that wait for each other than one lane after the other.
-#[inline(always)]
-fn sum_of_lanes(lanes: [f32; LANES]) -> f32 {
-    // Written out: as a loop it went through memory, lane by lane.
-    let eight: [f32; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
-    let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
-    (four[0] + four[2]) + (four[1] + four[3])
-}
-
-/// The sum of `of(x)`.
-#[inline(always)]
-pub(crate) fn sum_of(x: &[f32], of: impl Fn(f32) -> f32) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let chunks = x.chunks_exact(LANES);
-    let rest: f32 = chunks.remainder().iter().map(|&x| of(x)).sum();
-    for x in chunks {
-        for lane in 0..LANES {
-            lanes[lane] += of(x[lane]);
-        }
-    }
-    sum_of_lanes(lanes) + rest
-}
-
-/// The largest value; minus infinity of none.
-#[inline(always)]
-pub(crate) fn largest(x: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let chunks = x.chunks_exact(LANES);
-    let rest = chunks.remainder().iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
-    for x in chunks {
-        for lane in 0..LANES {
-            lanes[lane] = if x[lane] > lanes[lane] { x[lane] } else { lanes[lane] };
-        }
-    }
-    lanes.iter().fold(rest, |a, &b| a.max(b))
 }
 
 /// `y += factor · x`.
@@ -523,13 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_and_maxima_take_every_element() {
-        for n in [0, 1, 15, 16, 17, 50] {
-            let x: Vec<f32> = (0..n).map(|i| (i * 7 % 11) as f32 - 20.0).collect();
-            assert_eq!(sum_of(&x, |x| 2.0 * x), x.iter().map(|x| 2.0 * x).sum::<f32>());
-            assert_eq!(dot(&x, &x), x.iter().map(|x| x * x).sum::<f32>());
-            assert_eq!(largest(&x), x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-        }
+    fn softmax_sums_to_one() {
         let mut row = [0.0f32, 3.0f32.ln(), 0.0];
         assert!((softmax(&mut row) - 5.0f32.ln()).abs() < 1e-6);
         assert!((row[1] - 0.6).abs() < 1e-6 && (row[0] - 0.2).abs() < 1e-6);

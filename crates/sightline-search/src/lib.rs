@@ -20,7 +20,7 @@ pub mod matrix;
 mod pruned;
 mod query;
 mod sets;
-mod simd;
+pub mod simd;
 pub mod vectors;
 
 pub use best::{BestRegions, best_regions, chosen_gradients};

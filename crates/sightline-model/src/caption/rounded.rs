@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use super::END;
 use super::generator::Generator;
-use crate::matrix::{add_scaled, dot, exp, largest, softmax, sum_of, vectorised};
+use crate::matrix::{add_scaled, dot, exp, largest, nearest, softmax, sum_of, vectorised};
 use crate::weights::Weights;
 
 /// Rows whose weights lie together, so that one load reads the same four columns of many.
@@ -161,7 +161,7 @@ impl Rounded {
                 #[inline(always)]
                 || {
                     for ((&x, whole), mean) in row.iter().zip(wholes).zip(&self.mean) {
-                        *whole = (x / factor).round_ties_even() as i8;
+                        *whole = nearest(x / factor) as i8;
                         sum += i32::from(*whole);
                         lost += (x - f32::from(*whole) * factor) * mean;
                     }
@@ -170,7 +170,7 @@ impl Rounded {
             rounded.lost.push(lost);
             rounded.shifts.push(sum * OFFSET);
             rounded.factors.push(factor);
-            let length = product(row, row).sqrt();
+            let length = dot(row, row).sqrt();
             rounded.bounds.push(self.bound(length, factor));
         }
         rounded
@@ -210,7 +210,7 @@ impl Rounded {
             let mut likely: Vec<(u32, f32)> = best.copied().filter(|&(token, x)| x >= floor || token == END).collect();
             for (token, x) in &mut likely {
                 let own = &matrix[*token as usize * self.columns..][..self.columns];
-                let logit = product(row, own) + bias[*token as usize];
+                let logit = dot(row, own) + bias[*token as usize];
                 sum += exp(logit - most) - exp(*x - most);
                 *x = logit;
             }
@@ -304,14 +304,6 @@ impl Summary {
         best.sort_unstable_by_key(|&(token, _)| token);
         Self { most, sum, best }
     }
-}
-
-/// [`dot`], compiled by itself: inlined into longer loops it was done number by number.
-fn product(a: &[f32], b: &[f32]) -> f32 {
-    vectorised(
-        #[inline(always)]
-        || dot(a, b),
-    )
 }
 
 /// The `n`-th largest; minus infinity where there are fewer.

@@ -3,12 +3,12 @@
 //!
 //! A closure that is not `#[inline(always)]` is compiled once, for the oldest machine.
 
-use pulp::Arch;
+use crate::matrix::vectorised;
 
 /// `out += x`.
 pub(super) fn add(out: &mut [f32], x: &[f32]) {
     assert_eq!(out.len(), x.len(), "vectors of one length");
-    Arch::new().dispatch(
+    vectorised(
         #[inline(always)]
         || out.iter_mut().zip(x).for_each(|(out, &x)| *out += x),
     );
@@ -16,7 +16,7 @@ pub(super) fn add(out: &mut [f32], x: &[f32]) {
 
 /// `h = max(0, x + sums + bias)`.
 pub(super) fn relu_step(x: &[f32], sums: &[f32], bias: &[f32], h: &mut [f32]) {
-    Arch::new().dispatch(
+    vectorised(
         #[inline(always)]
         || {
             for (((h, &x), &sum), &bias) in h.iter_mut().zip(x).zip(sums).zip(bias) {
@@ -28,7 +28,7 @@ pub(super) fn relu_step(x: &[f32], sums: &[f32], bias: &[f32], h: &mut [f32]) {
 
 /// Gradient of what went into the ReLU: the state's, where the state is not zero.
 pub(super) fn relu_back(h: &[f32], of_h: &[f32], of_x: &mut [f32]) {
-    Arch::new().dispatch(
+    vectorised(
         #[inline(always)]
         || {
             for ((of_x, &h), &of_h) in of_x.iter_mut().zip(h).zip(of_h) {
@@ -57,7 +57,7 @@ pub(super) fn gru_step(
     let (r, rest) = gates.split_at_mut(hidden);
     let (z, n) = rest.split_at_mut(hidden);
     let recurrent = &mut recurrent[..hidden];
-    Arch::new().dispatch(
+    vectorised(
         #[inline(always)]
         || {
             for i in 0..hidden {
@@ -98,7 +98,7 @@ pub(super) fn gru_back(
     let (x_z, x_n) = rest.split_at_mut(hidden);
     let (p_r, rest) = of_product.split_at_mut(hidden);
     let (p_z, p_n) = rest.split_at_mut(hidden);
-    Arch::new().dispatch(
+    vectorised(
         #[inline(always)]
         || {
             for i in 0..hidden {
