@@ -20,7 +20,8 @@ use sightline_train::backbone::{Named, Network, Opened, open};
 use sightline_train::checkpoint::{Checkpoint, Header, Kind, Progress};
 use sightline_train::optimizer::{OptimizerKind, OptimizerSettings};
 use sightline_train::run::RunFolder;
-use sightline_train::settings::{AlignSettings, TuneRunSettings};
+use sightline_train::settings::{AlignSettings, TeachingSettings, TuneRunSettings};
+use sightline_train::teachers::Teacher;
 use sightline_train::tune::{self, BACKBONE_FILE, Start, TuneData};
 use sightline_train::{Control, Outcome, align};
 use sightline_vision::Photo;
@@ -244,9 +245,21 @@ impl Trained {
         resume: bool,
         stop_at: u64,
     ) -> (Outcome, RunFolder, Vec<f64>) {
+        self.tune_taught(&[], settings, name, resume, stop_at)
+    }
+
+    /// The same with teachers.
+    fn tune_taught(
+        &self,
+        teachers: &[Teacher<'_>],
+        settings: &TuneRunSettings,
+        name: &str,
+        resume: bool,
+        stop_at: u64,
+    ) -> (Outcome, RunFolder, Vec<f64>) {
         let folder = self.folder.path().join(name);
         let by = |run: &RunFolder, control: &mut Control<'_>| {
-            tune::train(self.data(), settings, run, resume, control).unwrap()
+            tune::train(TuneData { teachers, ..self.data() }, settings, run, resume, control).unwrap()
         };
         let ((outcome, unread), run, losses) = run_until(&folder, settings, resume, stop_at, by);
         assert!(unread.is_empty());
@@ -302,6 +315,29 @@ fn runs_repeat_and_go_on_to_the_byte() {
     assert_eq!(weights(&whole), weights(&resumed));
     let (_, again, _) = trained.tune(&tune_settings(), "again", false, u64::MAX);
     assert_eq!(bytes(&whole)[0], bytes(&again)[0]);
+}
+
+#[test]
+fn teachers_are_heard_and_remembered() {
+    let (network, weights) = transformer();
+    let trained = Trained::new(network, weights, Context::Class);
+    let teacher = RunFolder::model(&trained.folder.path().join("align"), &[Kind::Alignment]).unwrap();
+    let teacher = Aligner::new(teacher, &Device::flex()).unwrap();
+    let teachers = [Teacher { aligner: &teacher, store: &trained.store }];
+    let settings = TuneRunSettings { teaching: TeachingSettings { share: 0.8, sharpness: 5.0 }, ..tune_settings() };
+    let (_, taught, _) = trained.tune_taught(&teachers, &settings, "taught", false, u64::MAX);
+    let (_, alone, _) = trained.tune(&tune_settings(), "alone", false, u64::MAX);
+    let last = |run: &RunFolder| Checkpoint::load(&run.last()).unwrap();
+    assert_ne!(last(&taught).model, last(&alone).model);
+    assert_eq!((last(&taught).header.teachers.len(), last(&alone).header.teachers.len()), (1, 0));
+
+    let (stopped, run, _) = trained.tune_taught(&teachers, &settings, "stopped", false, 3);
+    assert!(stopped.stopped);
+    let mut control = Control { on_event: &mut |_| {}, stop: &AtomicBool::new(false) };
+    let alone = tune::train(trained.data(), &settings, &run, true, &mut control).unwrap_err().to_string();
+    assert!(alone.contains("wants a teacher"), "{alone}");
+    let (_, resumed, _) = trained.tune_taught(&teachers, &settings, "stopped", true, u64::MAX);
+    assert_eq!(last(&taught).model, last(&resumed).model);
 }
 
 #[test]
