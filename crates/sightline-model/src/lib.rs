@@ -5,6 +5,7 @@
 //! Dimensions, everywhere by these names: `batch images sentences regions words dim hidden vocab`.
 
 pub mod alignment;
+mod attended;
 pub mod backbone;
 pub mod caption;
 pub mod conv;
@@ -18,6 +19,7 @@ pub mod tape;
 pub mod vit;
 pub mod weights;
 
+pub use attended::attended;
 pub use burn::tensor::Device;
 pub use matrix::Matrix;
 pub use sentences::{Edge, Sentence, SentenceBatch};

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::generator::{Generator, Pictures, State};
 use super::rounded::Rounded;
+use crate::attended::attended;
 use crate::matrix::{Factor, Matrix, exp, largest, multiply, sum_of, vectorised};
 use crate::tape::{Output, Tape, Var};
 use crate::weights::Weights;
@@ -178,7 +179,10 @@ pub fn in_chunks<T: Send>(
         let range = start..(start + CHUNK).min(pictures.len());
         decode(&mut Decoder::new(generator, weights, shortcut, &pictures.range(range.clone())), range)
     };
-    starts.par_iter().flat_map_iter(of_chunk).collect()
+    match starts[..] {
+        [start] => attended(|| of_chunk(&start)),
+        _ => starts.par_iter().flat_map_iter(of_chunk).collect(),
+    }
 }
 
 #[cfg(test)]

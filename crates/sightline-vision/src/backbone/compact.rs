@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sightline_data::{BoxXyxy, boxes::non_maximum_suppression};
 use sightline_model::Matrix;
+use sightline_model::attended;
 use sightline_model::backbone::{BackboneSettings, CELL, OBJECT_NUMBERS};
 use sightline_model::tape::Tape;
 use sightline_model::weights::Weights;
@@ -80,8 +81,7 @@ impl Compact {
             return seen;
         }
         let side = self.settings.photo_side;
-        // On a thread of the pool, which need not wait for another to begin each of its products.
-        let [patches, global, objects] = rayon::scope(|_| {
+        let [patches, global, objects] = attended(|| {
             let mut tape = Tape::forward_only(&self.weights);
             let seen = self.settings.forward(&mut tape, Matrix::new(side * side, 3, input.signed()), side);
             [seen.cells, seen.global, seen.objects].map(|var| tape.value(var).values.clone())
