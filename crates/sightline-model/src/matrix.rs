@@ -343,6 +343,25 @@ fn few_dots<S: Simd, const R: usize>(simd: S, a: &[f32], b: [&[f32]; 2]) -> [[f3
     sums
 }
 
+/// Numbers that are worth a thread of their own, where a loop does little with each.
+const PART: usize = 1 << 14;
+
+/// Lets `work` fill `out`, rows of `width` numbers, on all threads: a part of the rows at a time, with the number of its
+/// first. Compiled for the widest vectors, so `work` must be `#[inline(always)]`.
+pub(crate) fn in_parts(out: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
+    let rows = PART.div_ceil(width.max(1));
+    let part = |(part, out): (usize, &mut [f32])| {
+        vectorised(
+            #[inline(always)]
+            || work(part * rows, out),
+        )
+    };
+    match out.len() <= rows * width {
+        true => part((0, out)),
+        false => out.par_chunks_mut(rows * width).enumerate().for_each(part),
+    }
+}
+
 /// `y += factor · x`.
 #[inline(always)]
 pub(crate) fn add_scaled(y: &mut [f32], factor: f32, x: &[f32]) {

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 pub use activation::Activation;
 
-use crate::matrix::{Factor, Matrix, add_scaled, dot, multiply, sigmoid, softmax, sum_of, tanh, vectorised};
+use crate::matrix::{Factor, Matrix, add_scaled, dot, in_parts, multiply, sigmoid, softmax, sum_of, tanh, vectorised};
 use crate::random::Dropout;
 use crate::weights::{Weight, Weights};
 
@@ -237,25 +237,27 @@ impl<'a> Tape<'a> {
         let (gain, shift) = (&self.weight(&gain_name).values, &self.weight(&shift_name).values);
         let value = self.value(x);
         let (rows, columns) = (value.rows, value.columns);
-        let mut out = vec![0.0; rows * columns];
-        let mut moments = Vec::with_capacity(rows);
-        vectorised(
+        let mut out = value.values.clone();
+        in_parts(
+            &mut out,
+            columns,
             #[inline(always)]
-            || {
-                for (x, out) in value.values.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
-                    let mean = sum_of(x, |x| x) / columns as f32;
-                    let variance = sum_of(x, |x| (x - mean) * (x - mean)) / columns as f32;
-                    let scale = 1.0 / (variance + epsilon).sqrt();
+            |_, out| {
+                for x in out.chunks_exact_mut(columns) {
+                    let (mean, scale) = moments(x, epsilon);
                     for i in 0..columns {
-                        out[i] = (x[i] - mean) * scale * gain[i] + shift[i];
+                        x[i] = (x[i] - mean) * scale * gain[i] + shift[i];
                     }
-                    moments.push((mean, scale));
                 }
             },
         );
         let x_wanted = self.wanted[x.0];
         self.record(Matrix::new(rows, columns, out), [x], true, move |g, [x], values, weights, gradients| {
             let gain = &weight(weights, &gain_name).values;
+            let moments: Vec<(f32, f32)> = vectorised(
+                #[inline(always)]
+                || values[x.0].values.chunks_exact(columns).map(|x| moments(x, epsilon)).collect(),
+            );
             let normal = |row: usize, i: usize, x: &[f32]| (x[i] - moments[row].0) * moments[row].1;
             let x_rows = || values[x.0].values.chunks_exact(columns).zip(g.chunks_exact(columns)).enumerate();
             let dgain = gradients.weight(&gain_name, weights);
@@ -669,6 +671,14 @@ fn output_rows(logits: &mut [f32], targets: &[u32], first: usize, trains: bool, 
 
 fn weight<'a>(weights: &'a Weights, name: &str) -> &'a Weight {
     weights.get(name).unwrap_or_else(|| panic!("the model has no weight {name}"))
+}
+
+/// The mean of a row, and one by its standard deviation.
+#[inline(always)]
+fn moments(x: &[f32], epsilon: f32) -> (f32, f32) {
+    let mean = sum_of(x, |x| x) / x.len() as f32;
+    let variance = sum_of(x, |x| (x - mean) * (x - mean)) / x.len() as f32;
+    (mean, 1.0 / (variance + epsilon).sqrt())
 }
 
 fn mean_over_heads(weights: &[f32], seen: &[Range<usize>], heads: usize) -> Vec<f32> {

@@ -4,7 +4,7 @@ use std::f32::consts::{FRAC_1_SQRT_2, PI};
 
 use serde::{Deserialize, Serialize};
 
-use crate::matrix::{exp, sigmoid, tanh, vectorised};
+use crate::matrix::{exp, in_parts, sigmoid, tanh, vectorised};
 
 /// A nonlinearity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,10 +78,12 @@ fn normal(x: f32) -> (f32, f32) {
 }
 
 #[inline(always)]
-fn each(values: &mut [f32], value: impl Fn(f32) -> f32) {
-    vectorised(
+fn each(values: &mut [f32], value: impl Fn(f32) -> f32 + Sync) {
+    in_parts(
+        values,
+        1,
         #[inline(always)]
-        || values.iter_mut().for_each(|x| *x = value(*x)),
+        |_, values| values.iter_mut().for_each(|x| *x = value(*x)),
     );
 }
 

@@ -1,7 +1,9 @@
 //! Operations on pictures: rows are the cells of square grids, grid after grid, row by row; columns are channels.
 
+use rayon::prelude::*;
+
 use super::{Tape, Var, weight};
-use crate::matrix::{Matrix, Part, add_scaled, dot, multiply_parts, softmax, vectorised};
+use crate::matrix::{Matrix, Part, add_scaled, dot, in_parts, multiply_parts, softmax, vectorised};
 
 /// Square windows that move over square grids; beyond the border there are zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,15 +46,22 @@ impl Windows {
         let (side_out, row) = (self.side_out(), self.kernel * self.kernel * channels);
         let n_grids = x.len() / (self.side * self.side * channels);
         let mut out = vec![0.0; n_grids * side_out * side_out * row];
-        let grids = x.chunks_exact(self.side * self.side * channels);
-        for (grid, out) in grids.zip(out.chunks_exact_mut(side_out * side_out * row)) {
-            for (i, out) in out.chunks_exact_mut(row).enumerate() {
-                for (place, cell, cells) in self.rows(i / side_out, i % side_out) {
-                    let n = cells * channels;
-                    out[place * channels..][..n].copy_from_slice(&grid[cell * channels..][..n]);
+        let size = self.side * self.side * channels;
+        in_parts(
+            &mut out,
+            row,
+            #[inline(always)]
+            |first, out| {
+                for (i, out) in (first..).zip(out.chunks_exact_mut(row)) {
+                    let (grid, i) = (i / (side_out * side_out), i % (side_out * side_out));
+                    let grid = &x[grid * size..][..size];
+                    for (place, cell, cells) in self.rows(i / side_out, i % side_out) {
+                        let n = cells * channels;
+                        out[place * channels..][..n].copy_from_slice(&grid[cell * channels..][..n]);
+                    }
                 }
-            }
-        }
+            },
+        );
         out
     }
 
@@ -96,10 +105,12 @@ impl Tape<'_> {
         let value = self.value(x);
         let (cells, channels) = (value.rows, value.columns);
         let mut out = bias.repeat(cells);
-        vectorised(
+        in_parts(
+            &mut out,
+            channels,
             #[inline(always)]
-            || {
-                for (i, out) in out.chunks_exact_mut(channels).enumerate() {
+            |first, out| {
+                for (i, out) in (first..).zip(out.chunks_exact_mut(channels)) {
                     let (grid, at) = (i / (side * side) * side * side, i % (side * side));
                     for (place, cell, n) in windows.rows(at / side, at % side) {
                         for k in 0..n {
@@ -234,10 +245,10 @@ impl Tape<'_> {
         let (rows, dim) = (value.rows, value.columns / 3);
         let (width, stride, scale) = (dim / heads, 3 * dim, 1.0 / ((dim / heads) as f32).sqrt());
         assert_eq!((rows % group, dim % heads), (0, 0), "whole groups of {group} rows, whole heads of {dim}");
-        let mut out = vec![0.0; rows * dim];
-        // `[groups, heads, group, group]`
-        let mut attention = vec![0.0; rows * heads * group];
-        for (i, own) in attention.chunks_exact_mut(group * group).enumerate() {
+        // `[groups, heads, group, group]` and `[groups, heads, group, width]`
+        let (mut attention, mut mixed) = (vec![0.0; rows * heads * group], vec![0.0; rows * dim]);
+        let of_heads = attention.par_chunks_exact_mut(group * group).zip(mixed.par_chunks_exact_mut(group * width));
+        of_heads.enumerate().for_each(|(i, (own, mixed))| {
             let (first, head) = (i / heads * group, i % heads);
             let part =
                 |which: usize| Part::columns(&value.values[first * stride + which * dim + head * width..], stride);
@@ -250,8 +261,12 @@ impl Tape<'_> {
                     });
                 },
             );
-            let out = &mut out[first * dim + head * width..];
-            multiply_parts(1.0, Part::columns(own, group), part(2), out, dim, [group, group, width]);
+            multiply_parts(1.0, Part::columns(own, group), part(2), mixed, width, [group, group, width]);
+        });
+        let mut out = vec![0.0; rows * dim];
+        for (i, row) in mixed.chunks_exact(width).enumerate() {
+            let (first, head) = (i / (heads * group) * group, i / group % heads);
+            out[(first + i % group) * dim + head * width..][..width].copy_from_slice(row);
         }
         self.record(Matrix::new(rows, dim, out), [x], false, move |g, [x], values, _, gradients| {
             let mut dx = vec![0.0; rows * stride];
