@@ -354,7 +354,7 @@ pub(crate) fn in_parts(out: &mut [f32], width: usize, work: impl Fn(usize, &mut 
         vectorised(
             #[inline(always)]
             || work(part * rows, out),
-        )
+        );
     };
     match out.len() <= rows * width {
         true => part((0, out)),
