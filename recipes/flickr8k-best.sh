@@ -16,14 +16,15 @@ data="$out/flickr8k.json" features="$out/flickr8k.features"
 for row in 14-muon 15-muon-gru; do train align "$row" "ablation/$row.toml"; done
 train caption attention flickr8k-caption-attention.toml
 train caption cider flickr8k-caption-cider.toml --start "$out/attention"
-# Words that share a region are phrases; unit vectors want a small affinity, and the detector knows a thing from its part.
-sightline align --model "$out/14-muon" --dataset "$data" --features "$features" -o "$out/phrases-best.json" --affinity 0.02 --prior 1
-train caption regions-best flickr8k-regions-best.toml --phrases "$out/phrases-best.json"
+# Words that share a region are phrases; the detector knows a thing from its part.
+sightline align --model "$out/14-muon" --dataset "$data" --features "$features" -o "$out/phrases-best.json" --affinity 0.15 --prior 1
+train caption regions-best flickr8k-regions-best.toml --phrases "$out/phrases-best.json" --start "$out/attention"
 
-echo "== retrieval, two models together, then re-ranked"
+echo "== retrieval, two models together, then re-ranked, then the nearest read again"
 both=(--model "$out/14-muon" --model "$out/15-muon-gru")
 sightline eval retrieval "${both[@]}" --dataset "$data" --features "$features" --split val
 sightline eval retrieval "${both[@]}" --dataset "$data" --features "$features" --split val --rerank 3
+sightline eval retrieval "${both[@]}" --dataset "$data" --features "$features" --split val --rerank 3 --reader "$out/attention"
 for run in attention cider; do
     echo "== captions: $run"
     given=(--model "$out/$run" --dataset "$data" --features "$features" --split val)

@@ -250,6 +250,17 @@ impl Said<'_> {
     fn targets(&self) -> Vec<u32> {
         self.sentences.iter().flat_map(|s| s.iter().copied().chain([END])).collect()
     }
+
+    /// Sum of the values of each sentence's tokens, END's included: of log probabilities, the sentence's.
+    pub fn sums(&self, of_tokens: &[f32]) -> Vec<f32> {
+        let mut rest = of_tokens;
+        let sum_of = |words: &&[u32]| {
+            let (own, others) = rest.split_at(words.len() + 1);
+            rest = others;
+            own.iter().sum()
+        };
+        self.sentences.iter().map(sum_of).collect()
+    }
 }
 
 /// Log probabilities of the right next tokens, sentence after sentence: `[words and ENDs of all sentences]`.
@@ -257,7 +268,7 @@ pub fn log_likelihoods(generator: &dyn Generator, weights: &Weights, pictures: &
     let mut tape = Tape::forward_only(weights);
     let state = generator.start(&mut tape, pictures).select(&mut tape, said.pictures);
     let hidden = generator.read(&mut tape, &state, said.sentences);
-    tape.cross_entropy(hidden, generator.output(), &said.targets(), &Loss::default()).0
+    tape.log_likelihoods(hidden, generator.output(), &said.targets())
 }
 
 /// The loss of a batch, summed over targets, and its gradients. `loss` has a factor a target.
@@ -272,8 +283,27 @@ pub fn gradients(
     let mut tape = Tape::training(weights, dropout);
     let state = generator.start(&mut tape, pictures).select(&mut tape, said.pictures);
     let hidden = generator.read(&mut tape, &state, said.sentences);
-    let (_, sum) = tape.cross_entropy(hidden, generator.output(), &said.targets(), loss);
+    let sum = tape.cross_entropy(hidden, generator.output(), &said.targets(), loss);
     (sum, tape.backward())
+}
+
+/// Gradients of a loss that is a function of all log probabilities of the right next tokens: `weigh` is given these, as
+/// [`log_likelihoods`] gives them but under dropout, and says what each weighs, minus the loss's derivative by it.
+pub fn gradients_of(
+    generator: &dyn Generator,
+    weights: &Weights,
+    pictures: &Pictures,
+    said: Said<'_>,
+    weigh: impl FnOnce(&[f32]) -> Vec<f32>,
+    dropout: &mut Dropout,
+) -> Weights {
+    let mut tape = Tape::training(weights, dropout);
+    let state = generator.start(&mut tape, pictures).select(&mut tape, said.pictures);
+    let hidden = generator.read(&mut tape, &state, said.sentences);
+    let targets = said.targets();
+    let weights = weigh(&tape.log_likelihoods(hidden, generator.output(), &targets));
+    tape.cross_entropy(hidden, generator.output(), &targets, &Loss { weights: Some(&weights), smoothing: 0.0 });
+    tape.backward()
 }
 
 #[cfg(test)]

@@ -539,15 +539,24 @@ impl<'a> Tape<'a> {
         (h, new_c)
     }
 
-    /// Log probabilities of the right tokens after every row of `hidden`; `[rows]`. In training also the loss, the sum
-    /// over rows of `weight` times the cross-entropy with labels smoothed over the vocabulary, and its way back: the
-    /// last thing on the tape.
-    pub fn cross_entropy(
+    /// Log probabilities of the right tokens after every row of `hidden`; `[rows]`.
+    pub fn log_likelihoods(&mut self, hidden: Var, output: Output<'_>, targets: &[u32]) -> Vec<f32> {
+        self.read_out(hidden, output, targets, None).0
+    }
+
+    /// The loss, the sum over rows of `hidden` of `weight` times the cross-entropy with labels smoothed over the
+    /// vocabulary, and its way back: the last thing on the tape.
+    pub fn cross_entropy(&mut self, hidden: Var, output: Output<'_>, targets: &[u32], loss: &Loss<'_>) -> f64 {
+        self.read_out(hidden, output, targets, Some(loss)).1
+    }
+
+    /// Log probabilities of the right tokens, and where there is a loss to learn from, its sum and its way back.
+    fn read_out(
         &mut self,
         hidden: Var,
         output: Output<'_>,
         targets: &[u32],
-        loss: &Loss<'_>,
+        loss: Option<&Loss<'_>>,
     ) -> (Vec<f32>, f64) {
         /// Rows whose logits are in memory at once: few enough for the processor's cache, enough for long products.
         const CHUNK: usize = 512;
@@ -557,7 +566,7 @@ impl<'a> Tape<'a> {
         let (matrix, bias) = (self.weight(output.matrix), self.weight(output.bias));
         let (vocab, columns) = (bias.values.len(), self.value(hidden).columns);
         assert_eq!(self.value(hidden).rows, targets.len(), "one target a row");
-        let trains = self.dropout.is_some();
+        let trains = loss.is_some();
         let h = &self.values[hidden.0].values;
         let mut log_likelihoods = Vec::with_capacity(targets.len());
         let mut sum = 0.0;
@@ -579,7 +588,7 @@ impl<'a> Tape<'a> {
             // Blocks of rows on all threads, their parts added in order, so that the sum never depends on the threads.
             let blocks = logits.par_chunks_mut(ROWS * vocab).zip(targets.par_chunks(ROWS)).zip(starts(first));
             let blocks: Vec<OutputRows> =
-                blocks.map(|((logits, targets), first)| output_rows(logits, targets, first, trains, loss)).collect();
+                blocks.map(|((logits, targets), first)| output_rows(logits, targets, first, loss)).collect();
             for block in blocks {
                 log_likelihoods.extend(block.log_likelihoods);
                 sum += block.sum;
@@ -621,7 +630,7 @@ impl<'a> Tape<'a> {
     }
 }
 
-/// What [`Tape::cross_entropy`] sums in training.
+/// What [`Tape::cross_entropy`] sums.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Loss<'a> {
     /// A factor a target; none is 1.
@@ -637,27 +646,28 @@ struct OutputRows {
     dbias: Vec<f32>,
 }
 
-/// Logits `[targets, vocab]` to log likelihoods; in training the logits become their own gradients. `first` is the
-/// number of the first row among the factors of `loss`.
-fn output_rows(logits: &mut [f32], targets: &[u32], first: usize, trains: bool, loss: &Loss<'_>) -> OutputRows {
+/// Logits `[targets, vocab]` to log likelihoods; with a loss the logits become their own gradients. `first` is the number
+/// of the first row among the factors of `loss`.
+fn output_rows(logits: &mut [f32], targets: &[u32], first: usize, loss: Option<&Loss<'_>>) -> OutputRows {
     let vocab = logits.len() / targets.len();
-    let dbias = vec![0.0; if trains { vocab } else { 0 }];
+    let dbias = vec![0.0; if loss.is_some() { vocab } else { 0 }];
     let mut rows = OutputRows { log_likelihoods: Vec::with_capacity(targets.len()), sum: 0.0, dbias };
-    let uniform = loss.smoothing / vocab as f32;
+    let smoothing = loss.map_or(0.0, |loss| loss.smoothing);
+    let uniform = smoothing / vocab as f32;
     vectorised(
         #[inline(always)]
         || {
             for (i, (row, &target)) in logits.chunks_exact_mut(vocab).zip(targets).enumerate() {
                 let target = target as usize;
                 let logit = row[target];
-                let logit_sum = if loss.smoothing > 0.0 { sum_of(row, |x| x) } else { 0.0 };
+                let logit_sum = if smoothing > 0.0 { sum_of(row, |x| x) } else { 0.0 };
                 let log_sum = softmax(row);
                 rows.log_likelihoods.push(logit - log_sum);
-                if trains {
+                if let Some(loss) = loss {
                     let weight = loss.weights.map_or(1.0, |weights| weights[first + i]);
-                    let expected = (1.0 - loss.smoothing) * logit + uniform * logit_sum;
+                    let expected = (1.0 - smoothing) * logit + uniform * logit_sum;
                     rows.sum += f64::from(weight) * f64::from(log_sum - expected);
-                    row[target] -= 1.0 - loss.smoothing;
+                    row[target] -= 1.0 - smoothing;
                     for (x, dbias) in row.iter_mut().zip(&mut rows.dbias) {
                         *x = weight * (*x - uniform);
                         *dbias += *x;

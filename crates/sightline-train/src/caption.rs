@@ -5,6 +5,7 @@ mod fit;
 mod items;
 mod learner;
 mod reward;
+mod rivals;
 
 use sightline_data::store::FeatureStore;
 use sightline_data::{Dataset, Split};
@@ -19,12 +20,11 @@ use crate::corpus::{Corpus, check_features, training_vocabulary};
 use crate::optimizer::same_sizes;
 use crate::phrases::Phrases;
 use crate::run::RunFolder;
-use crate::settings::{Baseline, CaptionObjective, CaptionRunSettings};
+use crate::settings::{Baseline, CaptionObjective, CaptionRunSettings, KeepBestBy};
 use crate::trainer::{self, Plan, WEIGHTS_STREAM};
 use crate::{Control, Error, Outcome, Result};
 use items::{Sight, log_frequencies, phrase_items, sentence_items};
-use learner::CaptionLearner;
-use reward::References;
+use learner::{CaptionLearner, Lessons};
 
 /// What a caption model learns from.
 #[derive(Debug, Clone, Copy)]
@@ -39,8 +39,8 @@ pub struct CaptionData<'a> {
 
 /// Trains a caption model on the training split, keeping the best on the validation split.
 ///
-/// `start` gives the first weights instead of chance; self-critical training needs them. With `resume`, the run's last
-/// checkpoint gives them.
+/// `start` gives the first weights instead of chance; all but training by likelihood needs them. With `resume`, the run's
+/// last checkpoint gives them.
 pub fn train(
     data: CaptionData<'_>,
     start: Option<Checkpoint>,
@@ -84,10 +84,6 @@ pub fn train(
         }
         weights = start.model;
     }
-    let rewards = match settings.objective {
-        CaptionObjective::Likelihood => None,
-        CaptionObjective::SelfCritical => Some(References::new(&items)),
-    };
     let header = Header {
         kind,
         settings: serde_json::to_value(settings).expect("settings are plain data"),
@@ -106,9 +102,8 @@ pub fn train(
         header,
         resume,
     };
-    let validation_references = References::new(&validation);
-    let mut learner = CaptionLearner::new(weights, settings, &vocabulary, sight, store);
-    learner.read(&items, rewards.as_ref(), &validation, &validation_references);
+    let [training, validation] = [&items, &validation].map(|items| Lessons::new(items, store, kind, settings));
+    let mut learner = CaptionLearner::new(weights, settings, &vocabulary, sight, store, training, validation);
     trainer::run(&mut learner, plan, control)
 }
 
@@ -136,9 +131,33 @@ fn check(settings: &CaptionRunSettings, has_start: bool) -> Result<()> {
                 settings.self_critical.samples
             ));
         }
-        if !has_start {
-            return wrong("objective = self_critical needs a model to start from; train one by likelihood and give it with --start".into());
+    }
+    if settings.objective == CaptionObjective::MutualInformation {
+        let own = &settings.mutual_information;
+        if own.rivals == 0 || own.nearest < own.rivals {
+            return wrong(format!(
+                "mutual_information.rivals = {} of nearest = {}: expected 1 or more, and as many near ones at least",
+                own.rivals, own.nearest
+            ));
         }
+        for (name, value, least) in
+            [("sharpness", own.sharpness, f32::MIN_POSITIVE), ("likelihood", own.likelihood, 0.0)]
+        {
+            if !(least..f32::INFINITY).contains(&value) {
+                return wrong(format!(
+                    "mutual_information.{name} = {value}: expected a number above 0, or 0 for likelihood"
+                ));
+            }
+        }
+    } else if settings.keep_best_by == KeepBestBy::Choice {
+        return wrong(
+            "keep_best_by = choice goes with objective = mutual_information; keep by perplexity or cider".into(),
+        );
+    }
+    if settings.objective != CaptionObjective::Likelihood && !has_start {
+        return wrong(
+            "this objective needs a model to start from; train one by likelihood and give it with --start".into(),
+        );
     }
     Ok(())
 }

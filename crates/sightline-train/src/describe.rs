@@ -34,9 +34,9 @@ pub fn perplexity(captioner: &Captioner, corpus: &Corpus<'_>) -> f64 {
         let said =
             photos.iter().enumerate().flat_map(|(i, photo)| photo.sentences.iter().map(move |s| (s.as_slice(), i)));
         let (sentences, of): (Vec<&[u32]>, Vec<usize>) = said.filter(|(words, _)| !words.is_empty()).unzip();
-        let (own, n) = captioner.log_likelihood(&pictures, &sentences, &of);
-        sum += own;
-        tokens += n;
+        let found = captioner.log_likelihoods(&pictures, &sentences, &of);
+        sum += found.into_iter().map(f64::from).sum::<f64>();
+        tokens += sentences.iter().map(|words| words.len() + 1).sum::<usize>();
     }
     (-sum / tokens.max(1) as f64).exp()
 }

@@ -39,15 +39,20 @@ impl Scores {
         Self { scores, ..first.clone() }
     }
 
+    /// Brought to mean 0 and this deviation.
+    pub fn sharpened(&self, sharpness: f64) -> Self {
+        let mut standard = Self::ensemble(std::slice::from_ref(self));
+        standard.scores.iter_mut().for_each(|score| *score = (f64::from(*score) * sharpness) as f32);
+        standard
+    }
+
     /// Re-ranking by reciprocal neighbours: a photo and a sentence are near if each is among the other's nearest.
     ///
-    /// The new score is `log p(sentence | photo) + log p(photo | sentence)`, both softmaxes of the scores (brought to
-    /// deviation 1) times `sharpness`, over all sentences and all photos of the split: unlike [`Scores::scores`] it needs
-    /// all queries at once.
-    pub fn reciprocal(&self, sharpness: f64) -> Self {
+    /// The new score is `log p(sentence | photo) + log p(photo | sentence)`, both softmaxes of the scores, over all
+    /// sentences and all photos of the split: unlike [`Scores::scores`] it needs all queries at once.
+    pub fn reciprocal(&self) -> Self {
         let (images, sentences) = (self.images, self.image_of_sentence.len());
-        let standard = Self::ensemble(std::slice::from_ref(self)).scores;
-        let at = |image: usize, sentence: usize| f64::from(standard[image * sentences + sentence]) * sharpness;
+        let at = |image: usize, sentence: usize| f64::from(self.scores[image * sentences + sentence]);
         let log_sum = |scores: &mut dyn Iterator<Item = f64>| {
             let scores: Vec<f64> = scores.collect();
             let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -101,7 +106,7 @@ mod tests {
         // Sentence 0 is near every photo, but photo 0 is its own nearest; photo 1 has sentence 1 close behind.
         let scores = Scores { scores: vec![0.95, 0.1, 0.9, 0.85], image_of_sentence: vec![0, 1], images: 2 };
         assert_eq!(scores.best_sentences(), [0, 0]);
-        assert_eq!(scores.reciprocal(5.0).best_sentences(), [0, 1]);
+        assert_eq!(scores.sharpened(5.0).reciprocal().best_sentences(), [0, 1]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod optimizer;
 pub mod pack;
 pub mod phrases;
 pub mod region_phrases;
+pub mod reread;
 pub mod run;
 pub mod settings;
 pub mod teachers;

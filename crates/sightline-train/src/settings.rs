@@ -219,6 +219,9 @@ pub enum CaptionObjective {
     Likelihood,
     /// The CIDEr-D of the model's own sentences (Rennie et al. 2017), from a model that was trained by likelihood.
     SelfCritical,
+    /// The probability of the sentence's own picture among others that it could be taken for (Mao et al. 2016): such a
+    /// model ranks pictures for a sentence. From a model that was trained by likelihood.
+    MutualInformation,
 }
 
 /// Which pass of a caption model is kept, by the validation split.
@@ -229,6 +232,9 @@ pub enum KeepBestBy {
     Perplexity,
     /// The highest CIDEr-D of greedy captions.
     Cider,
+    /// Most sentences likelier of their own picture than of those it could be taken for; of
+    /// [`CaptionObjective::MutualInformation`] only.
+    Choice,
 }
 
 /// What a sampled sentence's reward is compared with.
@@ -256,6 +262,27 @@ pub struct SelfCriticalSettings {
 impl Default for SelfCriticalSettings {
     fn default() -> Self {
         Self { samples: 5, baseline: Baseline::OtherSamples, max_words: 20 }
+    }
+}
+
+/// Settings of [`CaptionObjective::MutualInformation`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MutualInformationSettings {
+    /// Other pictures a sentence and step.
+    pub rivals: usize,
+    /// They are drawn from this many nearest photos; a region's from its photo's other regions.
+    pub nearest: usize,
+    /// Factor of a sentence's log probability in the softmax over pictures.
+    pub sharpness: f32,
+    /// Factor of minus the log probability given the own picture, added to the loss: 1 is what likelihood training
+    /// minimises.
+    pub likelihood: f32,
+}
+
+impl Default for MutualInformationSettings {
+    fn default() -> Self {
+        Self { rivals: 4, nearest: 30, sharpness: 0.5, likelihood: 0.1 }
     }
 }
 
@@ -287,6 +314,8 @@ pub struct CaptionRunSettings {
     pub keep_best_by: KeepBestBy,
     /// Settings of [`CaptionObjective::SelfCritical`].
     pub self_critical: SelfCriticalSettings,
+    /// Settings of [`CaptionObjective::MutualInformation`].
+    pub mutual_information: MutualInformationSettings,
     /// The model.
     pub model: CaptionSettings,
     /// The optimiser.
@@ -308,6 +337,7 @@ impl Default for CaptionRunSettings {
             average: 0.0,
             keep_best_by: KeepBestBy::Perplexity,
             self_critical: SelfCriticalSettings::default(),
+            mutual_information: MutualInformationSettings::default(),
             model: CaptionSettings::default(),
             optimizer: OptimizerSettings {
                 kind: OptimizerKind::Rmsprop,

@@ -23,7 +23,8 @@ use sightline_train::optimizer::{OptimizerKind, OptimizerSettings};
 use sightline_train::phrases::{self, Phrase, Phrases};
 use sightline_train::run::RunFolder;
 use sightline_train::settings::{
-    AlignSettings, Baseline, CaptionObjective, CaptionRunSettings, KeepBestBy, RegionContext, SelfCriticalSettings,
+    AlignSettings, Baseline, CaptionObjective, CaptionRunSettings, KeepBestBy, MutualInformationSettings,
+    RegionContext, SelfCriticalSettings,
 };
 use sightline_train::teachers::Teacher;
 use sightline_train::{Control, Event, Outcome, align, caption, describe, evaluate};
@@ -300,6 +301,44 @@ fn rewards_make_better_sentences_likelier() {
     let run = RunFolder::create(&folder.path().join("none"), &settings).unwrap();
     let error = caption::train(data, None, &settings, &run, false, &mut control).unwrap_err();
     assert!(error.to_string().contains("--start"), "{error}");
+}
+
+#[test]
+fn pictures_are_told_apart_by_their_sentences() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dataset, store) = collection(folder.path());
+    let data = CaptionData { dataset: &dataset, store: &store, phrases: None };
+    // Hardly trained, so that there is something to gain.
+    let slow = OptimizerSettings { learning_rate: 3e-4, ..adam() };
+    let settings = CaptionRunSettings { epochs: 1, optimizer: slow.clone(), ..of_attention() };
+    let run = RunFolder::create(&folder.path().join("likelihood"), &settings).unwrap();
+    until(u64::MAX, |c| caption::train(data, None, &settings, &run, false, c));
+    let start = RunFolder::model(run.path(), &[Kind::Caption]).unwrap();
+    let settings = CaptionRunSettings {
+        epochs: 60,
+        optimizer: slow,
+        objective: CaptionObjective::MutualInformation,
+        keep_best_by: KeepBestBy::Choice,
+        mutual_information: MutualInformationSettings { rivals: 3, nearest: 7, ..Default::default() },
+        ..of_attention()
+    };
+    let run = RunFolder::create(&folder.path().join("apart"), &settings).unwrap();
+    until(u64::MAX, |c| caption::train(data, Some(start), &settings, &run, false, c));
+    let log = std::fs::read_to_string(run.path().join("log.jsonl")).unwrap();
+    let records = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let choices: Vec<f64> = records.filter_map(|record| record["validation"]["choice"].as_f64()).collect();
+    assert!(choices[0] < 0.8 && choices[59] == 1.0, "of eight photos, by their sentences: {choices:?}");
+
+    let rivals = |rivals| MutualInformationSettings { rivals, nearest: 7, ..Default::default() };
+    let sharpness = MutualInformationSettings { sharpness: 0.0, ..Default::default() };
+    let wrong = [(rivals(0), "rivals = 0"), (rivals(8), "rivals = 8"), (sharpness, "sharpness = 0")];
+    for (mutual_information, expected) in wrong {
+        let settings = CaptionRunSettings { mutual_information, ..settings.clone() };
+        let stop = AtomicBool::new(false);
+        let mut control = Control { on_event: &mut |_| {}, stop: &stop };
+        let error = caption::train(data, None, &settings, &run, false, &mut control).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use sightline_data::{FeatureStore, checksum};
 use sightline_train::aligner::Aligner;
+use sightline_train::caption::Captioner;
 use sightline_train::checkpoint::{Checkpoint, Kind, Outline};
 use sightline_train::pack::Pack;
 use sightline_train::run::RunFolder;
@@ -67,20 +68,38 @@ pub fn outline(spec: &Path, kinds: &[Kind]) -> anyhow::Result<Outline> {
     kinds.iter().find_map(|&kind| pack.outline(kind)).with_context(|| lacks(spec, kinds))
 }
 
-/// For each of several alignment models, named by their runs, the store whose vectors it reads: `first` where it can, else
-/// one of `more`.
+/// A model that reads the vectors of one kind of store.
+pub trait Reads {
+    /// An error that names the differences where the store's vectors are not what the model was trained on.
+    fn check(&self, store: &FeatureStore) -> sightline_train::Result<()>;
+}
+
+impl Reads for Aligner {
+    fn check(&self, store: &FeatureStore) -> sightline_train::Result<()> {
+        self.check(store)
+    }
+}
+
+impl Reads for Captioner {
+    fn check(&self, store: &FeatureStore) -> sightline_train::Result<()> {
+        self.check(store)
+    }
+}
+
+/// For each of several models, named by their runs, the store whose vectors it reads: `first` where it can, else one of
+/// `more`.
 ///
 /// # Errors
 /// A model that reads none of them, and a store of `more` that nobody reads.
 pub fn stores_of<'a>(
-    readers: &[(&Path, &Aligner)],
+    readers: &[(&Path, &dyn Reads)],
     first: &'a FeatureStore,
     more: &'a [FeatureStore],
 ) -> anyhow::Result<Vec<&'a FeatureStore>> {
     let mut unread = vec![true; more.len()];
-    let mut store_of = |(run, aligner): &(&Path, &Aligner)| {
-        let Err(difference) = aligner.check(first) else { return Ok(first) };
-        let Some(own) = more.iter().position(|store| aligner.check(store).is_ok()) else {
+    let mut store_of = |(run, model): &(&Path, &dyn Reads)| {
+        let Err(difference) = model.check(first) else { return Ok(first) };
+        let Some(own) = more.iter().position(|store| model.check(store).is_ok()) else {
             let run = run.display();
             anyhow::bail!(
                 "{run} reads the vectors of none of the stores given; --more-features adds one ({difference})"

@@ -140,6 +140,8 @@ fn every_command_on_a_small_collection() {
     assert!(std::fs::read_to_string(&html).unwrap().contains("</html>"));
     assert!(Path::new(&c.path("report.json")).exists());
 
+    read_again(&c, &align, &caption, &regions, &data);
+
     // Models of another kind, another store, and a second run in the same folder are refused by name.
     fails(&[&["eval", "retrieval", "--model", &caption], &data[..]].concat(), 1, &["expected an alignment model"]);
     fails(&[&["train", "align", "-o", &align], &data[..]].concat(), 1, &["already holds a run", "--resume"]);
@@ -150,6 +152,39 @@ fn every_command_on_a_small_collection() {
     joined_stores(&c, &features, &other);
     let again = ["features", &dataset, "-o", &other, "--backbone", "pixels", "--max-regions", "4"];
     fails(&again, 1, &["max_regions"]);
+}
+
+/// Caption models that count in retrieval, and those that learn to tell pictures apart.
+fn read_again(c: &Collection, align: &str, caption: &str, regions: &str, data: &[&str]) {
+    let retrieval = [&["eval", "retrieval", "--model", align], data, &["--rerank", "3"]].concat();
+    let reader = ["--reader", caption];
+    let (without, with) = (json(&retrieval), json(&[&retrieval[..], &reader].concat()));
+    assert_eq!((&with["images"], &with["sentences"]), (&without["images"], &without["sentences"]));
+    assert_ne!(with, without, "a reader that says nothing");
+    let weightless = json(&[&retrieval[..], &reader, &["--reader-weight", "0"]].concat());
+    assert_eq!(weightless, without);
+    let at_once = [&["eval", "retrieval", "--model", align], data, &reader].concat();
+    let refused = sightline(&at_once);
+    assert!(refused.status.code() == Some(2) && stderr(&refused).contains("--rerank"), "{}", stderr(&refused));
+    fails(&[&retrieval[..], &["--reader", align]].concat(), 1, &["expected a caption model of whole photos"]);
+    fails(&[&retrieval[..], &reader, &["--reader-weight", "-1"]].concat(), 2, &["--reader-weight -1"]);
+    fails(&[&retrieval[..], &reader, &["--near", "0"]].concat(), 2, &["--near 0"]);
+
+    let sizes = ["--set", "model.hidden=16", "--set", "model.word_dim=16"];
+    let tells_apart = ["--set", "objective=mutual_information", "--set", "keep_best_by=choice"];
+    let apart = c.path("apart");
+    let learn = [&["train", "caption", "-o", &apart], data, &SMALL, &sizes, &tells_apart].concat();
+    fails(&learn, 2, &["--start"]);
+    json(&[&learn[..], &["--start", caption]].concat());
+    json(&[&retrieval[..], &["--reader", caption, "--reader", &apart]].concat());
+    // Regions may begin with what whole photos taught, photos not with what regions did.
+    let (of_regions, phrases) = (c.path("apart-regions"), c.path("phrases.json"));
+    let learn = [&["train", "caption", "-o", &of_regions], data, &SMALL, &sizes, &tells_apart].concat();
+    let floor = ["--phrases", &phrases, "--set", "min_phrase_score=-1000", "--start", caption];
+    json(&[&learn[..], &floor].concat());
+    let wrong = c.path("wrong");
+    let wrong = [&["train", "caption", "-o", &wrong], data, &SMALL, &sizes, &["--start", regions]].concat();
+    fails(&wrong, 1, &["a caption model of regions, expected a caption model of whole photos"]);
 }
 
 /// A model of dependency edges: every command that reads sentences asks for their trees, and queries have none.

@@ -76,6 +76,27 @@ fn training_and_decoding_see_the_same_probabilities() {
 }
 
 #[test]
+fn gradients_of_a_function_of_probabilities_are_those_of_its_weights() {
+    for kind in KINDS {
+        let settings = settings(kind);
+        let (weights, generator) = (initial(&settings), settings.generator());
+        let found = log_likelihoods(&*generator, &weights, &pictures(), said());
+        // Half the sum of their squares: each weighs minus itself.
+        let factors: Vec<f32> = found.iter().map(|l| -l).collect();
+        let loss = Loss { weights: Some(&factors), smoothing: 0.0 };
+        let (_, expected) =
+            gradients(&*generator, &weights, &pictures(), said(), &loss, &mut Dropout::new(random::stream(1, 1), 0.0));
+        let weigh = |given: &[f32]| {
+            assert!(given.iter().zip(&found).all(|(a, b)| (a - b).abs() < 1e-6), "{kind:?}");
+            factors.clone()
+        };
+        let mut dropout = Dropout::new(random::stream(1, 1), 0.0);
+        let got = gradients_of(&*generator, &weights, &pictures(), said(), weigh, &mut dropout);
+        assert_eq!(got, expected, "{kind:?}");
+    }
+}
+
+#[test]
 fn gradients_agree_with_differences() {
     let factors: Vec<f32> = (0..10).map(|i| 1.0 + (i % 3) as f32 * 0.5 - (i % 4) as f32).collect();
     for kind in KINDS {

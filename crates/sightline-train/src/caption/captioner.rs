@@ -110,12 +110,10 @@ impl Captioner {
         found.into_iter().map(|own| own.into_iter().map(caption).collect()).collect()
     }
 
-    /// Sum of the log probabilities of sentences about pictures, ENDs included, and the number of tokens. `of` names the
-    /// picture of each sentence.
-    pub fn log_likelihood(&self, pictures: &Pictures, sentences: &[&[u32]], of: &[usize]) -> (f64, usize) {
+    /// Log probability of each sentence about its picture, END included. `of` names the picture of each.
+    pub fn log_likelihoods(&self, pictures: &Pictures, sentences: &[&[u32]], of: &[usize]) -> Vec<f32> {
         let said = Said { sentences, pictures: of };
-        let found = log_likelihoods(&*self.generator, &self.weights, pictures, said);
-        (found.iter().map(|&l| f64::from(l)).sum(), found.len())
+        said.sums(&log_likelihoods(&*self.generator, &self.weights, pictures, said))
     }
 }
 

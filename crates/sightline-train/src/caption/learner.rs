@@ -1,30 +1,56 @@
-//! The caption model as it learns: by likelihood, or from the rewards of its own sentences.
+//! The caption model as it learns: by likelihood, from the rewards of its own sentences, or to tell pictures apart.
+
+use std::fmt::Write as _;
 
 use rand::seq::SliceRandom;
 use sightline_data::Vocabulary;
 use sightline_data::store::FeatureStore;
 use sightline_model::caption::{
-    BeamSettings, Generator, Loss, Pictures, Said, SampleSettings, beam_search, gradients, in_chunks, log_likelihoods,
-    sample,
+    BeamSettings, Generator, Loss, Pictures, Said, SampleSettings, beam_search, gradients, gradients_of, in_chunks,
+    log_likelihoods, sample,
 };
 use sightline_model::random::{self, Dropout};
 use sightline_model::weights::Weights;
 
 use super::items::{Item, Sight};
 use super::reward::{References, advantages};
+use super::rivals::Rivals;
 use crate::Result;
-use crate::checkpoint::MatchFloors;
+use crate::checkpoint::{Kind, MatchFloors};
 use crate::optimizer::Learnt;
-use crate::settings::{Baseline, CaptionRunSettings, KeepBestBy};
+use crate::settings::{Baseline, CaptionObjective, CaptionRunSettings, KeepBestBy};
 use crate::trainer::{BATCHES_STREAM, Learner, Validation};
 
 /// Random streams of sampled sentences; one a step and picture.
 const SAMPLES_STREAM: u64 = 1 << 40;
+/// Random streams of rivals; one a step.
+const RIVALS_STREAM: u64 = 1 << 41;
 /// More pictures than a batch ever has.
 const MOST_PICTURES: u64 = 1 << 20;
 
 /// Pictures validated at once.
 const CHUNK: usize = 64;
+/// Rivals of a sentence in validation, the nearest.
+const VALIDATION_RIVALS: usize = 9;
+
+/// What is learnt from, or validated on.
+pub(super) struct Lessons<'a> {
+    items: &'a [Item],
+    references: References,
+    /// Where pictures are to be told apart.
+    rivals: Option<Rivals>,
+}
+
+impl<'a> Lessons<'a> {
+    pub(super) fn new(items: &'a [Item], store: &FeatureStore, kind: Kind, settings: &CaptionRunSettings) -> Self {
+        let own = &settings.mutual_information;
+        let rivals = (settings.objective == CaptionObjective::MutualInformation).then(|| match kind {
+            Kind::RegionCaption => Rivals::of_regions(items),
+            _ => Rivals::of_photos(items, store, own.nearest.max(VALIDATION_RIVALS)),
+        });
+        Self { items, references: References::new(items), rivals }
+    }
+}
 
 pub(super) struct CaptionLearner<'a> {
     generator: Box<dyn Generator>,
@@ -33,11 +59,8 @@ pub(super) struct CaptionLearner<'a> {
     vocabulary: &'a Vocabulary,
     sight: Sight,
     store: &'a FeatureStore,
-    items: &'a [Item],
-    /// Where the model learns from rewards.
-    rewards: Option<&'a References>,
-    validation: &'a [Item],
-    validation_references: Option<&'a References>,
+    training: Lessons<'a>,
+    validation: Lessons<'a>,
 }
 
 impl<'a> CaptionLearner<'a> {
@@ -47,31 +70,11 @@ impl<'a> CaptionLearner<'a> {
         vocabulary: &'a Vocabulary,
         sight: Sight,
         store: &'a FeatureStore,
+        training: Lessons<'a>,
+        validation: Lessons<'a>,
     ) -> Self {
-        Self {
-            generator: settings.model.generator(),
-            learnt: Learnt::new(weights, settings.average),
-            settings,
-            vocabulary,
-            sight,
-            store,
-            items: &[],
-            rewards: None,
-            validation: &[],
-            validation_references: None,
-        }
-    }
-
-    /// What to learn from and what to validate on.
-    pub(super) fn read(
-        &mut self,
-        items: &'a [Item],
-        rewards: Option<&'a References>,
-        validation: &'a [Item],
-        validation_references: &'a References,
-    ) {
-        (self.items, self.rewards, self.validation) = (items, rewards, validation);
-        self.validation_references = Some(validation_references);
+        let learnt = Learnt::new(weights, settings.average);
+        Self { generator: settings.model.generator(), learnt, settings, vocabulary, sight, store, training, validation }
     }
 
     /// Gradients of people's sentences: the loss a sentence, to be minimised.
@@ -87,13 +90,7 @@ impl<'a> CaptionLearner<'a> {
 
     /// Gradients of the mean reward of sampled sentences; minus that mean. Samples that are worth more than their
     /// baseline become likelier, the others less likely.
-    fn self_critical(
-        &self,
-        references: &References,
-        items: &[&Item],
-        dropout: &mut Dropout,
-        step: u64,
-    ) -> (f64, Weights) {
+    fn self_critical(&self, items: &[&Item], dropout: &mut Dropout, step: u64) -> (f64, Weights) {
         let settings = &self.settings.self_critical;
         let pictures = self.sight.items(self.store, items.iter().copied());
         let how =
@@ -110,7 +107,7 @@ impl<'a> CaptionLearner<'a> {
         let n_samples = (items.len() * settings.samples) as f64;
         let (mut sum, mut weights) = (0.0, Vec::new());
         for (i, (item, own)) in items.iter().zip(&sampled).enumerate() {
-            let reward = |words: &[u32]| references.reward(item, words, self.vocabulary);
+            let reward = |words: &[u32]| self.training.references.reward(item, words, self.vocabulary);
             let rewards: Vec<f64> = own.iter().map(|h| reward(&h.words)).collect();
             sum += rewards.iter().sum::<f64>();
             let baseline = greedy.as_ref().map(|greedy| reward(&greedy[i]));
@@ -123,6 +120,35 @@ impl<'a> CaptionLearner<'a> {
         let said = Said { sentences: &sentences, pictures: &of };
         let (_, found) = gradients(&*self.generator, &self.learnt.weights, &pictures, said, &loss, dropout);
         (-sum / n_samples, found)
+    }
+
+    /// Gradients of the probability of each sentence's own picture among rivals: the loss a sentence.
+    fn mutual_information(&self, rivals: &Rivals, batch: &[usize], dropout: &mut Dropout, step: u64) -> (f64, Weights) {
+        let settings = &self.settings.mutual_information;
+        let mut rng = random::stream(self.settings.seed, RIVALS_STREAM + step);
+        let choices = rivals.choices(self.training.items, batch, settings.rivals, Some(&mut rng));
+        let pictures = self.sight.items(self.store, choices.pictures.iter().map(|&i| &self.training.items[i]));
+        let mut loss = 0.0;
+        let weigh = |tokens: &[f32]| {
+            let (own, weights) = choices.loss(tokens, settings.sharpness, settings.likelihood);
+            loss = own;
+            weights
+        };
+        let found = gradients_of(&*self.generator, &self.learnt.weights, &pictures, choices.said(), weigh, dropout);
+        (loss, found)
+    }
+
+    /// Share of the validation sentences that are likelier of their own picture than of its nearest rivals.
+    fn choice(&self, rivals: &Rivals, weights: &Weights) -> f64 {
+        let (mut sentences, mut right) = (0, 0);
+        let items: Vec<usize> = (0..self.validation.items.len()).collect();
+        for chunk in items.chunks(CHUNK) {
+            let choices = rivals.choices(self.validation.items, chunk, VALIDATION_RIVALS, None);
+            let pictures = self.sight.items(self.store, choices.pictures.iter().map(|&i| &self.validation.items[i]));
+            let own = choices.right(&log_likelihoods(&*self.generator, weights, &pictures, choices.said()));
+            (sentences, right) = (sentences + own.0, right + own.1);
+        }
+        right as f64 / sentences.max(1) as f64
     }
 
     fn greedy(&self, weights: &Weights, pictures: &Pictures, max_words: usize) -> Vec<Vec<u32>> {
@@ -143,12 +169,12 @@ impl Learner for CaptionLearner<'_> {
 
     /// Pictures in random order, until their sentences reach the batch's size.
     fn batches(&self, epoch: u64) -> Vec<Vec<usize>> {
-        let mut order: Vec<usize> = (0..self.items.len()).collect();
+        let mut order: Vec<usize> = (0..self.training.items.len()).collect();
         order.shuffle(&mut random::stream(self.settings.seed, BATCHES_STREAM + epoch));
         let mut batches: Vec<Vec<usize>> = Vec::new();
         let mut sentences = usize::MAX;
         for picture in order {
-            let own = self.items[picture].sentences.len();
+            let own = self.training.items[picture].sentences.len();
             if sentences.saturating_add(own) > self.settings.batch {
                 batches.push(Vec::new());
                 sentences = 0;
@@ -160,10 +186,13 @@ impl Learner for CaptionLearner<'_> {
     }
 
     fn step(&mut self, batch: &Vec<usize>, dropout: &mut Dropout, rate: f64, step: u64) -> (f64, f64) {
-        let items: Vec<&Item> = batch.iter().map(|&i| &self.items[i]).collect();
-        let (loss, found) = match self.rewards {
-            None => self.likelihood(&items, dropout),
-            Some(references) => self.self_critical(references, &items, dropout, step),
+        let items: Vec<&Item> = batch.iter().map(|&i| &self.training.items[i]).collect();
+        let (loss, found) = match (self.settings.objective, &self.training.rivals) {
+            (CaptionObjective::SelfCritical, _) => self.self_critical(&items, dropout, step),
+            (CaptionObjective::MutualInformation, Some(rivals)) => {
+                self.mutual_information(rivals, batch, dropout, step)
+            }
+            _ => self.likelihood(&items, dropout),
         };
         if loss.is_finite() {
             self.learnt.step(&found, &self.settings.optimizer, rate, step);
@@ -175,7 +204,7 @@ impl Learner for CaptionLearner<'_> {
         let weights = self.learnt.in_use();
         let (mut log_likelihood, mut tokens) = (0.0, 0);
         let mut greedy = Vec::new();
-        for chunk in self.validation.chunks(CHUNK) {
+        for chunk in self.validation.items.chunks(CHUNK) {
             let pictures = self.sight.items(self.store, chunk.iter());
             let (sentences, of) = flatten(chunk.iter().map(|item| item.sentences.iter().map(Vec::as_slice)));
             let said = Said { sentences: &sentences, pictures: &of };
@@ -185,18 +214,22 @@ impl Learner for CaptionLearner<'_> {
             greedy.extend(self.greedy(weights, &pictures, self.settings.self_critical.max_words));
         }
         let perplexity = (-log_likelihood / tokens.max(1) as f64).exp();
-        let references = self.validation_references.expect("what to validate on");
-        let cider = references.mean(self.validation, greedy.iter().map(Vec::as_slice), self.vocabulary);
+        let greedy = greedy.iter().map(Vec::as_slice);
+        let cider = self.validation.references.mean(self.validation.items, greedy, self.vocabulary);
+        let choice = self.validation.rivals.as_ref().map(|rivals| self.choice(rivals, weights));
         let score = match self.settings.keep_best_by {
             KeepBestBy::Perplexity => -perplexity,
             KeepBestBy::Cider => cider,
+            KeepBestBy::Choice => choice.unwrap_or_default(),
         };
-        Ok(Validation {
-            score,
-            text: format!("perplexity {perplexity:.2}, greedy CIDEr {:.1}", 100.0 * cider),
-            record: serde_json::json!({ "perplexity": perplexity, "greedy_cider": cider }),
-            match_floors: MatchFloors::default(),
-        })
+        let mut text = format!("perplexity {perplexity:.2}, greedy CIDEr {:.1}", 100.0 * cider);
+        let mut record = serde_json::json!({ "perplexity": perplexity, "greedy_cider": cider });
+        if let Some(choice) = choice {
+            write!(text, ", own picture among {} likeliest for {:.1} %", VALIDATION_RIVALS + 1, 100.0 * choice)
+                .expect("a string takes all");
+            record["choice"] = choice.into();
+        }
+        Ok(Validation { score, text, record, match_floors: MatchFloors::default() })
     }
 
     fn export(&self) -> (Weights, Weights) {

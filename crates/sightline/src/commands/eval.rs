@@ -1,6 +1,6 @@
 //! `eval retrieval`; the other evaluations have files of their own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use sightline_data::FeatureStore;
@@ -11,14 +11,15 @@ use sightline_train::caption::Captioner;
 use sightline_train::checkpoint::Kind;
 use sightline_train::corpus::Corpus;
 use sightline_train::evaluate::{self, Scores};
+use sightline_train::reread::{Near, USUAL_WEIGHT};
 
 use super::eval_split::{Common, tell_gaps};
 use super::{eval_ablation, eval_boxes, eval_caption, eval_captions, eval_grounding, eval_regions, eval_words};
-use crate::models;
+use crate::models::{self, Reads};
 use crate::panels::Panels;
 use crate::report::{self, DEFAULT_THRESHOLD, Report, RetrievalRow, RowSource, Table};
 use crate::sources::ParsesFile;
-use crate::ui::{Ui, count, table};
+use crate::ui::{Ui, Usage, count, table};
 
 /// Measure a model on a split it was not trained on
 #[derive(Debug, Subcommand)]
@@ -40,6 +41,7 @@ pub enum Command {
   sightline eval retrieval --model runs/align --dataset flickr8k.json --features flickr8k.features --split val
   sightline eval retrieval --model runs/tuned --model runs/align --dataset d.json --features tuned.features \\
       --more-features f.features --rerank 3
+  sightline eval retrieval --model runs/align --dataset d.json --features f.features --rerank 3 --reader runs/reader
   sightline eval retrieval --model runs/align --dataset d.json --features f.features --html report.html \\
       --caption-model runs/caption --region-model runs/regions")]
 pub struct RetrievalArgs {
@@ -48,7 +50,7 @@ pub struct RetrievalArgs {
     model: Vec<PathBuf>,
     #[command(flatten)]
     common: Common,
-    /// A store for models of an ensemble that do not read the vectors of --features
+    /// A store for models of an ensemble, and readers, that do not read the vectors of --features
     #[arg(long, value_name = "FEATURES")]
     more_features: Vec<PathBuf>,
     #[command(flatten)]
@@ -56,6 +58,16 @@ pub struct RetrievalArgs {
     /// Re-rank by reciprocal neighbours, with this sharpness (2 to 4 is usual); it needs all queries at once
     #[arg(long, value_name = "SHARPNESS")]
     rerank: Option<f64>,
+    /// With --rerank: a run of `train caption` that reads the nearest pairs again and counts by how likely it is to say the
+    /// sentence of the photo; several are added
+    #[arg(long, value_name = "RUN", requires = "rerank")]
+    reader: Vec<PathBuf>,
+    /// Photos a sentence that readers read, and as many more sentences a photo as there are more sentences than photos
+    #[arg(long, default_value_t = 20, value_name = "PHOTOS", requires = "reader")]
+    near: usize,
+    /// What a reader's natural logarithm is worth beside a score whose deviation is the sharpness
+    #[arg(long, default_value_t = USUAL_WEIGHT, value_name = "FACTOR", requires = "reader", allow_negative_numbers = true)]
+    reader_weight: f64,
     /// Write a page with photos, words and their regions, and its record (.json) beside it
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -88,6 +100,12 @@ pub fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
 }
 
 fn retrieval(args: &RetrievalArgs, ui: &Ui) -> anyhow::Result<()> {
+    if args.near == 0 {
+        return Err(Usage("--near 0: expected 1 or more".to_owned()).into());
+    }
+    if !(args.reader_weight >= 0.0 && args.reader_weight.is_finite()) {
+        return Err(Usage(format!("--reader-weight {}: expected a number of 0 or more", args.reader_weight)).into());
+    }
     let data = args.common.open(ui)?;
     let more = args.more_features.iter().map(FeatureStore::open).collect::<Result<Vec<_>, _>>()?;
     let open = |run: &PathBuf| -> anyhow::Result<Aligner> {
@@ -100,22 +118,43 @@ fn retrieval(args: &RetrievalArgs, ui: &Ui) -> anyhow::Result<()> {
     let corpus = corpus_of(&aligner, &data.store)?;
     tell_gaps(&corpus, ui);
     let photos = |corpus: &Corpus<'_>| corpus.photos.iter().map(|photo| photo.image).collect::<Vec<_>>();
-    let mut members = vec![evaluate::scores(&aligner, &corpus)];
     let of_others = others.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
-    let readers: Vec<_> = others.iter().map(PathBuf::as_path).zip(&of_others).collect();
-    for ((_, other), store) in readers.iter().zip(models::stores_of(&readers, &data.store, &more)?) {
-        let own = corpus_of(other, store)?;
+    let open_reader = |run: &PathBuf| anyhow::Ok(Captioner::new(models::checkpoint(run, &[Kind::Caption])?)?);
+    let readers = args.reader.iter().map(open_reader).collect::<anyhow::Result<Vec<_>>>()?;
+    let named: Vec<(&Path, &dyn Reads)> = (others.iter().zip(&of_others))
+        .map(|(run, aligner)| (run.as_path(), aligner as &dyn Reads))
+        .chain(args.reader.iter().zip(&readers).map(|(run, reader)| (run.as_path(), reader as &dyn Reads)))
+        .collect();
+    let stores = models::stores_of(&named, &data.store, &more)?;
+    let same_photos = |own: &Corpus<'_>, store: &FeatureStore| -> anyhow::Result<()> {
         anyhow::ensure!(
-            photos(&own) == photos(&corpus),
-            "{} has vectors of other photos of the split than {}; an ensemble needs them all in both",
+            photos(own) == photos(&corpus),
+            "{} has vectors of other photos of the split than {}; models that judge together need them all in both",
             store.path().display(),
             data.store.path().display()
         );
+        Ok(())
+    };
+    let mut members = vec![evaluate::scores(&aligner, &corpus)];
+    for (other, store) in of_others.iter().zip(&stores) {
+        let own = corpus_of(other, store)?;
+        same_photos(&own, store)?;
         members.push(evaluate::scores(other, &own));
     }
     let mut scores = if others.is_empty() { members.swap_remove(0) } else { Scores::ensemble(&members) };
     if let Some(sharpness) = args.rerank {
-        scores = scores.reciprocal(sharpness);
+        scores = scores.sharpened(sharpness);
+        if !readers.is_empty() {
+            let near = Near::of(&scores.reciprocal(), args.near);
+            let mut read = vec![0.0; near.len()];
+            for (reader, store) in readers.iter().zip(&stores[others.len()..]) {
+                let own = Corpus::new(&data.dataset, data.split, store, &reader.vocabulary)?;
+                same_photos(&own, store)?;
+                read.iter_mut().zip(near.read(reader, &own)).for_each(|(sum, own)| *sum += own / readers.len() as f32);
+            }
+            scores = near.add(&scores, &read, args.reader_weight);
+        }
+        scores = scores.reciprocal();
     }
     let report = scores.report();
     if let Some(html) = &args.html {

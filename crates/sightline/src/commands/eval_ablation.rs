@@ -102,7 +102,8 @@ pub(super) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             rows.push(Row::new(format!("{name}, ensemble"), &[columns(&whole.report())]));
         }
         if let Some(sharpness) = args.rerank {
-            rows.push(Row::new(format!("{name}, re-ranked"), &[columns(&whole.reciprocal(sharpness).report())]));
+            let reranked = whole.sharpened(sharpness).reciprocal();
+            rows.push(Row::new(format!("{name}, re-ranked"), &[columns(&reranked.report())]));
         }
     }
     anyhow::ensure!(

@@ -18,7 +18,7 @@ use sightline_train::describe::PhraseRanking;
 use sightline_train::phrases::Phrases;
 use sightline_train::region_phrases::{Covering, DescribedRegion, RegionPhrases, covering};
 
-use super::caption::{BeamArgs, PAPER_BEAM};
+use super::caption::{BeamArgs, Chooser, FitArgs, PAPER_BEAM};
 use super::eval_captions;
 use crate::models;
 use crate::panels::{MostRegions, per_token, region_captions};
@@ -66,6 +66,8 @@ pub struct Args {
     min_iou: f32,
     #[command(flatten)]
     beam: BeamArgs,
+    #[command(flatten)]
+    fit: FitArgs,
 }
 
 /// One row of the table.
@@ -77,6 +79,9 @@ struct Row {
     /// Share of regions whose caption names the thing: it has the last word of one of the phrases, or another word for
     /// the category that a phrase is.
     name_recall: f64,
+    /// Of boxes with categories: the mean over categories of that share among their boxes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    category_recall: Option<f64>,
 }
 
 /// What came out.
@@ -125,6 +130,15 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         ui.say(format_args!("left out: {} that no region covers", count(described - targets.len(), "box")));
     }
     let meteor = eval_captions::meteor(None, Task::Rank, ui)?;
+    let chooser = args.fit.open(&args.model, &regional.features)?;
+    let said = |captioner: &Captioner| captions(captioner, &store, &targets, beam, chooser.as_ref());
+
+    let references: Vec<&[String]> = targets.iter().map(|target| target.region.phrases.as_slice()).collect();
+    let row = |captions: &[String]| -> anyhow::Result<Row> {
+        let row = score(captions, &references, &meteor)?;
+        let category_recall = args.instances.is_some().then(|| category_recall(captions, &references));
+        Ok(Row { category_recall, ..row })
+    };
 
     let mut rows = BTreeMap::new();
     rows.extend(human(&targets, &meteor)?.map(|row| ("human", row)));
@@ -135,13 +149,13 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         let phrases = Phrases::load(path)?;
         let dataset = args.dataset.as_deref().map(Dataset::load).transpose()?;
         let captions = ranked(&aligner, &phrases, dataset.as_ref(), &store, &targets);
-        rows.insert("ranking", row(&captions, &targets, &meteor)?);
+        rows.insert("ranking", row(&captions)?);
     }
     if let Some(run) = &args.caption_model {
         let whole = open(run, Kind::Caption, &store)?;
-        rows.insert("full_frame", row(&captions(&whole, &store, &targets, beam), &targets, &meteor)?);
+        rows.insert("full_frame", row(&said(&whole))?);
     }
-    rows.insert("region_level", row(&captions(&regional, &store, &targets, beam), &targets, &meteor)?);
+    rows.insert("region_level", row(&said(&regional))?);
     let dense_map = dense(&regional, &record, &store, beam, &meteor);
     let record = Record { described, covered: targets.len(), rows, dense_map };
     ui.result(&record, || text(&record))
@@ -164,11 +178,26 @@ fn targets<'a>(record: &'a RegionPhrases, store: &FeatureStore, min_iou: f32) ->
     record.images.iter().flat_map(of_image).collect()
 }
 
-/// The best caption of each target.
-fn captions(captioner: &Captioner, store: &FeatureStore, targets: &[Target<'_>], beam: BeamSettings) -> Vec<String> {
+/// The best caption of each target, by likelihood or by an alignment model's choice.
+fn captions(
+    captioner: &Captioner,
+    store: &FeatureStore,
+    targets: &[Target<'_>],
+    beam: BeamSettings,
+    chooser: Option<&Chooser>,
+) -> Vec<String> {
     let photos: Vec<Vec<f32>> = targets.iter().map(|target| store.get(target.covering.position).vectors()).collect();
     let regions = photos.iter().zip(targets).map(|(photo, target)| (photo.as_slice(), target.covering.region));
-    let found = captioner.captions(&captioner.pictures(regions), Decoding::Beam(beam));
+    let beam = BeamSettings { n_best: if chooser.is_some() { beam.beam } else { 1 }, ..beam };
+    let mut found = captioner.captions(&captioner.pictures(regions), Decoding::Beam(beam));
+    if let Some(chooser) = chooser {
+        let positions: Vec<usize> = targets.iter().map(|target| target.covering.position).collect();
+        let regions = chooser.aligner.regions(store, &positions);
+        for (i, (target, captions)) in targets.iter().zip(&mut found).enumerate() {
+            let (dim, region) = (regions.dim(), target.covering.region);
+            chooser.fit().order(&regions.get(i)[region * dim..][..dim], captions);
+        }
+    }
     found.into_iter().map(|captions| captions.into_iter().next().map_or_else(String::new, |best| best.text)).collect()
 }
 
@@ -193,11 +222,6 @@ fn ranked(
     targets.iter().enumerate().map(of_target).collect()
 }
 
-fn row(captions: &[String], targets: &[Target<'_>], meteor: &Meteor) -> anyhow::Result<Row> {
-    let references: Vec<&[String]> = targets.iter().map(|target| target.region.phrases.as_slice()).collect();
-    score(captions, &references, meteor)
-}
-
 /// People against each other: the first phrase of every region that has several, against the others.
 fn human(targets: &[Target<'_>], meteor: &Meteor) -> anyhow::Result<Option<Row>> {
     let several: Vec<(&String, &[String])> = targets
@@ -214,8 +238,15 @@ fn human(targets: &[Target<'_>], meteor: &Meteor) -> anyhow::Result<Option<Row>>
 fn score(captions: &[String], references: &[&[String]], meteor: &Meteor) -> anyhow::Result<Row> {
     let settings = metrics::Settings { meteor: Some(meteor), ..metrics::Settings::default() };
     let report = metrics::evaluate(captions, references, &settings)?.report;
+    let named = share_that_is_named(captions.iter().zip(references));
+    Ok(Row { report, regions: captions.len(), name_recall: named, category_recall: None })
+}
+
+/// Share of captions that name the thing: by the last word of one of its phrases, or another word for the category that a
+/// phrase is.
+fn share_that_is_named<'a>(captions: impl Iterator<Item = (&'a String, &'a &'a [String])>) -> f64 {
     let table = CategoryWords::coco();
-    let named = |(caption, phrases): &(&String, &&[String])| {
+    let named = |caption: &str, phrases: &[String]| {
         let name = |phrase: &String| phrase.split_whitespace().next_back().map(str::to_lowercase);
         let words = tokens::tokenize(caption);
         let categories = table.find(&words);
@@ -225,8 +256,23 @@ fn score(captions: &[String], references: &[&[String]], meteor: &Meteor) -> anyh
         };
         phrases.iter().any(is_named)
     };
-    let hits = captions.iter().zip(references).filter(named).count();
-    Ok(Row { report, regions: captions.len(), name_recall: hits as f64 / captions.len().max(1) as f64 })
+    let (mut hits, mut n) = (0, 0);
+    for (caption, phrases) in captions {
+        hits += usize::from(named(caption, phrases));
+        n += 1;
+    }
+    hits as f64 / n.max(1) as f64
+}
+
+/// The mean over categories of the share of their boxes that is named, so that persons, of whom there are most, count as
+/// much as bears.
+fn category_recall(captions: &[String], references: &[&[String]]) -> f64 {
+    let mut categories: BTreeMap<&[String], Vec<_>> = BTreeMap::new();
+    for said in captions.iter().zip(references) {
+        categories.entry(said.1).or_default().push(said);
+    }
+    categories.values().map(|own| share_that_is_named(own.iter().copied())).sum::<f64>()
+        / categories.len().max(1) as f64
 }
 
 /// Every region of every photo described, near-duplicates left out, against all boxes with phrases.
@@ -269,9 +315,10 @@ fn text(record: &Record) -> String {
         let named = row.report.named();
         if rows.is_empty() {
             let metrics = named.iter().map(|(name, _)| (*name).to_owned());
-            rows.push(std::iter::once(String::new()).chain(metrics).chain(["name recall".to_owned()]).collect());
+            let recalls = ["name recall"].into_iter().chain(row.category_recall.map(|_| "a category"));
+            rows.push(std::iter::once(String::new()).chain(metrics).chain(recalls.map(str::to_owned)).collect());
         }
-        let values = named.iter().map(|(_, value)| *value).chain([row.name_recall]);
+        let values = named.iter().map(|(_, value)| *value).chain([row.name_recall]).chain(row.category_recall);
         rows.push(std::iter::once(title.to_owned()).chain(values.map(|v| format!("{:.1}", 100.0 * v))).collect());
     }
     format!(

@@ -21,7 +21,7 @@ use sightline_train::{align, backbone, caption, tune};
 use super::train_seeds::{self, Seeds};
 use super::training::{Common, stopped, train};
 use crate::interrupt;
-use crate::models;
+use crate::models::{self, Reads};
 use crate::sources::{self, ParsesFile};
 use crate::ui::{Ui, count};
 
@@ -91,7 +91,9 @@ impl TeacherArgs {
 impl OpenTeachers<'_> {
     /// Each with the store whose vectors it reads.
     fn with_stores<'a>(&'a self, first: &'a FeatureStore) -> anyhow::Result<Vec<Teacher<'a>>> {
-        let readers: Vec<_> = self.runs.iter().map(PathBuf::as_path).zip(&self.aligners).collect();
+        let readers: Vec<_> = (self.runs.iter().map(PathBuf::as_path))
+            .zip(self.aligners.iter().map(|aligner| aligner as &dyn Reads))
+            .collect();
         let stores = models::stores_of(&readers, first, &self.more)?;
         Ok(self.aligners.iter().zip(stores).map(|(aligner, store)| Teacher { aligner, store }).collect())
     }
@@ -110,8 +112,8 @@ pub struct CaptionArgs {
     /// Train at region level, on the phrases that `sightline align` wrote
     #[arg(long)]
     phrases: Option<PathBuf>,
-    /// Begin with the weights of this run of the same kind and sizes; self-critical training needs one. With --resume it
-    /// is read where nothing was kept yet
+    /// Begin with the weights of this run of the same sizes, where regions are described one of whole photos if need be;
+    /// all but training by likelihood needs one. With --resume it is read where nothing was kept yet
     #[arg(long, value_name = "RUN")]
     start: Option<PathBuf>,
 }
@@ -184,8 +186,10 @@ pub fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
         }
         Command::Caption(args) => {
             let phrases = args.phrases.as_deref().map(Phrases::load).transpose()?;
-            let kind = if phrases.is_some() { Kind::RegionCaption } else { Kind::Caption };
-            let mut start = args.start.as_deref().map(|run| RunFolder::model(run, &[kind])).transpose()?;
+            // Who describes photos has much to start from for their regions.
+            let kinds: &[Kind] =
+                if phrases.is_some() { &[Kind::RegionCaption, Kind::Caption] } else { &[Kind::Caption] };
+            let mut start = args.start.as_deref().map(|run| RunFolder::model(run, kinds)).transpose()?;
             let (folder, settings) = common.open::<CaptionRunSettings>()?;
             train(ui, interrupt::flag(), |control| {
                 let data = CaptionData { dataset: &dataset, store: &store, phrases: phrases.as_ref() };
