@@ -12,6 +12,10 @@ use std::time::Instant;
 use sightline_search::matrix::{Layout, multiply};
 use sightline_search::{Reduction, VectorSets, scores};
 
+/// The program's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let mut args = std::env::args().skip(1).map(|arg| arg.parse::<usize>().expect("a number"));
     let mut next = |default: usize| args.next().unwrap_or(default);

@@ -14,6 +14,10 @@ use sightline_search::vectors::Encoding;
 use sightline_search::{Exact, Index as _};
 use synthetic::{Made, Sizes, milliseconds, option};
 
+/// The program's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let (photos, regions, dim, words) =
         (option("photos", 8000), option("regions", 20), option("dim", 512), option("words", 6));

@@ -21,6 +21,10 @@ use sightline_model::weights::{self, Weight};
 use sightline_model::{Device, SentenceBatch, random};
 use sightline_train::optimizer::{Optimizer, OptimizerKind, OptimizerSettings};
 
+/// The program's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The names of our weights and the file's.
 const NAMES: [(&str, &str); 10] = [
     ("image.projection.weight", "W_m"),

@@ -13,6 +13,10 @@ use sightline_model::tape::Tape;
 use sightline_vision::Photo;
 use sightline_vision::backbone::{Backbone, Compact};
 
+/// The program's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Pixels along a side of the square in which the program's own backbone is shown a photo (recipes/pack/backbone.toml).
 const LARGER: usize = 256;
 /// Pictures in a batch.

@@ -14,6 +14,10 @@ use sightline_model::caption::{
 use sightline_model::random::{self, Dropout};
 use sightline_train::optimizer::{OptimizerKind, OptimizerSettings, PlainOptimizer};
 
+/// The program's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const BATCH: usize = 100;
 const STEPS: usize = 16;
 const FEATURES: usize = 4096;

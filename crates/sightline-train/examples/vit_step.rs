@@ -15,6 +15,10 @@ use sightline_model::tape::{Activation, Tape};
 use sightline_model::vit::VisionTransformer;
 use sightline_model::weights::{Weight, Weights};
 
+/// The program's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const PHOTOS: usize = 4;
 const PATCHES: usize = 196;
 const PIXELS: usize = 3 * 16 * 16;

@@ -6,6 +6,11 @@ use clap::Parser;
 use sightline::cli::Cli;
 use sightline::ui;
 
+/// Every step of a training asks for the same large blocks again; the C library gives them back to the system each time,
+/// and the system clears each page anew.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
