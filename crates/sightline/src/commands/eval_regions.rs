@@ -256,7 +256,7 @@ fn share_that_is_named<'a>(captions: impl Iterator<Item = (&'a String, &'a &'a [
         };
         phrases.iter().any(is_named)
     };
-    let (mut hits, mut n) = (0, 0);
+    let (mut hits, mut n) = (0usize, 0usize);
     for (caption, phrases) in captions {
         hits += usize::from(named(caption, phrases));
         n += 1;
@@ -328,4 +328,19 @@ fn text(record: &Record) -> String {
         table(&rows),
         100.0 * record.dense_map
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rare_categories_count_as_much_as_persons() {
+        let said = ["a man on a bench", "two women", "a bench", "a boy"].map(str::to_owned);
+        let names = ["person", "person", "person", "bench"].map(|name| [name.to_owned()]);
+        let references: Vec<&[String]> = names.iter().map(|own| own.as_slice()).collect();
+        // Two persons of three are named, and the bench is not.
+        assert!((share_that_is_named(said.iter().zip(&references)) - 0.5).abs() < 1e-12);
+        assert!((category_recall(&said, &references) - 1.0 / 3.0).abs() < 1e-12);
+    }
 }
