@@ -102,7 +102,8 @@ pub fn train(
         header,
         resume,
     };
-    let [training, validation] = [&items, &validation].map(|items| Lessons::new(items, store, kind, settings));
+    let training = Lessons::new(&items, store, kind, settings);
+    let validation = Lessons::to_check(&validation, store, kind, settings);
     let mut learner = CaptionLearner::new(weights, settings, &vocabulary, sight, store, training, validation);
     trainer::run(&mut learner, plan, control)
 }
@@ -154,10 +155,15 @@ fn check(settings: &CaptionRunSettings, has_start: bool) -> Result<()> {
             "keep_best_by = choice goes with objective = mutual_information; keep by perplexity or cider".into(),
         );
     }
-    if settings.objective != CaptionObjective::Likelihood && !has_start {
-        return wrong(
-            "this objective needs a model to start from; train one by likelihood and give it with --start".into(),
-        );
+    let name = match settings.objective {
+        CaptionObjective::Likelihood => return Ok(()),
+        CaptionObjective::SelfCritical => "self_critical",
+        CaptionObjective::MutualInformation => "mutual_information",
+    };
+    if !has_start {
+        return wrong(format!(
+            "objective = {name} needs a model to start from; train one by likelihood and give it with --start"
+        ));
     }
     Ok(())
 }

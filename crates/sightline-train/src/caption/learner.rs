@@ -42,11 +42,26 @@ pub(super) struct Lessons<'a> {
 }
 
 impl<'a> Lessons<'a> {
+    /// To learn from: pictures to be told from rivals drawn among as many as the settings say.
     pub(super) fn new(items: &'a [Item], store: &FeatureStore, kind: Kind, settings: &CaptionRunSettings) -> Self {
-        let own = &settings.mutual_information;
+        Self::with_rivals(items, store, kind, settings, settings.mutual_information.nearest)
+    }
+
+    /// To validate on: pictures to be told from their nearest rivals.
+    pub(super) fn to_check(items: &'a [Item], store: &FeatureStore, kind: Kind, settings: &CaptionRunSettings) -> Self {
+        Self::with_rivals(items, store, kind, settings, VALIDATION_RIVALS)
+    }
+
+    fn with_rivals(
+        items: &'a [Item],
+        store: &FeatureStore,
+        kind: Kind,
+        settings: &CaptionRunSettings,
+        nearest: usize,
+    ) -> Self {
         let rivals = (settings.objective == CaptionObjective::MutualInformation).then(|| match kind {
             Kind::RegionCaption => Rivals::of_regions(items),
-            _ => Rivals::of_photos(items, store, own.nearest.max(VALIDATION_RIVALS)),
+            _ => Rivals::of_photos(items, store, nearest),
         });
         Self { items, references: References::new(items), rivals }
     }
