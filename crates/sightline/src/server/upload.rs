@@ -56,6 +56,8 @@ impl Decoder {
         let mut child = Command::new(&self.program)
             .args(["decode-picture", "--megabytes", &self.megabytes.to_string()])
             .args(["--seconds", &self.patience.as_secs().max(1).to_string()])
+            // Memory that the allocator reserves before `main` would lie outside the child's limit.
+            .env("MIMALLOC_ARENA_RESERVE", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
