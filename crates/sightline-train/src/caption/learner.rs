@@ -36,35 +36,40 @@ const VALIDATION_RIVALS: usize = 9;
 /// What is learnt from, or validated on.
 pub(super) struct Lessons<'a> {
     items: &'a [Item],
-    references: References,
+    /// Where sentences are rewarded.
+    references: Option<References>,
     /// Where pictures are to be told apart.
     rivals: Option<Rivals>,
 }
 
 impl<'a> Lessons<'a> {
-    /// To learn from: pictures to be told from rivals drawn among as many as the settings say.
+    /// To learn from: what the objective asks for.
     pub(super) fn new(items: &'a [Item], store: &FeatureStore, kind: Kind, settings: &CaptionRunSettings) -> Self {
-        Self::with_rivals(items, store, kind, settings, settings.mutual_information.nearest)
+        let rewards = settings.objective == CaptionObjective::SelfCritical;
+        let nearest = settings.mutual_information.nearest;
+        let references = rewards.then(|| References::new(items));
+        Self { items, references, rivals: rivals(items, store, kind, settings.objective, nearest) }
     }
 
-    /// To validate on: pictures to be told from their nearest rivals.
+    /// To validate on: references always, and pictures to be told from their nearest rivals.
     pub(super) fn to_check(items: &'a [Item], store: &FeatureStore, kind: Kind, settings: &CaptionRunSettings) -> Self {
-        Self::with_rivals(items, store, kind, settings, VALIDATION_RIVALS)
+        let rivals = rivals(items, store, kind, settings.objective, VALIDATION_RIVALS);
+        Self { items, references: Some(References::new(items)), rivals }
     }
+}
 
-    fn with_rivals(
-        items: &'a [Item],
-        store: &FeatureStore,
-        kind: Kind,
-        settings: &CaptionRunSettings,
-        nearest: usize,
-    ) -> Self {
-        let rivals = (settings.objective == CaptionObjective::MutualInformation).then(|| match kind {
-            Kind::RegionCaption => Rivals::of_regions(items),
-            _ => Rivals::of_photos(items, store, nearest),
-        });
-        Self { items, references: References::new(items), rivals }
-    }
+/// Rivals where the objective asks for them.
+fn rivals(
+    items: &[Item],
+    store: &FeatureStore,
+    kind: Kind,
+    objective: CaptionObjective,
+    nearest: usize,
+) -> Option<Rivals> {
+    (objective == CaptionObjective::MutualInformation).then(|| match kind {
+        Kind::RegionCaption => Rivals::of_regions(items),
+        _ => Rivals::of_photos(items, store, nearest),
+    })
 }
 
 pub(super) struct CaptionLearner<'a> {
@@ -105,7 +110,13 @@ impl<'a> CaptionLearner<'a> {
 
     /// Gradients of the mean reward of sampled sentences; minus that mean. Samples that are worth more than their
     /// baseline become likelier, the others less likely.
-    fn self_critical(&self, items: &[&Item], dropout: &mut Dropout, step: u64) -> (f64, Weights) {
+    fn self_critical(
+        &self,
+        references: &References,
+        items: &[&Item],
+        dropout: &mut Dropout,
+        step: u64,
+    ) -> (f64, Weights) {
         let settings = &self.settings.self_critical;
         let pictures = self.sight.items(self.store, items.iter().copied());
         let how =
@@ -122,7 +133,7 @@ impl<'a> CaptionLearner<'a> {
         let n_samples = (items.len() * settings.samples) as f64;
         let (mut sum, mut weights) = (0.0, Vec::new());
         for (i, (item, own)) in items.iter().zip(&sampled).enumerate() {
-            let reward = |words: &[u32]| self.training.references.reward(item, words, self.vocabulary);
+            let reward = |words: &[u32]| references.reward(item, words, self.vocabulary);
             let rewards: Vec<f64> = own.iter().map(|h| reward(&h.words)).collect();
             sum += rewards.iter().sum::<f64>();
             let baseline = greedy.as_ref().map(|greedy| reward(&greedy[i]));
@@ -202,12 +213,10 @@ impl Learner for CaptionLearner<'_> {
 
     fn step(&mut self, batch: &Vec<usize>, dropout: &mut Dropout, rate: f64, step: u64) -> (f64, f64) {
         let items: Vec<&Item> = batch.iter().map(|&i| &self.training.items[i]).collect();
-        let (loss, found) = match (self.settings.objective, &self.training.rivals) {
-            (CaptionObjective::SelfCritical, _) => self.self_critical(&items, dropout, step),
-            (CaptionObjective::MutualInformation, Some(rivals)) => {
-                self.mutual_information(rivals, batch, dropout, step)
-            }
-            _ => self.likelihood(&items, dropout),
+        let (loss, found) = match (&self.training.references, &self.training.rivals) {
+            (Some(references), _) => self.self_critical(references, &items, dropout, step),
+            (None, Some(rivals)) => self.mutual_information(rivals, batch, dropout, step),
+            (None, None) => self.likelihood(&items, dropout),
         };
         if loss.is_finite() {
             self.learnt.step(&found, &self.settings.optimizer, rate, step);
@@ -230,7 +239,8 @@ impl Learner for CaptionLearner<'_> {
         }
         let perplexity = (-log_likelihood / tokens.max(1) as f64).exp();
         let greedy = greedy.iter().map(Vec::as_slice);
-        let cider = self.validation.references.mean(self.validation.items, greedy, self.vocabulary);
+        let references = self.validation.references.as_ref().expect("validation has references");
+        let cider = references.mean(self.validation.items, greedy, self.vocabulary);
         let choice = self.validation.rivals.as_ref().map(|rivals| self.choice(rivals, weights));
         let score = match self.settings.keep_best_by {
             KeepBestBy::Perplexity => -perplexity,

@@ -18,7 +18,7 @@ use sightline_train::describe::PhraseRanking;
 use sightline_train::phrases::Phrases;
 use sightline_train::region_phrases::{Covering, DescribedRegion, RegionPhrases, covering};
 
-use super::caption::{BeamArgs, Chooser, FitArgs, PAPER_BEAM};
+use super::caption::{BeamArgs, PAPER_BEAM};
 use super::eval_captions;
 use crate::models;
 use crate::panels::{MostRegions, per_token, region_captions};
@@ -66,8 +66,6 @@ pub struct Args {
     min_iou: f32,
     #[command(flatten)]
     beam: BeamArgs,
-    #[command(flatten)]
-    fit: FitArgs,
 }
 
 /// One row of the table.
@@ -130,9 +128,6 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         ui.say(format_args!("left out: {} that no region covers", count(described - targets.len(), "box")));
     }
     let meteor = eval_captions::meteor(None, Task::Rank, ui)?;
-    let chooser = args.fit.open(&args.model, &regional.features)?;
-    let said = |captioner: &Captioner| captions(captioner, &store, &targets, beam, chooser.as_ref());
-
     let references: Vec<&[String]> = targets.iter().map(|target| target.region.phrases.as_slice()).collect();
     let row = |captions: &[String]| -> anyhow::Result<Row> {
         let row = score(captions, &references, &meteor)?;
@@ -153,9 +148,9 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     }
     if let Some(run) = &args.caption_model {
         let whole = open(run, Kind::Caption, &store)?;
-        rows.insert("full_frame", row(&said(&whole))?);
+        rows.insert("full_frame", row(&captions(&whole, &store, &targets, beam))?);
     }
-    rows.insert("region_level", row(&said(&regional))?);
+    rows.insert("region_level", row(&captions(&regional, &store, &targets, beam))?);
     let dense_map = dense(&regional, &record, &store, beam, &meteor);
     let record = Record { described, covered: targets.len(), rows, dense_map };
     ui.result(&record, || text(&record))
@@ -178,26 +173,11 @@ fn targets<'a>(record: &'a RegionPhrases, store: &FeatureStore, min_iou: f32) ->
     record.images.iter().flat_map(of_image).collect()
 }
 
-/// The best caption of each target, by likelihood or by an alignment model's choice.
-fn captions(
-    captioner: &Captioner,
-    store: &FeatureStore,
-    targets: &[Target<'_>],
-    beam: BeamSettings,
-    chooser: Option<&Chooser>,
-) -> Vec<String> {
+/// The best caption of each target.
+fn captions(captioner: &Captioner, store: &FeatureStore, targets: &[Target<'_>], beam: BeamSettings) -> Vec<String> {
     let photos: Vec<Vec<f32>> = targets.iter().map(|target| store.get(target.covering.position).vectors()).collect();
     let regions = photos.iter().zip(targets).map(|(photo, target)| (photo.as_slice(), target.covering.region));
-    let beam = BeamSettings { n_best: if chooser.is_some() { beam.beam } else { 1 }, ..beam };
-    let mut found = captioner.captions(&captioner.pictures(regions), Decoding::Beam(beam));
-    if let Some(chooser) = chooser {
-        let positions: Vec<usize> = targets.iter().map(|target| target.covering.position).collect();
-        let regions = chooser.aligner.regions(store, &positions);
-        for (i, (target, captions)) in targets.iter().zip(&mut found).enumerate() {
-            let (dim, region) = (regions.dim(), target.covering.region);
-            chooser.fit().order(&regions.get(i)[region * dim..][..dim], captions);
-        }
-    }
+    let found = captioner.captions(&captioner.pictures(regions), Decoding::Beam(beam));
     found.into_iter().map(|captions| captions.into_iter().next().map_or_else(String::new, |best| best.text)).collect()
 }
 
