@@ -13,6 +13,7 @@ use sightline_model::caption::GeneratorKind;
 use sightline_model::random;
 
 pub use captioner::{Caption, Captioner, Decoding};
+pub(crate) use fit::known_words;
 pub use fit::{Fit, USUAL_WEIGHT};
 
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};

@@ -3,7 +3,7 @@
 use sightline_search::VectorSets;
 
 use crate::aligner::Aligner;
-use crate::caption::{Caption, Captioner, Decoding, Fit};
+use crate::caption::{Caption, Captioner, Decoding};
 use crate::corpus::Corpus;
 
 /// Photos read at once.
@@ -14,15 +14,6 @@ pub fn captions(captioner: &Captioner, corpus: &Corpus<'_>, decoding: Decoding) 
     let vectors: Vec<Vec<f32>> = corpus.photos.iter().map(|photo| corpus.store.get(photo.position).vectors()).collect();
     let pictures = captioner.pictures(vectors.iter().map(|photo| (photo.as_slice(), 0)));
     captioner.captions(&pictures, decoding)
-}
-
-/// Puts the captions of every photo of a split into the order of an alignment model that has a say.
-pub fn choose(fit: Fit<'_>, corpus: &Corpus<'_>, captions: &mut [Vec<Caption>]) {
-    for (photos, captions) in corpus.photos.chunks(CHUNK).zip(captions.chunks_mut(CHUNK)) {
-        let positions: Vec<usize> = photos.iter().map(|photo| photo.position).collect();
-        let regions = fit.aligner.regions(corpus.store, &positions);
-        captions.iter_mut().enumerate().for_each(|(photo, captions)| fit.order(regions.get(photo), captions));
-    }
 }
 
 /// Perplexity of people's sentences a token, ENDs included; unknown words are left out, as in training.

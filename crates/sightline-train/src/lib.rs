@@ -7,6 +7,7 @@ pub mod aligner;
 pub mod backbone;
 pub mod caption;
 pub mod checkpoint;
+pub mod committee;
 pub mod corpus;
 pub mod describe;
 mod error;

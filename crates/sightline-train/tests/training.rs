@@ -15,8 +15,9 @@ use sightline_model::alignment::{AlignmentSettings, Objective, Score, SentenceEn
 use sightline_model::caption::{BeamSettings, CaptionSettings, GeneratorKind, SampleSettings};
 use sightline_train::align::AlignData;
 use sightline_train::aligner::Aligner;
-use sightline_train::caption::{CaptionData, Captioner, Decoding};
+use sightline_train::caption::{Caption, CaptionData, Captioner, Decoding};
 use sightline_train::checkpoint::Kind;
+use sightline_train::committee::{Candidates, Judge, Neighbours, Speaker};
 use sightline_train::corpus::Corpus;
 use sightline_train::grounding::GroundingSet;
 use sightline_train::optimizer::{OptimizerKind, OptimizerSettings};
@@ -231,6 +232,73 @@ fn captions_overfit_on_photos() {
     let vocabulary = dataset.vocabulary(1);
     let [training, corpus] = [Split::Train, Split::Val].map(|s| Corpus::new(&dataset, s, &store, &vocabulary).unwrap());
     assert_eq!(describe::nearest_captions(&training, &corpus), SAID, "photos of the two splits have the same vectors");
+}
+
+#[test]
+fn a_committee_says_what_its_members_and_people_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dataset, store) = collection(folder.path());
+    let data = CaptionData { dataset: &dataset, store: &store, phrases: None };
+    // One that has hardly learnt to speak, and one that has not done learning.
+    let members = [("novice", caption_settings(), 8), ("learner", of_attention(), 20)];
+    let members = members.map(|(name, settings, steps)| {
+        let run = RunFolder::create(&folder.path().join(name), &settings).unwrap();
+        until(steps, |c| caption::train(data, None, &settings, &run, false, c));
+        captioner(&run, Kind::Caption)
+    });
+    let settings = align_settings(Objective::Contrastive);
+    let run = RunFolder::create(&folder.path().join("align"), &settings).unwrap();
+    let device = Device::flex();
+    until(u64::MAX, |c| align::train(AlignData::new(&dataset, &store), &settings, &run, false, &device, c));
+    let aligner = Aligner::new(RunFolder::model(run.path(), &[Kind::Alignment]).unwrap(), &device).unwrap();
+
+    let corpus = Corpus::new(&dataset, Split::Val, &store, &aligner.vocabulary).unwrap();
+    let [novice, learner] = members.each_ref().map(|captioner| Speaker { captioner, corpus: &corpus });
+    let beam = BeamSettings { beam: 5, ..BeamSettings::default() };
+    let alone = [novice, learner].map(|speaker| Candidates::propose(&[speaker], beam).ranked());
+    let together = Candidates::propose(&[novice, learner], beam);
+    for (photo, captions) in together.clone().ranked().iter().enumerate() {
+        assert!(captions.is_sorted_by(|a, b| a.log_probability_a_token() >= b.log_probability_a_token()));
+        let mut texts: Vec<&str> = captions.iter().map(|c| c.text.as_str()).collect();
+        let mut proposed: Vec<&str> = alone.iter().flat_map(|own| &own[photo]).map(|c| c.text.as_str()).collect();
+        texts.sort_unstable();
+        proposed.sort_unstable();
+        proposed.dedup();
+        assert_eq!(texts, proposed, "each sentence once");
+        let vectors = store.get(corpus.photos[photo].position).vectors();
+        for Caption { text, log_probability, .. } in captions {
+            let words = aligner.vocabulary.encode(&tokenize(text));
+            let read = members.each_ref().map(|captioner| {
+                let picture = captioner.pictures(std::iter::once((vectors.as_slice(), 0)));
+                f64::from(captioner.log_likelihoods(&picture, &[&words], &[0])[0])
+            });
+            assert!((log_probability - (read[0] + read[1]) / 2.0).abs() < 1e-4, "{text}");
+        }
+    }
+
+    // Photos of the two splits have the same vectors, so that the nearest sentence is the photo's own.
+    let judges = [Judge::new(&aligner, &corpus)];
+    let neighbours = Neighbours::find(&judges, &dataset, 1);
+    let right = |candidates: Candidates| {
+        candidates.ranked().iter().zip(SAID).filter(|(captions, said)| captions[0].text == *said).count()
+    };
+    let found = alone.iter().flatten().enumerate();
+    let found = (0..SAID.len())
+        .filter(|&photo| {
+            found.clone().any(|(i, own)| i % SAID.len() == photo && own.iter().any(|c| c.text == SAID[photo]))
+        })
+        .count();
+    let mut agreed = together.clone();
+    agreed.agree(&neighbours, 100.0);
+    assert!(right(together.clone()) < found, "or this test shows nothing");
+    assert_eq!(right(agreed), found, "what anybody proposed and people say is chosen");
+    let mut fitting = together;
+    fitting.fit(&judges, 1e6);
+    for (photo, captions) in fitting.ranked().iter().enumerate() {
+        let words = captions.iter().map(|c| aligner.vocabulary.encode(&tokenize(&c.text))).collect::<Vec<_>>();
+        let scores = aligner.scores(&aligner.regions(&store, &[corpus.photos[photo].position]), &aligner.words(&words));
+        assert!(scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
+    }
 }
 
 #[test]

@@ -292,9 +292,27 @@ fn an_alignment_model_chooses(photo: &str, caption: &str, align: &str, data: &[&
     assert_eq!(alone, chosen);
     let measured = json(&[&["eval", "caption", "--model", caption, "--fit-model", align], data].concat());
     assert_eq!(measured["images"], 10);
+    a_committee_is_measured(caption, align, data);
     fails(&["caption", photo, "--model", caption, "--fit-model", align, "--fit=-1"], 2, &["--fit -1"]);
     fails(&["caption", photo, "--model", caption, "--fit-model", caption], 1, &["caption"]);
     fails(&["caption", photo, "--model", caption, "--fit-model", "builtin"], 1, &["other vectors", "--fit 0"]);
+}
+
+/// Of models, and with people's sentences.
+fn a_committee_is_measured(caption: &str, align: &str, data: &[&str]) {
+    let eval = |more: &[&'static str]| [&["eval", "caption", "--model", caption], data, more].concat();
+    let with = |more| [&eval(more)[..], &["--fit-model", align]].concat();
+    let two = json(&[&eval(&[])[..], &["--model", caption]].concat());
+    assert_eq!(
+        (two["images"].as_u64(), two["perplexity"].as_f64()),
+        (Some(10), json(&eval(&[]))["perplexity"].as_f64())
+    );
+    let agreed = json(&with(&["--consensus", "5"]));
+    assert_eq!(agreed["images"], 10);
+    assert_ne!(agreed, json(&with(&["--consensus", "5", "--consensus-weight", "1000"])));
+    fails(&eval(&["--consensus", "5"]), 2, &["--consensus", "--fit-model"]);
+    fails(&with(&["--consensus", "5", "--consensus-weight=-1"]), 2, &["--consensus-weight -1"]);
+    fails(&with(&["--consensus", "5", "--split", "train"]), 2, &["training split"]);
 }
 
 /// A run a seed, one more on resuming, and one table of them from either command.

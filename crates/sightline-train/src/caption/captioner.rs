@@ -28,6 +28,13 @@ pub struct Caption {
     pub word_regions: Vec<usize>,
 }
 
+impl Caption {
+    /// The log probability over the number of tokens, END's included.
+    pub fn log_probability_a_token(&self) -> f64 {
+        self.log_probability / (self.text.split(' ').count() + 1) as f64
+    }
+}
+
 /// How captions are found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Decoding {

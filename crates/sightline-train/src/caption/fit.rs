@@ -36,15 +36,13 @@ impl Fit<'_> {
     }
 }
 
-fn known_words(vocabulary: &Vocabulary, text: &str) -> Vec<u32> {
+/// Those words of a caption that a vocabulary knows.
+pub(crate) fn known_words(vocabulary: &Vocabulary, text: &str) -> Vec<u32> {
     text.split(' ').filter_map(|word| vocabulary.get(word)).collect()
 }
 
 fn sort_by_worth(captions: &mut [Caption], scores: &[f32], weight: f32) {
-    let worth = |caption: &Caption, score: f32| {
-        let tokens = caption.text.split(' ').count() + 1;
-        caption.log_probability / tokens as f64 + f64::from(weight * score)
-    };
+    let worth = |caption: &Caption, score: f32| caption.log_probability_a_token() + f64::from(weight * score);
     let mut order: Vec<(f64, Caption)> =
         captions.iter().zip(scores).map(|(caption, &score)| (worth(caption, score), caption.clone())).collect();
     order.sort_by(|a, b| b.0.total_cmp(&a.0));

@@ -13,7 +13,7 @@ use sightline_train::corpus::Corpus;
 use sightline_train::evaluate::{self, Scores};
 use sightline_train::reread::{Near, USUAL_WEIGHT};
 
-use super::eval_split::{Common, tell_gaps};
+use super::eval_split::{Common, same_photos, tell_gaps};
 use super::{eval_ablation, eval_boxes, eval_caption, eval_captions, eval_grounding, eval_regions, eval_words};
 use crate::models::{self, Reads};
 use crate::panels::Panels;
@@ -117,7 +117,6 @@ fn retrieval(args: &RetrievalArgs, ui: &Ui) -> anyhow::Result<()> {
     let aligner = open(first)?;
     let corpus = corpus_of(&aligner, &data.store)?;
     tell_gaps(&corpus, ui);
-    let photos = |corpus: &Corpus<'_>| corpus.photos.iter().map(|photo| photo.image).collect::<Vec<_>>();
     let of_others = others.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
     let open_reader = |run: &PathBuf| anyhow::Ok(Captioner::new(models::checkpoint(run, &[Kind::Caption])?)?);
     let readers = args.reader.iter().map(open_reader).collect::<anyhow::Result<Vec<_>>>()?;
@@ -126,19 +125,10 @@ fn retrieval(args: &RetrievalArgs, ui: &Ui) -> anyhow::Result<()> {
         .chain(args.reader.iter().zip(&readers).map(|(run, reader)| (run.as_path(), reader as &dyn Reads)))
         .collect();
     let stores = models::stores_of(&named, &data.store, &more)?;
-    let same_photos = |own: &Corpus<'_>, store: &FeatureStore| -> anyhow::Result<()> {
-        anyhow::ensure!(
-            photos(own) == photos(&corpus),
-            "{} has vectors of other photos of the split than {}; models that judge together need them all in both",
-            store.path().display(),
-            data.store.path().display()
-        );
-        Ok(())
-    };
     let mut members = vec![evaluate::scores(&aligner, &corpus)];
     for (other, store) in of_others.iter().zip(&stores) {
         let own = corpus_of(other, store)?;
-        same_photos(&own, store)?;
+        same_photos(&corpus, &own)?;
         members.push(evaluate::scores(other, &own));
     }
     let mut scores = if others.is_empty() { members.swap_remove(0) } else { Scores::ensemble(&members) };
@@ -149,7 +139,7 @@ fn retrieval(args: &RetrievalArgs, ui: &Ui) -> anyhow::Result<()> {
             let mut read = vec![0.0; near.len()];
             for (reader, store) in readers.iter().zip(&stores[others.len()..]) {
                 let own = Corpus::new(&data.dataset, data.split, store, &reader.vocabulary)?;
-                same_photos(&own, store)?;
+                same_photos(&corpus, &own)?;
                 read.iter_mut().zip(near.read(reader, &own)).for_each(|(sum, own)| *sum += own / readers.len() as f32);
             }
             scores = near.add(&scores, &read, args.reader_weight);

@@ -1,41 +1,60 @@
 //! `eval caption`: a caption model against people's sentences on a split (the paper's table 2).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::json;
-use sightline_data::Split;
+use sightline_data::{FeatureStore, Split};
 use sightline_metrics::caption::{self as metrics, CaptionReport};
 use sightline_metrics::diversity::{DiversityCounts, DiversityReport, TrainingCaptions};
 use sightline_metrics::meteor::{Meteor, Task};
 use sightline_model::caption::BeamSettings;
-use sightline_train::caption::{Caption, Captioner, Decoding};
+use sightline_train::aligner::Aligner;
+use sightline_train::caption::{Caption, Captioner, Decoding, USUAL_WEIGHT};
 use sightline_train::checkpoint::Kind;
+use sightline_train::committee::{Candidates, Judge, Neighbours, Speaker, USUAL_CONSENSUS_WEIGHT};
 use sightline_train::corpus::Corpus;
 use sightline_train::describe;
 
-use super::caption::{BeamArgs, FitArgs, PAPER_BEAM};
+use super::caption::{BeamArgs, PAPER_BEAM, check_fit};
 use super::eval_captions;
-use super::eval_split::{Common, Data, tell_gaps};
-use crate::models;
-use crate::ui::{Ui, count, table};
+use super::eval_split::{Common, Data, same_photos, tell_gaps};
+use crate::models::{self, Reads};
+use crate::ui::{Ui, Usage, count, table};
 
 /// Compare a model's captions with people's (the paper's table 2), by coco-caption's metrics, in percent
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   sightline eval caption --model runs/caption --dataset flickr8k.json --features flickr8k.features --split val
   sightline eval caption --model runs/caption --dataset d.json --features f.features --nearest --per-image scores.csv
-  sightline eval caption --model runs/caption --dataset d.json --features f.features --beam 15 --fit-model runs/align")]
+  sightline eval caption --model runs/caption --dataset d.json --features f.features --beam 15 --fit-model runs/align
+  sightline eval caption --model runs/cider --model runs/caption --model runs/tuned-caption --dataset d.json \\
+      --features f.features --more-features tuned.features --beam 15 --fit-model runs/align --consensus 100")]
 pub struct Args {
-    /// A run of `train caption`
-    #[arg(long, value_name = "RUN")]
-    model: PathBuf,
+    /// A run of `train caption`; several are a committee: each proposes sentences, and how likely one is, is their mean
+    #[arg(long, value_name = "RUN", required = true)]
+    model: Vec<PathBuf>,
     #[command(flatten)]
     common: Common,
+    /// A store for models that do not read the vectors of --features
+    #[arg(long, value_name = "FEATURES")]
+    more_features: Vec<PathBuf>,
     #[command(flatten)]
     beam: BeamArgs,
-    #[command(flatten)]
-    fit: FitArgs,
+    /// An alignment model that has a say in which sentence is best, of several the mean; unless given, the one of --model
+    /// where that is a pack
+    #[arg(long, value_name = "RUN")]
+    fit_model: Vec<PathBuf>,
+    /// Its say: this times its score is added to the log probability a word; 0 leaves the choice to the likelihood
+    #[arg(long, value_name = "WEIGHT", default_value_t = USUAL_WEIGHT)]
+    fit: f32,
+    /// Let people's sentences have a say too: so many of the training split, those that fit the photo best by the
+    /// alignment models
+    #[arg(long, value_name = "SENTENCES", default_value_t = 0)]
+    consensus: usize,
+    /// Their say: this times the mean CIDEr-D of a sentence with them (0 to 10) is added to the log probability a word
+    #[arg(long, value_name = "WEIGHT", default_value_t = USUAL_CONSENSUS_WEIGHT, requires = "consensus")]
+    consensus_weight: f64,
     /// Score the paper's baseline too: the sentence of the nearest training photo
     #[arg(long)]
     nearest: bool,
@@ -66,21 +85,45 @@ struct Record {
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let beam = args.beam.settings(PAPER_BEAM)?;
     let data = args.common.open(ui)?;
-    let captioner = Captioner::new(models::checkpoint(&args.model, &[Kind::Caption])?)?;
-    captioner.check(&data.store)?;
-    let corpus = Corpus::new(&data.dataset, data.split, &data.store, &captioner.vocabulary)?;
-    tell_gaps(&corpus, ui);
-    let chooser = args.fit.open(&args.model, &captioner.features)?;
-    let beam = BeamSettings { n_best: if chooser.is_some() { beam.beam } else { 1 }, ..beam };
-    let mut captions = describe::captions(&captioner, &corpus, Decoding::Beam(beam));
-    if let Some(chooser) = &chooser {
-        describe::choose(chooser.fit(), &corpus, &mut captions);
+    let more = args.more_features.iter().map(FeatureStore::open).collect::<Result<Vec<_>, _>>()?;
+    let open = |run: &PathBuf| anyhow::Ok(Captioner::new(models::checkpoint(run, &[Kind::Caption])?)?);
+    let captioners = args.model.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
+    let (fit_runs, aligners) = fit_models(args, &data)?;
+    let named: Vec<(&Path, &dyn Reads)> = (args.model.iter().zip(&captioners))
+        .map(|(run, captioner)| (run.as_path(), captioner as &dyn Reads))
+        .chain(fit_runs.iter().zip(&aligners).map(|(run, aligner)| (run.as_path(), aligner as &dyn Reads)))
+        .collect();
+    let stores = models::stores_of(&named, &data.store, &more)?;
+    let corpora = (captioners.iter().zip(&stores))
+        .map(|(captioner, store)| Corpus::new(&data.dataset, data.split, store, &captioner.vocabulary))
+        .collect::<Result<Vec<_>, _>>()?;
+    let (captioner, corpus) = (&captioners[0], &corpora[0]);
+    tell_gaps(corpus, ui);
+    corpora.iter().try_for_each(|own| same_photos(corpus, own))?;
+    let mut judges = Vec::new();
+    for (aligner, store) in aligners.iter().zip(&stores[captioners.len()..]) {
+        let own = aligner.corpus(&data.dataset, data.split, store, None)?;
+        same_photos(corpus, &own)?;
+        judges.push(Judge::new(aligner, &own));
     }
+    let captions = if captioners.len() == 1 && judges.is_empty() {
+        describe::captions(captioner, corpus, Decoding::Beam(BeamSettings { n_best: 1, ..beam }))
+    } else {
+        let speaker = |(captioner, corpus)| Speaker { captioner, corpus };
+        let speakers: Vec<Speaker<'_>> = captioners.iter().zip(&corpora).map(speaker).collect();
+        let mut candidates = Candidates::propose(&speakers, beam);
+        candidates.fit(&judges, args.fit.into());
+        if args.consensus > 0 {
+            let neighbours = Neighbours::find(&judges, &data.dataset, args.consensus);
+            candidates.agree(&neighbours, args.consensus_weight);
+        }
+        candidates.ranked()
+    };
     if let Some(path) = &args.captions {
-        write_captions(path, &corpus, &captions)?;
+        write_captions(path, corpus, &captions)?;
     }
     let hypotheses: Vec<&str> = captions.iter().map(|c| c.first().map_or("", |best| best.text.as_str())).collect();
-    let references = references(&corpus);
+    let references = references(corpus);
     let meteor = eval_captions::meteor(None, Task::Rank, ui)?;
     let settings = metrics::Settings { meteor: Some(&meteor), ..metrics::Settings::default() };
     let found = metrics::evaluate(&hypotheses, &references, &settings)?;
@@ -93,14 +136,14 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         false => None,
         true => {
             let training = Corpus::new(&data.dataset, Split::Train, &data.store, &captioner.vocabulary)?;
-            let nearest = describe::nearest_captions(&training, &corpus);
+            let nearest = describe::nearest_captions(&training, corpus);
             Some(metrics::evaluate(&nearest, &references, &settings)?.report)
         }
     };
     let record = Record {
         report: found.report,
         images: captions.len(),
-        perplexity: describe::perplexity(&captioner, &corpus),
+        perplexity: describe::perplexity(captioner, corpus),
         diversity: diversity(&hypotheses, &data),
         lengths: lengths(&hypotheses),
         nearest,
@@ -108,7 +151,46 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     ui.result(&record, || text(&record, beam.beam))
 }
 
-fn write_captions(path: &std::path::Path, corpus: &Corpus<'_>, captions: &[Vec<Caption>]) -> anyhow::Result<()> {
+/// The alignment models that choose, and their runs.
+fn fit_models(args: &Args, data: &Data) -> anyhow::Result<(Vec<PathBuf>, Vec<Aligner>)> {
+    check_fit(args.fit)?;
+    if !(args.consensus_weight >= 0.0 && args.consensus_weight.is_finite()) {
+        let reason = format!("--consensus-weight {}: expected a number of 0 or more", args.consensus_weight);
+        return Err(Usage(reason).into());
+    }
+    let mut runs = args.fit_model.clone();
+    if runs.is_empty() {
+        runs.extend(args.model.iter().filter(|model| models::is_pack(model)).cloned());
+    }
+    if args.consensus > 0 {
+        if runs.is_empty() {
+            return Err(
+                Usage("--consensus: name a run of `train align` with --fit-model to find sentences by".into()).into()
+            );
+        }
+        if data.split == Split::Train {
+            let reason = "--consensus: on the training split a photo's own sentences would be among those asked; evaluate \
+                          another";
+            return Err(Usage(reason.into()).into());
+        }
+        anyhow::ensure!(
+            data.dataset.split(Split::Train).next().is_some(),
+            "{} has no training split to take sentences from; leave --consensus out",
+            data.dataset.name
+        );
+    } else if args.fit == 0.0 {
+        runs.clear();
+    }
+    let open = |run: &PathBuf| -> anyhow::Result<Aligner> {
+        let aligner = Aligner::new(models::checkpoint(run, &[Kind::Alignment])?, &data.device)?;
+        aligner.check_reads_words()?;
+        Ok(aligner)
+    };
+    let aligners = runs.iter().map(open).collect::<anyhow::Result<_>>()?;
+    Ok((runs, aligners))
+}
+
+fn write_captions(path: &Path, corpus: &Corpus<'_>, captions: &[Vec<Caption>]) -> anyhow::Result<()> {
     sightline_data::write::atomically(path, |file| {
         use std::io::Write as _;
         corpus.photos.iter().zip(captions).try_for_each(|(photo, captions)| {

@@ -58,3 +58,15 @@ pub(super) fn tell_gaps(corpus: &Corpus<'_>, ui: &Ui) {
         ui.say(format_args!("{} without any known word", count(corpus.wordless_sentences, "sentence")));
     }
 }
+
+/// An error where two models' vectors are of other photos of the split.
+pub(super) fn same_photos(first: &Corpus<'_>, own: &Corpus<'_>) -> anyhow::Result<()> {
+    let photos = |corpus: &Corpus<'_>| corpus.photos.iter().map(|photo| photo.image).collect::<Vec<_>>();
+    anyhow::ensure!(
+        photos(own) == photos(first),
+        "{} has vectors of other photos of the split than {}; models that judge together need them all in both",
+        own.store.path().display(),
+        first.store.path().display()
+    );
+    Ok(())
+}
