@@ -22,7 +22,7 @@ const SENTENCES: usize = 1024;
 
 /// What the agreement with people's sentences, a CIDEr-D of 0 to 10, is worth in natural logarithms a token; good for one
 /// model and for several (docs/log.md).
-pub const USUAL_CONSENSUS_WEIGHT: f64 = 4.0;
+pub const USUAL_CONSENSUS_WEIGHT: f64 = 2.0;
 
 /// A caption model, and the photos as it sees them.
 #[derive(Debug, Clone, Copy)]
@@ -134,16 +134,15 @@ impl Candidates {
         for Speaker { captioner, corpus } in speakers {
             let own = describe::captions(captioner, corpus, Decoding::Beam(beam));
             found.resize_with(own.len(), Vec::new);
-            for (found, own) in found.iter_mut().zip(own) {
-                for caption in own {
-                    if found.iter().all(|known| known.text != caption.text) {
-                        found.push(caption);
-                    }
-                }
-            }
+            found.iter_mut().zip(own).for_each(|(found, own)| add_new(found, own));
         }
         if speakers.len() > 1 {
-            read_by_all(speakers, &mut found);
+            found.par_iter_mut().enumerate().for_each(|(photo, captions)| {
+                let vectors_of = |corpus: &Corpus<'_>| corpus.store.get(corpus.photos[photo].position).vectors();
+                let vectors: Vec<Vec<f32>> = speakers.iter().map(|speaker| vectors_of(speaker.corpus)).collect();
+                let readers = speakers.iter().zip(&vectors).map(|(speaker, own)| (speaker.captioner, own.as_slice()));
+                read_by_all(readers, captions);
+            });
         }
         let candidate = |caption: Caption| Candidate { worth: caption.log_probability_a_token(), caption };
         Self { of_photos: found.into_iter().map(|own| own.into_iter().map(candidate).collect()).collect() }
@@ -182,20 +181,28 @@ impl Candidates {
     }
 }
 
-/// Gives every caption the mean of all speakers' log probabilities.
-fn read_by_all(speakers: &[Speaker<'_>], captions: &mut [Vec<Caption>]) {
-    captions.par_iter_mut().enumerate().for_each(|(photo, captions)| {
-        let mut sums = vec![0.0; captions.len()];
-        for Speaker { captioner, corpus } in speakers {
-            let vectors = corpus.store.get(corpus.photos[photo].position).vectors();
-            let picture = captioner.pictures(std::iter::once((vectors.as_slice(), 0)));
-            let words: Vec<Vec<u32>> = captions.iter().map(|c| known_words(&captioner.vocabulary, &c.text)).collect();
-            let words: Vec<&[u32]> = words.iter().map(Vec::as_slice).collect();
-            let read = captioner.log_likelihoods(&picture, &words, &vec![0; words.len()]);
-            sums.iter_mut().zip(read).for_each(|(sum, own)| *sum += f64::from(own));
+/// Adds those of `more` whose words nobody has found before.
+pub fn add_new(found: &mut Vec<Caption>, more: Vec<Caption>) {
+    for caption in more {
+        if found.iter().all(|known| known.text != caption.text) {
+            found.push(caption);
         }
-        captions.iter_mut().zip(sums).for_each(|(caption, sum)| caption.log_probability = sum / speakers.len() as f64);
-    });
+    }
+}
+
+/// Gives every caption of a photo the mean of all readers' log probabilities, each of which has the photo's vectors
+/// `[regions, features]` as it sees them.
+pub fn read_by_all<'a>(readers: impl ExactSizeIterator<Item = (&'a Captioner, &'a [f32])>, captions: &mut [Caption]) {
+    let n_readers = readers.len() as f64;
+    let mut sums = vec![0.0; captions.len()];
+    for (captioner, vectors) in readers {
+        let picture = captioner.pictures(std::iter::once((vectors, 0)));
+        let words: Vec<Vec<u32>> = captions.iter().map(|c| known_words(&captioner.vocabulary, &c.text)).collect();
+        let words: Vec<&[u32]> = words.iter().map(Vec::as_slice).collect();
+        let read = captioner.log_likelihoods(&picture, &words, &vec![0; words.len()]);
+        sums.iter_mut().zip(read).for_each(|(sum, own)| *sum += f64::from(own));
+    }
+    captions.iter_mut().zip(sums).for_each(|(caption, sum)| caption.log_probability = sum / n_readers);
 }
 
 #[cfg(test)]

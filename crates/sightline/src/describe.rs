@@ -64,8 +64,8 @@ impl Seen {
     }
 }
 
-/// Puts the sentences that were found for a photo into another order.
-pub type Choose<'a> = dyn Fn(&Seen, &mut [Caption]) + 'a;
+/// Puts the sentences that were found for a photo into another order, with others among them perhaps.
+pub type Choose<'a> = dyn Fn(&Seen, &mut Vec<Caption>) + 'a;
 
 /// The models that describe.
 pub struct Describer {
@@ -98,6 +98,11 @@ impl Describer {
             differences.join("; ")
         );
         Ok(Self { photos, regions, beams })
+    }
+
+    /// The model of whole photos.
+    pub fn of_photos(&self) -> &Captioner {
+        &self.photos
     }
 
     /// How photos are described, unless somebody asks for another way.

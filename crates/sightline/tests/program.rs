@@ -292,6 +292,19 @@ fn an_alignment_model_chooses(photo: &str, caption: &str, align: &str, data: &[&
     assert_eq!(alone, chosen);
     let measured = json(&[&["eval", "caption", "--model", caption, "--fit-model", align], data].concat());
     assert_eq!(measured["images"], 10);
+    // A committee of one member twice says what that member says.
+    let twice = json(&["caption", photo, "--model", caption, "--model", caption, "--n-best", "6"]);
+    let said = |told: &serde_json::Value| -> std::collections::BTreeSet<String> {
+        told["captions"].as_array().unwrap().iter().map(|c| c["text"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(said(&twice), alone.iter().map(|(text, _)| text.clone()).collect());
+    let likelihoods = |c: &serde_json::Value| c["log_probability"].as_f64().unwrap();
+    for own in twice["captions"].as_array().unwrap() {
+        let (_, expected) = alone.iter().find(|(text, _)| own["text"] == text.as_str()).unwrap();
+        assert!((likelihoods(own) - expected).abs() < 0.01, "{own}");
+    }
+    fails(&["caption", photo, "--model", caption, "--model", caption, "--sample", "2"], 2, &["--sample"]);
+    fails(&["caption", photo, "--model", caption, "--model", "builtin"], 1, &["other vectors"]);
     a_committee_is_measured(caption, align, data);
     fails(&["caption", photo, "--model", caption, "--fit-model", align, "--fit=-1"], 2, &["--fit -1"]);
     fails(&["caption", photo, "--model", caption, "--fit-model", caption], 1, &["caption"]);

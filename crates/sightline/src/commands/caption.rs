@@ -10,11 +10,12 @@ use sightline_data::StoreSettings;
 use sightline_model::Device;
 use sightline_model::caption::{BeamSettings, SampleSettings};
 use sightline_train::aligner::Aligner;
-use sightline_train::caption::{Captioner, Decoding, Fit, USUAL_WEIGHT};
+use sightline_train::caption::{Caption, Captioner, Decoding, Fit, USUAL_WEIGHT};
 use sightline_train::checkpoint::Kind;
+use sightline_train::committee;
 use sightline_vision::Photo;
 
-use crate::describe::{Beams, Choose, Describer};
+use crate::describe::{Beams, Choose, Describer, Seen};
 use crate::interrupt;
 use crate::models;
 use crate::panels::MostRegions;
@@ -28,6 +29,7 @@ use output::Outputs;
   sightline caption photo.jpg                                       # with the program's own models
   sightline caption holiday --regions --html regions.html
   sightline caption photo.jpg --model runs/caption
+  sightline caption photo.jpg --model runs/cider --model runs/caption --fit-model runs/align
   sightline caption holiday --model runs/caption --n-best 3 --json
   sightline caption holiday --model runs/caption --texts captions --csv captions.csv
   sightline caption photo.jpg --model runs/caption --sample 5 --temperature 0.8 --top-p 0.9
@@ -38,9 +40,10 @@ pub struct Args {
     /// Photos, or folders of photos
     #[arg(required = true)]
     photos: Vec<PathBuf>,
-    /// A run of `train caption`, or a pack
+    /// A run of `train caption`, or a pack; several are a committee: each proposes sentences, and how likely one is, is
+    /// their mean
     #[arg(long, value_name = "RUN", default_value = models::BUILTIN)]
-    model: PathBuf,
+    model: Vec<PathBuf>,
     /// Describe the photo's regions too
     #[arg(long)]
     regions: bool,
@@ -249,14 +252,18 @@ const BATCH: usize = 16;
 
 /// Describes every photo; one that cannot be read is named and counted, and the others go on.
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
-    let usual = if args.fit.is_wanted(&args.model) { CHOOSING_BEAM } else { USUAL_BEAM };
+    let (model, others) = args.model.split_first().expect("clap gives one at least");
+    let chooses = args.fit.is_wanted(model) || !others.is_empty();
+    let usual = if chooses { CHOOSING_BEAM } else { USUAL_BEAM };
     let photos_beam = args.beam.settings(usual.max(args.n_best))?;
     let beams = Beams { photos: photos_beam, regions: args.beam.settings(USUAL_BEAM)? };
     let decoding = args.decoding(photos_beam)?;
     let photos = args.photos.iter().map(|path| expand(path)).collect::<anyhow::Result<Vec<_>>>()?.concat();
     let device = args.device.open()?;
-    let photos_model = Captioner::new(models::checkpoint(&args.model, &[Kind::Caption])?)?;
-    let of_regions = args.region_model.as_ref().or(Some(&args.model).filter(|model| models::is_pack(model)));
+    let open = |run: &PathBuf| anyhow::Ok(Captioner::new(models::checkpoint(run, &[Kind::Caption])?)?);
+    let photos_model = open(model)?;
+    let others = others.iter().map(|run| Ok((run, open(run)?))).collect::<anyhow::Result<Vec<_>>>()?;
+    let of_regions = args.region_model.as_ref().or(Some(model).filter(|model| models::is_pack(model)));
     let regions_model = match (args.regions, of_regions) {
         (false, _) => None,
         (true, Some(run)) => Some(Captioner::new(models::checkpoint(run, &[Kind::RegionCaption])?)?),
@@ -268,9 +275,20 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     };
     let features = photos_model.features.clone();
     let chooser = match decoding {
-        Decoding::Beam(_) => args.fit.open(&args.model, &features)?,
-        Decoding::Sample(..) => None,
+        Decoding::Beam(_) => args.fit.open(model, &features)?,
+        Decoding::Sample(..) if others.is_empty() => None,
+        Decoding::Sample(..) => return Err(Usage("--sample draws from one model; name one --model".into()).into()),
     };
+    for (run, other) in &others {
+        let differences = other.features.differences(&features);
+        anyhow::ensure!(
+            differences.is_empty(),
+            "{} reads other vectors than {}: {}; a committee needs models of the same feature store",
+            run.display(),
+            model.display(),
+            differences.join("; ")
+        );
+    }
     let describer = Describer::new(photos_model, regions_model, beams)?;
     let extraction = Extraction::like(&features, args.backbone.as_deref(), args.proposals.as_deref(), &device, ui)?;
     let most = args.regions.then(|| MostRegions {
@@ -279,16 +297,30 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         ..MostRegions::default()
     });
 
-    let choose = chooser.as_ref().map(|chooser| -> Box<Choose<'_>> {
-        Box::new(|own, captions| chooser.fit().order(&own.vectors_of(&chooser.aligner), captions))
-    });
+    let choose = |own: &Seen, captions: &mut Vec<Caption>| {
+        if !others.is_empty() {
+            let all = Decoding::Beam(BeamSettings { n_best: photos_beam.beam, ..photos_beam });
+            for (_, other) in &others {
+                let picture = other.pictures(std::iter::once((own.vectors.as_slice(), 0)));
+                committee::add_new(captions, other.captions(&picture, all).swap_remove(0));
+            }
+            let members: Vec<&Captioner> =
+                std::iter::once(describer.of_photos()).chain(others.iter().map(|(_, other)| other)).collect();
+            committee::read_by_all(members.into_iter().map(|member| (member, own.vectors.as_slice())), captions);
+            captions.sort_by(|a, b| b.log_probability_a_token().total_cmp(&a.log_probability_a_token()));
+        }
+        if let Some(chooser) = &chooser {
+            chooser.fit().order(&own.vectors_of(&chooser.aligner), captions);
+        }
+    };
+    let choose: Option<&Choose<'_>> = chooses.then_some(&choose);
 
     let mut outputs = Outputs::open(args.texts.as_deref(), args.csv.as_deref(), args.html.as_deref())?;
     let (done, left): (Vec<_>, Vec<_>) = photos.iter().partition(|(key, path)| outputs.has(key, path));
     if !done.is_empty() {
         ui.say(format_args!("{} described already", count(done.len(), "photo")));
     }
-    let with_regions = args.regions || chooser.is_some();
+    let with_regions = args.regions || chooser.is_some() || others.iter().any(|(_, other)| other.looks_at_regions());
     let mut failed = 0;
     for batch in left.chunks(BATCH) {
         if interrupt::flag().load(Ordering::Relaxed) {
@@ -313,7 +345,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             }
         }
         let images = names.iter().map(|(_, image)| image.clone());
-        let described = describer.describe(images, &seen, decoding, most, choose.as_deref());
+        let described = describer.describe(images, &seen, decoding, most, choose);
         for (((key, _), own), described) in names.iter().zip(&seen).zip(described) {
             outputs.add(key, &described, &own.photo)?;
             ui.result(&described, || described.text())?;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use sightline_data::FeatureStore;
+use sightline_data::{FeatureStore, Split};
 use sightline_metrics::retrieval::RetrievalReport;
 use sightline_model::caption::BeamSettings;
 use sightline_train::aligner::Aligner;
@@ -13,7 +13,7 @@ use sightline_train::corpus::Corpus;
 use sightline_train::evaluate::{self, Scores};
 use sightline_train::reread::{Near, USUAL_WEIGHT};
 
-use super::eval_split::{Common, same_photos, tell_gaps};
+use super::eval_split::{Common, Data, same_photos, tell_gaps};
 use super::{eval_ablation, eval_boxes, eval_caption, eval_captions, eval_grounding, eval_regions, eval_words};
 use crate::models::{self, Reads};
 use crate::panels::Panels;
@@ -135,54 +135,78 @@ fn retrieval(args: &RetrievalArgs, ui: &Ui) -> anyhow::Result<()> {
     if let Some(sharpness) = args.rerank {
         scores = scores.sharpened(sharpness);
         if !readers.is_empty() {
-            let near = Near::of(&scores.reciprocal(), args.near);
-            let mut read = vec![0.0; near.len()];
-            for (reader, store) in readers.iter().zip(&stores[others.len()..]) {
-                let own = Corpus::new(&data.dataset, data.split, store, &reader.vocabulary)?;
-                same_photos(&corpus, &own)?;
-                read.iter_mut().zip(near.read(reader, &own)).for_each(|(sum, own)| *sum += own / readers.len() as f32);
-            }
-            scores = near.add(&scores, &read, args.reader_weight);
+            scores = read_again(args, &readers, &stores[others.len()..], &corpus, data.split, &scores)?;
         }
         scores = scores.reciprocal();
     }
     let report = scores.report();
     if let Some(html) = &args.html {
-        let open = |run: &Option<PathBuf>, kind: Kind| -> anyhow::Result<Option<Captioner>> {
-            let Some(run) = run else { return Ok(None) };
-            let captioner = Captioner::new(models::checkpoint(run, &[kind])?)?;
-            captioner.check(&data.store)?;
-            Ok(Some(captioner))
-        };
-        let captioner = open(&args.caption_model, Kind::Caption)?;
-        let region_captioner = open(&args.region_model, Kind::RegionCaption)?;
-        let panels = Panels {
-            aligner: &aligner,
-            captioner: captioner.as_ref().map(|c| (c, &data.store)),
-            region_captioner: region_captioner.as_ref().map(|c| (c, &data.store)),
-            beam: BeamSettings { n_best: 3, ..BeamSettings::default() },
-            regions: 8,
-        };
-        let n = corpus.photos.len();
-        let chosen: Vec<usize> = (0..args.photos.min(n)).map(|i| i * n / args.photos.min(n)).collect();
-        let page = Report {
-            version: report::VERSION,
-            title: format!("Sightline on {}", data.dataset.name),
-            subtitle: format!(
-                "{} of the {} split; for each photo the sentence that the model finds, a line from every word to its region",
-                count(n, "photo"),
-                data.split.name()
-            ),
-            command: Some(std::env::args().collect::<Vec<_>>().join(" ")),
-            threshold: args.threshold,
-            tables: vec![retrieval_table(&data.dataset.name, &report)],
-            photos: panels.make(&corpus, &scores, &chosen)?,
-        };
+        let page = page(args, &data, &aligner, &corpus, &scores, &report)?;
         report::write(html, &page)?;
         report::write_json(&html.with_extension("json"), &page)?;
         ui.say(format_args!("page written to {}", html.display()));
     }
     ui.result(&report, || retrieval_text(&report))
+}
+
+/// The scores with what caption models say of the near pairs, each by the store that it reads.
+fn read_again(
+    args: &RetrievalArgs,
+    readers: &[Captioner],
+    stores: &[&FeatureStore],
+    corpus: &Corpus<'_>,
+    split: Split,
+    scores: &Scores,
+) -> anyhow::Result<Scores> {
+    let near = Near::of(&scores.reciprocal(), args.near);
+    let mut read = vec![0.0; near.len()];
+    for (reader, store) in readers.iter().zip(stores) {
+        let own = Corpus::new(corpus.dataset, split, store, &reader.vocabulary)?;
+        same_photos(corpus, &own)?;
+        read.iter_mut().zip(near.read(reader, &own)).for_each(|(sum, own)| *sum += own / readers.len() as f32);
+    }
+    Ok(near.add(scores, &read, args.reader_weight))
+}
+
+/// Photos, words and their regions, with the table.
+fn page(
+    args: &RetrievalArgs,
+    data: &Data,
+    aligner: &Aligner,
+    corpus: &Corpus<'_>,
+    scores: &Scores,
+    report: &RetrievalReport,
+) -> anyhow::Result<Report> {
+    let open = |run: &Option<PathBuf>, kind: Kind| -> anyhow::Result<Option<Captioner>> {
+        let Some(run) = run else { return Ok(None) };
+        let captioner = Captioner::new(models::checkpoint(run, &[kind])?)?;
+        captioner.check(&data.store)?;
+        Ok(Some(captioner))
+    };
+    let captioner = open(&args.caption_model, Kind::Caption)?;
+    let region_captioner = open(&args.region_model, Kind::RegionCaption)?;
+    let panels = Panels {
+        aligner,
+        captioner: captioner.as_ref().map(|c| (c, &data.store)),
+        region_captioner: region_captioner.as_ref().map(|c| (c, &data.store)),
+        beam: BeamSettings { n_best: 3, ..BeamSettings::default() },
+        regions: 8,
+    };
+    let n = corpus.photos.len();
+    let chosen: Vec<usize> = (0..args.photos.min(n)).map(|i| i * n / args.photos.min(n)).collect();
+    Ok(Report {
+        version: report::VERSION,
+        title: format!("Sightline on {}", data.dataset.name),
+        subtitle: format!(
+            "{} of the {} split; for each photo the sentence that the model finds, a line from every word to its region",
+            count(n, "photo"),
+            data.split.name()
+        ),
+        command: Some(std::env::args().collect::<Vec<_>>().join(" ")),
+        threshold: args.threshold,
+        tables: vec![retrieval_table(&data.dataset.name, report)],
+        photos: panels.make(corpus, scores, &chosen)?,
+    })
 }
 
 /// Ours beside the paper's, where the collection is the paper's.

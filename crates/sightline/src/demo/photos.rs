@@ -74,7 +74,7 @@ pub fn describe(folder: &Path, ui: &Ui) -> anyhow::Result<OwnPhotos> {
     anyhow::ensure!(!seen.is_empty(), "no photo in {} could be read", folder.display());
     let most = MostRegions { captions: 5, ..MostRegions::default() };
     let fit = Fit { aligner: &aligner, weight: USUAL_WEIGHT };
-    let choose = |own: &Seen, captions: &mut [Caption]| fit.order(&own.vectors_of(&aligner), captions);
+    let choose = |own: &Seen, captions: &mut Vec<Caption>| fit.order(&own.vectors_of(&aligner), captions);
     let described = describer.describe(names.into_iter(), &seen, describer.decoding(), Some(most), Some(&choose));
     let mut regions = VectorSets::new(aligner.dim());
     for own in &seen {

@@ -661,7 +661,7 @@ impl App {
         let describer = self.shared.describer.as_ref().ok_or_else(none)?.get()?;
         let most = MostRegions { captions: regions.min(MOST_REGIONS), ..MostRegions::default() };
         let weight = self.shared.fit;
-        let choose = |own: &Seen, captions: &mut [Caption]| {
+        let choose = |own: &Seen, captions: &mut Vec<Caption>| {
             let aligner = &*searcher.models().aligner();
             Fit { aligner, weight }.order(&own.vectors_of(aligner), captions);
         };
