@@ -31,3 +31,6 @@ for run in attention cider; do
     sightline eval caption "${given[@]}" --beam 3
     sightline eval caption "${given[@]}" --beam 15 --fit-model "$out/14-muon"
 done
+echo "== captions: the two together, with people's sentences of photos like it"
+sightline eval caption --model "$out/cider" --model "$out/attention" --dataset "$data" --features "$features" --split val \
+    --beam 15 --fit-model "$out/14-muon" --consensus 100

@@ -1,7 +1,6 @@
 //! Training and use of the caption models, image level and region level.
 
 mod captioner;
-mod fit;
 mod items;
 mod learner;
 mod reward;
@@ -13,8 +12,6 @@ use sightline_model::caption::GeneratorKind;
 use sightline_model::random;
 
 pub use captioner::{Caption, Captioner, Decoding};
-pub(crate) use fit::known_words;
-pub use fit::{Fit, USUAL_WEIGHT};
 
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
 use crate::corpus::{Corpus, check_features, training_vocabulary};

@@ -5,13 +5,13 @@
 //! photos nearest to a photo know how people put it (consensus re-ranking, Devlin et al. 2015).
 
 use rayon::prelude::*;
-use sightline_data::{Dataset, Split};
+use sightline_data::{Dataset, Split, Vocabulary};
 use sightline_metrics::cider::{Cider, DocumentFrequencies};
 use sightline_model::caption::BeamSettings;
 use sightline_search::VectorSets;
 
 use crate::aligner::Aligner;
-use crate::caption::{Caption, Captioner, Decoding, known_words};
+use crate::caption::{Caption, Captioner, Decoding};
 use crate::corpus::Corpus;
 use crate::describe;
 
@@ -19,6 +19,10 @@ use crate::describe;
 const PHOTOS: usize = 64;
 /// Sentences of training photos scored at once.
 const SENTENCES: usize = 1024;
+
+/// What an alignment score of 1 is worth in natural logarithms a token; good for captions by likelihood and by reward
+/// (docs/log.md).
+pub const USUAL_FIT_WEIGHT: f32 = 3.0;
 
 /// What the agreement with people's sentences, a CIDEr-D of 0 to 10, is worth in natural logarithms a token; good for one
 /// model and for several (docs/log.md).
@@ -48,6 +52,13 @@ impl<'a> Judge<'a> {
         Self { aligner, regions: aligner.regions(corpus.store, &positions) }
     }
 
+    /// Of one photo, by the aligner's own vectors of its regions or of the one that is described, `[regions, dim]`.
+    pub fn of_photo(aligner: &'a Aligner, vectors: &[f32]) -> Self {
+        let mut regions = VectorSets::new(aligner.dim());
+        regions.push(vectors);
+        Self { aligner, regions }
+    }
+
     /// Scores of one list of sentences a photo, of the photos from `first` on; nothing where no sentence has a known word.
     fn scores(&self, first: usize, sentences: &[Vec<&str>]) -> Vec<Vec<f32>> {
         let known = |text: &&str| known_words(&self.aligner.vocabulary, text);
@@ -62,7 +73,8 @@ impl<'a> Judge<'a> {
             picture.push(self.regions.get(photo));
             (next..next + own.len()).for_each(|sentence| said.push(words.get(sentence)));
             next += own.len();
-            self.aligner.scores(&picture, &said)
+            let is_wordless = (0..own.len()).all(|sentence| said.count(sentence) == 0);
+            if is_wordless { vec![0.0; own.len()] } else { self.aligner.scores(&picture, &said) }
         };
         (first..).zip(sentences).map(of_photo).collect()
     }
@@ -144,6 +156,11 @@ impl Candidates {
                 read_by_all(readers, captions);
             });
         }
+        Self::new(found)
+    }
+
+    /// Those found for each photo, each worth its log probability a token.
+    pub fn new(found: Vec<Vec<Caption>>) -> Self {
         let candidate = |caption: Caption| Candidate { worth: caption.log_probability_a_token(), caption };
         Self { of_photos: found.into_iter().map(|own| own.into_iter().map(candidate).collect()).collect() }
     }
@@ -181,6 +198,17 @@ impl Candidates {
     }
 }
 
+/// Puts the captions of one photo into the order in which one judge likes them, whose score of 1 is worth `weight`.
+pub fn order(judge: Judge<'_>, weight: f32, captions: &mut Vec<Caption>) {
+    let mut candidates = Candidates::new(vec![std::mem::take(captions)]);
+    candidates.fit(&[judge], weight.into());
+    *captions = candidates.ranked().swap_remove(0);
+}
+
+fn known_words(vocabulary: &Vocabulary, text: &str) -> Vec<u32> {
+    text.split(' ').filter_map(|word| vocabulary.get(word)).collect()
+}
+
 /// Adds those of `more` whose words nobody has found before.
 pub fn add_new(found: &mut Vec<Caption>, more: Vec<Caption>) {
     for caption in more {
@@ -210,11 +238,12 @@ mod tests {
     use super::*;
 
     fn candidates(of_photos: &[&[(&str, f64)]]) -> Candidates {
-        let candidate = |&(text, log_probability): &(&str, f64)| {
-            let caption = Caption { text: text.to_owned(), log_probability, word_regions: Vec::new() };
-            Candidate { worth: caption.log_probability_a_token(), caption }
+        let caption = |&(text, log_probability): &(&str, f64)| Caption {
+            text: text.to_owned(),
+            log_probability,
+            word_regions: Vec::new(),
         };
-        Candidates { of_photos: of_photos.iter().map(|own| own.iter().map(candidate).collect()).collect() }
+        Candidates::new(of_photos.iter().map(|own| own.iter().map(caption).collect()).collect())
     }
 
     fn texts(candidates: &Candidates) -> Vec<Vec<String>> {

@@ -115,6 +115,17 @@ pub fn stores_of<'a>(
     Ok(stores)
 }
 
+/// An error where two caption models know different words: neither could tell how likely the other's sentences are.
+pub fn same_words(first_run: &Path, first: &Captioner, run: &Path, other: &Captioner) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        first.vocabulary == other.vocabulary,
+        "{} knows other words than {}; a committee needs models of the same training split and min_count",
+        run.display(),
+        first_run.display()
+    );
+    Ok(())
+}
+
 fn lacks(spec: &Path, kinds: &[Kind]) -> String {
     let wanted: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
     format!("{} does not hold {}", spec.display(), wanted.join(" or "))

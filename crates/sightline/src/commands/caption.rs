@@ -10,9 +10,9 @@ use sightline_data::StoreSettings;
 use sightline_model::Device;
 use sightline_model::caption::{BeamSettings, SampleSettings};
 use sightline_train::aligner::Aligner;
-use sightline_train::caption::{Caption, Captioner, Decoding, Fit, USUAL_WEIGHT};
+use sightline_train::caption::{Caption, Captioner, Decoding};
 use sightline_train::checkpoint::Kind;
-use sightline_train::committee;
+use sightline_train::committee::{self, Judge, USUAL_FIT_WEIGHT};
 use sightline_vision::Photo;
 
 use crate::describe::{Beams, Choose, Describer, Seen};
@@ -131,7 +131,7 @@ pub struct FitArgs {
     #[arg(long, value_name = "RUN")]
     fit_model: Option<PathBuf>,
     /// Its say: this times its score is added to the log probability a word; 0 leaves the choice to the likelihood
-    #[arg(long, value_name = "WEIGHT", default_value_t = USUAL_WEIGHT)]
+    #[arg(long, value_name = "WEIGHT", default_value_t = USUAL_FIT_WEIGHT)]
     fit: f32,
 }
 
@@ -175,13 +175,6 @@ impl FitArgs {
             differences.join("; ")
         );
         Ok(Some(Chooser { aligner, weight: self.fit }))
-    }
-}
-
-impl Chooser {
-    /// How it chooses.
-    pub fn fit(&self) -> Fit<'_> {
-        Fit { aligner: &self.aligner, weight: self.weight }
     }
 }
 
@@ -288,6 +281,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             model.display(),
             differences.join("; ")
         );
+        models::same_words(model, &photos_model, run, other)?;
     }
     let describer = Describer::new(photos_model, regions_model, beams)?;
     let extraction = Extraction::like(&features, args.backbone.as_deref(), args.proposals.as_deref(), &device, ui)?;
@@ -310,7 +304,8 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             captions.sort_by(|a, b| b.log_probability_a_token().total_cmp(&a.log_probability_a_token()));
         }
         if let Some(chooser) = &chooser {
-            chooser.fit().order(&own.vectors_of(&chooser.aligner), captions);
+            let judge = Judge::of_photo(&chooser.aligner, &own.vectors_of(&chooser.aligner));
+            committee::order(judge, chooser.weight, captions);
         }
     };
     let choose: Option<&Choose<'_>> = chooses.then_some(&choose);

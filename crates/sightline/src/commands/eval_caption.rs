@@ -10,9 +10,9 @@ use sightline_metrics::diversity::{DiversityCounts, DiversityReport, TrainingCap
 use sightline_metrics::meteor::{Meteor, Task};
 use sightline_model::caption::BeamSettings;
 use sightline_train::aligner::Aligner;
-use sightline_train::caption::{Caption, Captioner, Decoding, USUAL_WEIGHT};
+use sightline_train::caption::{Caption, Captioner, Decoding};
 use sightline_train::checkpoint::Kind;
-use sightline_train::committee::{Candidates, Judge, Neighbours, Speaker, USUAL_CONSENSUS_WEIGHT};
+use sightline_train::committee::{Candidates, Judge, Neighbours, Speaker, USUAL_CONSENSUS_WEIGHT, USUAL_FIT_WEIGHT};
 use sightline_train::corpus::Corpus;
 use sightline_train::describe;
 
@@ -46,7 +46,7 @@ pub struct Args {
     #[arg(long, value_name = "RUN")]
     fit_model: Vec<PathBuf>,
     /// Its say: this times its score is added to the log probability a word; 0 leaves the choice to the likelihood
-    #[arg(long, value_name = "WEIGHT", default_value_t = USUAL_WEIGHT)]
+    #[arg(long, value_name = "WEIGHT", default_value_t = USUAL_FIT_WEIGHT)]
     fit: f32,
     /// Let people's sentences have a say too: so many of the training split, those that fit the photo best by the
     /// alignment models
@@ -99,6 +99,9 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         .collect::<Result<Vec<_>, _>>()?;
     let (captioner, corpus) = (&captioners[0], &corpora[0]);
     tell_gaps(corpus, ui);
+    for (run, other) in args.model.iter().zip(&captioners) {
+        models::same_words(&args.model[0], captioner, run, other)?;
+    }
     corpora.iter().try_for_each(|own| same_photos(corpus, own))?;
     let mut judges = Vec::new();
     for (aligner, store) in aligners.iter().zip(&stores[captioners.len()..]) {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args as ClapArgs;
-use sightline_train::caption::USUAL_WEIGHT;
+use sightline_train::committee::USUAL_FIT_WEIGHT;
 
 use super::caption::{BeamArgs, CHOOSING_BEAM, USUAL_BEAM, check_fit};
 use crate::describe::{Beams, LazyDescriber};
@@ -59,7 +59,7 @@ pub struct Args {
     beam: BeamArgs,
     /// The index's model has a say in which sentence of the beam is best: this times its score is added to the log
     /// probability a word; 0 leaves the choice to the likelihood
-    #[arg(long, value_name = "WEIGHT", default_value_t = USUAL_WEIGHT)]
+    #[arg(long, value_name = "WEIGHT", default_value_t = USUAL_FIT_WEIGHT)]
     fit: f32,
     /// The index's model, if it has moved
     #[arg(long, value_name = "RUN")]

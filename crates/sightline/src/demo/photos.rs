@@ -9,8 +9,9 @@ use sightline_model::Device;
 use sightline_model::caption::BeamSettings;
 use sightline_search::VectorSets;
 use sightline_train::aligner::Aligner;
-use sightline_train::caption::{Caption, Captioner, Fit, USUAL_WEIGHT};
+use sightline_train::caption::{Caption, Captioner};
 use sightline_train::checkpoint::Kind;
+use sightline_train::committee::{self, Judge, USUAL_FIT_WEIGHT};
 use sightline_vision::Photo;
 
 use crate::commands::caption::{CHOOSING_BEAM, USUAL_BEAM};
@@ -73,8 +74,9 @@ pub fn describe(folder: &Path, ui: &Ui) -> anyhow::Result<OwnPhotos> {
     bar.finish_and_clear();
     anyhow::ensure!(!seen.is_empty(), "no photo in {} could be read", folder.display());
     let most = MostRegions { captions: 5, ..MostRegions::default() };
-    let fit = Fit { aligner: &aligner, weight: USUAL_WEIGHT };
-    let choose = |own: &Seen, captions: &mut Vec<Caption>| fit.order(&own.vectors_of(&aligner), captions);
+    let choose = |own: &Seen, captions: &mut Vec<Caption>| {
+        committee::order(Judge::of_photo(&aligner, &own.vectors_of(&aligner)), USUAL_FIT_WEIGHT, captions);
+    };
     let described = describer.describe(names.into_iter(), &seen, describer.decoding(), Some(most), Some(&choose));
     let mut regions = VectorSets::new(aligner.dim());
     for own in &seen {

@@ -20,7 +20,8 @@ use base64::Engine as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 use sightline_data::BoxXyxy;
-use sightline_train::caption::{Caption, Fit};
+use sightline_train::caption::Caption;
+use sightline_train::committee::{self, Judge};
 use sightline_vision::Photo;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::{IntoParams, OpenApi, ToSchema};
@@ -111,7 +112,7 @@ struct Shared {
 pub struct Options {
     /// Describes photos.
     pub describer: Option<LazyDescriber>,
-    /// How much the index's model has to say in which sentence is best, as [`Fit::weight`]; 0 is nothing.
+    /// How much the index's model has to say in which sentence is best, as in [`committee::order`]; 0 is nothing.
     pub fit: f32,
     /// Runs whose curves are shown.
     pub runs: Option<Runs>,
@@ -663,7 +664,7 @@ impl App {
         let weight = self.shared.fit;
         let choose = |own: &Seen, captions: &mut Vec<Caption>| {
             let aligner = &*searcher.models().aligner();
-            Fit { aligner, weight }.order(&own.vectors_of(aligner), captions);
+            committee::order(Judge::of_photo(aligner, &own.vectors_of(aligner)), weight, captions);
         };
         let choose: Option<&Choose<'_>> = if weight > 0.0 { Some(&choose) } else { None };
         let seen = [describer.see(&image, photo, extraction, regions > 0 || choose.is_some())?];
