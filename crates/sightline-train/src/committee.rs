@@ -198,10 +198,11 @@ impl Candidates {
     }
 }
 
-/// Puts the captions of one photo into the order in which one judge likes them, whose score of 1 is worth `weight`.
-pub fn order(judge: Judge<'_>, weight: f32, captions: &mut Vec<Caption>) {
+/// Puts the captions of one photo, by which the judges are, into the order of log probability a token and `weight` times
+/// the judges' mean score.
+pub fn order(judges: &[Judge<'_>], weight: f32, captions: &mut Vec<Caption>) {
     let mut candidates = Candidates::new(vec![std::mem::take(captions)]);
-    candidates.fit(&[judge], weight.into());
+    candidates.fit(judges, weight.into());
     *captions = candidates.ranked().swap_remove(0);
 }
 

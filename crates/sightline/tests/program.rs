@@ -131,7 +131,7 @@ fn every_command_on_a_small_collection() {
         json(&["caption", &photo, "--model", &caption, "--n-best", "2", "--regions", "--region-model", &regions]);
     assert_eq!(described["captions"].as_array().unwrap().len(), 2);
     assert_eq!(described["regions"][0]["box"].as_array().unwrap().len(), 4);
-    an_alignment_model_chooses(&photo, &caption, &align, &data);
+    an_alignment_model_chooses(&c, &photo, &caption, &align, &data);
     describes_a_folder(&c, &caption, &regions);
 
     let html = c.path("report.html");
@@ -273,7 +273,10 @@ fn joined_stores(c: &Collection, features: &str, other: &str) {
 }
 
 /// Among the sentences of a beam, by the weight that its score is given.
-fn an_alignment_model_chooses(photo: &str, caption: &str, align: &str, data: &[&str]) {
+fn an_alignment_model_chooses(c: &Collection, photo: &str, caption: &str, align: &str, data: &[&str]) {
+    let few_words = &c.path("few-words");
+    let sizes = ["--set", "model.hidden=16", "--set", "model.word_dim=16", "--set", "min_count=9"];
+    json(&[&["train", "caption", "-o", few_words], data, &SMALL, &sizes].concat());
     let describe = |more: &[&str]| -> Vec<(String, f64)> {
         let told = json(&[&["caption", photo, "--model", caption, "--n-best", "6"], more].concat());
         let of =
@@ -305,6 +308,7 @@ fn an_alignment_model_chooses(photo: &str, caption: &str, align: &str, data: &[&
     }
     fails(&["caption", photo, "--model", caption, "--model", caption, "--sample", "2"], 2, &["--sample"]);
     fails(&["caption", photo, "--model", caption, "--model", "builtin"], 1, &["other vectors"]);
+    fails(&["caption", photo, "--model", caption, "--model", few_words], 1, &["other words", "min_count"]);
     a_committee_is_measured(caption, align, data);
     fails(&["caption", photo, "--model", caption, "--fit-model", align, "--fit=-1"], 2, &["--fit -1"]);
     fails(&["caption", photo, "--model", caption, "--fit-model", caption], 1, &["caption"]);

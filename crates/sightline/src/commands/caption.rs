@@ -143,14 +143,6 @@ pub fn check_fit(weight: f32) -> anyhow::Result<()> {
     }
 }
 
-/// An alignment model that chooses.
-pub struct Chooser {
-    /// The model.
-    pub aligner: Aligner,
-    /// What its score of 1 is worth.
-    pub weight: f32,
-}
-
 impl FitArgs {
     /// Whether an alignment model chooses beside the caption model `model`.
     pub fn is_wanted(&self, model: &Path) -> bool {
@@ -158,7 +150,7 @@ impl FitArgs {
     }
 
     /// The model that chooses beside the caption model `model`, which reads `features`; none where nobody asks for one.
-    pub fn open(&self, model: &Path, features: &StoreSettings) -> anyhow::Result<Option<Chooser>> {
+    pub fn open(&self, model: &Path, features: &StoreSettings) -> anyhow::Result<Option<Aligner>> {
         check_fit(self.fit)?;
         if !self.is_wanted(model) {
             return Ok(None);
@@ -174,7 +166,7 @@ impl FitArgs {
             model.display(),
             differences.join("; ")
         );
-        Ok(Some(Chooser { aligner, weight: self.fit }))
+        Ok(Some(aligner))
     }
 }
 
@@ -301,12 +293,9 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             let members: Vec<&Captioner> =
                 std::iter::once(describer.of_photos()).chain(others.iter().map(|(_, other)| other)).collect();
             committee::read_by_all(members.into_iter().map(|member| (member, own.vectors.as_slice())), captions);
-            captions.sort_by(|a, b| b.log_probability_a_token().total_cmp(&a.log_probability_a_token()));
         }
-        if let Some(chooser) = &chooser {
-            let judge = Judge::of_photo(&chooser.aligner, &own.vectors_of(&chooser.aligner));
-            committee::order(judge, chooser.weight, captions);
-        }
+        let judge = chooser.as_ref().map(|aligner| Judge::of_photo(aligner, &own.vectors_of(aligner)));
+        committee::order(judge.as_slice(), args.fit.fit, captions);
     };
     let choose: Option<&Choose<'_>> = chooses.then_some(&choose);
 

@@ -72,7 +72,7 @@ struct Record {
     #[serde(flatten)]
     report: CaptionReport,
     images: usize,
-    /// A token of people's sentences, ENDs included.
+    /// A token of people's sentences, ENDs included; of the first model where there are several.
     perplexity: f64,
     diversity: DiversityReport,
     /// How many captions have 0, 1, 2 … words.
@@ -151,7 +151,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         lengths: lengths(&hypotheses),
         nearest,
     };
-    ui.result(&record, || text(&record, beam.beam))
+    ui.result(&record, || text(&record, beam.beam, captioners.len()))
 }
 
 /// The alignment models that choose, and their runs.
@@ -231,7 +231,7 @@ fn lengths(hypotheses: &[&str]) -> Vec<usize> {
     lengths
 }
 
-fn text(record: &Record, beam: usize) -> String {
+fn text(record: &Record, beam: usize, models: usize) -> String {
     let named = record.report.named();
     let header = std::iter::once(String::new()).chain(named.iter().map(|(name, _)| (*name).to_owned())).collect();
     let row = |name: String, report: &CaptionReport| {
@@ -244,10 +244,11 @@ fn text(record: &Record, beam: usize) -> String {
     let diversity = &record.diversity;
     let range = |end: &dyn Fn(&[usize]) -> Option<usize>| end(&record.lengths).unwrap_or(0);
     format!(
-        "{}, perplexity {:.2}\n{}{:.1} words a caption ({} to {}), {} different words, {:.0} % of the captions stand in \
+        "{}, perplexity {:.2}{}\n{}{:.1} words a caption ({} to {}), {} different words, {:.0} % of the captions stand in \
          the training sentences",
         count(record.images, "photo"),
         record.perplexity,
+        if models > 1 { " of the first model" } else { "" },
         table(&rows),
         diversity.mean_length,
         range(&|lengths| lengths.iter().position(|&n| n > 0)),
@@ -276,7 +277,8 @@ mod tests {
             lengths: lengths(&hypotheses),
             nearest: Some(CaptionReport::default()),
         };
-        let text = text(&record, 7);
+        assert!(text(&record, 7, 2).starts_with("3 photos, perplexity 12.35 of the first model\n"));
+        let text = text(&record, 7, 1);
         let expected = [
             "3 photos, perplexity 12.35",
             "                        bleu1  bleu2  bleu3  bleu4  rouge_l  cider",

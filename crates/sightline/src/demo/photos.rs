@@ -75,7 +75,7 @@ pub fn describe(folder: &Path, ui: &Ui) -> anyhow::Result<OwnPhotos> {
     anyhow::ensure!(!seen.is_empty(), "no photo in {} could be read", folder.display());
     let most = MostRegions { captions: 5, ..MostRegions::default() };
     let choose = |own: &Seen, captions: &mut Vec<Caption>| {
-        committee::order(Judge::of_photo(&aligner, &own.vectors_of(&aligner)), USUAL_FIT_WEIGHT, captions);
+        committee::order(&[Judge::of_photo(&aligner, &own.vectors_of(&aligner))], USUAL_FIT_WEIGHT, captions);
     };
     let described = describer.describe(names.into_iter(), &seen, describer.decoding(), Some(most), Some(&choose));
     let mut regions = VectorSets::new(aligner.dim());

@@ -664,7 +664,7 @@ impl App {
         let weight = self.shared.fit;
         let choose = |own: &Seen, captions: &mut Vec<Caption>| {
             let aligner = &*searcher.models().aligner();
-            committee::order(Judge::of_photo(aligner, &own.vectors_of(aligner)), weight, captions);
+            committee::order(&[Judge::of_photo(aligner, &own.vectors_of(aligner))], weight, captions);
         };
         let choose: Option<&Choose<'_>> = if weight > 0.0 { Some(&choose) } else { None };
         let seen = [describer.see(&image, photo, extraction, regions > 0 || choose.is_some())?];
