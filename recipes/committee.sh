@@ -32,5 +32,5 @@ sightline eval caption "${members[@]}" --dataset "$data" --features "$frozen" --
 echo "== retrieval, all together, re-ranked, the nearest read again by three"
 sightline eval retrieval --model "$best/14-muon" --model "$best/15-muon-gru" --model "$out/taught" --model "$out/longer" \
     --dataset "$data" --features "$frozen" --more-features "$tuned" --more-features "$both" --more-features "$out/taught.features" \
-    --more-features "$out/longer.features" --split val --rerank 3 \
+    --more-features "$out/longer.features" --split val --rerank 3 --near 50 \
     --reader "$best/attention" --reader "$out/tuned-attention" --reader "$out/both-attention"
