@@ -178,7 +178,11 @@ impl Aligner {
 const SCORED_IMAGES: usize = 64;
 const SCORED_SENTENCES: usize = 128;
 
+/// No score has anything to say of sentences without a word; where none has one, there are no vectors to multiply.
 pub(crate) fn scores(score: Score, regions: &VectorSets, words: &VectorSets, device: &Device) -> Vec<f32> {
+    if words.vectors(0..words.len()).is_empty() {
+        return vec![0.0; regions.len() * words.len()];
+    }
     match score {
         Score::MaxOverRegions => sightline_search::scores(regions, words, Reduction::Sum),
         Score::MeanOfMax => sightline_search::scores(regions, words, Reduction::Mean),

@@ -59,22 +59,18 @@ impl<'a> Judge<'a> {
         Self { aligner, regions }
     }
 
-    /// Scores of one list of sentences a photo, of the photos from `first` on; nothing where no sentence has a known word.
+    /// Scores of one list of sentences a photo, of the photos from `first` on.
     fn scores(&self, first: usize, sentences: &[Vec<&str>]) -> Vec<Vec<f32>> {
         let known = |text: &&str| known_words(&self.aligner.vocabulary, text);
         let encoded: Vec<Vec<u32>> = sentences.iter().flatten().map(known).collect();
-        if encoded.iter().all(Vec::is_empty) {
-            return sentences.iter().map(|own| vec![0.0; own.len()]).collect();
-        }
         let words = self.aligner.words(&encoded);
         let mut next = 0;
         let of_photo = |(photo, own): (usize, &Vec<&str>)| {
-            let (mut picture, mut said) = (VectorSets::new(words.dim()), VectorSets::new(words.dim()));
+            let (mut picture, mut said) = (VectorSets::new(self.regions.dim()), VectorSets::new(words.dim()));
             picture.push(self.regions.get(photo));
             (next..next + own.len()).for_each(|sentence| said.push(words.get(sentence)));
             next += own.len();
-            let is_wordless = (0..own.len()).all(|sentence| said.count(sentence) == 0);
-            if is_wordless { vec![0.0; own.len()] } else { self.aligner.scores(&picture, &said) }
+            self.aligner.scores(&picture, &said)
         };
         (first..).zip(sentences).map(of_photo).collect()
     }
@@ -168,10 +164,10 @@ impl Candidates {
     /// Adds `weight` times the mean score of the judges.
     pub fn fit(&mut self, judges: &[Judge<'_>], weight: f64) {
         for (chunk, candidates) in self.of_photos.chunks_mut(PHOTOS).enumerate() {
-            for judge in judges {
-                let texts: Vec<Vec<&str>> =
-                    candidates.iter().map(|own| own.iter().map(|c| c.caption.text.as_str()).collect()).collect();
-                let scores = judge.scores(chunk * PHOTOS, &texts);
+            let texts: Vec<Vec<&str>> =
+                candidates.iter().map(|own| own.iter().map(|c| c.caption.text.as_str()).collect()).collect();
+            let of_judges: Vec<_> = judges.iter().map(|judge| judge.scores(chunk * PHOTOS, &texts)).collect();
+            for scores in of_judges {
                 for (candidate, score) in candidates.iter_mut().flatten().zip(scores.into_iter().flatten()) {
                     candidate.worth += weight * f64::from(score) / judges.len() as f64;
                 }
