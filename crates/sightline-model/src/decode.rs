@@ -58,6 +58,11 @@ pub fn prior(scores: &[f32]) -> Vec<f32> {
     std::iter::once(least).chain(of_proposals).collect()
 }
 
+/// The [`prior`] of a photo's regions that lie in the order of their scores, no two alike, the whole photo first.
+pub fn prior_in_order(regions: usize) -> Vec<f32> {
+    (0..regions).map(|region| 2.0 / if region == 0 { regions.max(2) } else { region + 1 } as f32).collect()
+}
+
 /// Adds the [`prior`] of a photo's regions to the products `[words, regions]`, row-major, before they are decoded: `weight`
 /// times, in standard deviations of each word's own products, so that it means the same to every model.
 pub fn add_prior(products: &mut [f32], prior: &[f32], weight: f32) {
@@ -153,6 +158,8 @@ mod tests {
         assert_eq!(prior(&[1.0; 4]), [1.0; 4], "scores that say nothing");
         assert_eq!(prior(&[1.0]), [1.0]);
         assert!(prior(&[]).is_empty());
+        assert_eq!(prior_in_order(5), prior(&[1.0, 0.9, 0.5, 0.4, 0.2]));
+        assert_eq!((prior_in_order(2), prior_in_order(1)), (vec![1.0; 2], vec![1.0]));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::dots::{dots_f16, dots_i8};
 use crate::vectors::{Rows, stride};
-use crate::{Evidence, Measure, Query, Result, Vectors};
+use crate::{Measure, Query, Result, Vectors};
 
 /// Where a photo's vectors lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,26 +159,6 @@ impl Collection {
             }
         }
         &scratch.best
-    }
-
-    /// For each query vector the best region of a photo and its value, the first among equals; none without regions.
-    pub fn evidence(&self, photo: usize, query: &Query) -> Vec<Evidence> {
-        let n_terms = query.len();
-        if self.n_regions(photo) == 0 || n_terms == 0 {
-            return Vec::new();
-        }
-        let mut scratch = Scratch::default();
-        self.products(photo, query, &mut scratch);
-        let mut best: Vec<Evidence> =
-            scratch.values[..n_terms].iter().map(|&score| Evidence { region: 0, score }).collect();
-        for (region, row) in scratch.values.chunks_exact(n_terms).enumerate().skip(1) {
-            for (best, &score) in best.iter_mut().zip(row) {
-                if score > best.score {
-                    *best = Evidence { region, score };
-                }
-            }
-        }
-        best
     }
 
     /// All values of a photo's regions with the query vectors, `[terms, regions]`, for decoding words into phrases.

@@ -1,9 +1,9 @@
-//! Vectors in, ranked ids and word-to-region evidence out. No tensor framework, no async, nothing of ours beneath.
+//! Vectors in, ranked ids and the products of words and regions out. No tensor framework, no async, nothing of ours beneath.
 //!
 //! A photo is a set of region vectors, a sentence is a set of word vectors; their score is the sum over words of the
-//! best product with any region (paper, equation 8), and the region that won is the evidence for the word.
+//! best product with any region (paper, equation 8).
 //!
-//! [`scores`] and [`evidence`] compute all pairs of photos and sentences in memory. [`Index`] searches a
+//! [`scores`] computes all pairs of photos and sentences in memory, [`products`] all words and regions of one pair. [`Index`] searches a
 //! [`Collection`], vectors in memory-mapped files, for one query: [`Exact`] looks at all of it, [`Pruned`] at the part
 //! that its centroids point to.
 //!
@@ -26,7 +26,7 @@ pub mod vectors;
 pub use best::{BestRegions, best_regions, chosen_gradients};
 pub use collection::{Collection, Place};
 pub use error::{Error, Result};
-pub use exact::{Evidence, Reduction, evidence, products, scores};
+pub use exact::{Reduction, products, scores};
 pub use index::{Exact, Hit, Index};
 pub use pruned::{Pruned, PrunedSettings};
 pub use query::{Measure, Query};

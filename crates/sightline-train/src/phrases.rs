@@ -6,9 +6,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sightline_data::parses::Parses;
-use sightline_data::store::FeatureStore;
+use sightline_data::store::{FeatureStore, StoreSettings};
 use sightline_data::{BoxXyxy, Dataset, Split};
 use sightline_model::decode;
+use sightline_vision::backbone::Compact;
+use sightline_vision::regions::NanoDet;
 
 use crate::aligner::Aligner;
 use crate::corpus::CorpusPhoto;
@@ -41,12 +43,29 @@ pub struct AttachSettings {
     pub prior: f32,
 }
 
+/// The weight of [`decode::prior`] by which most words of the program's own models point right (docs/log.md).
+const POINTING_PRIOR: f32 = 1.5;
+
 impl AttachSettings {
-    /// One region a word (equations 10 to 12), from the products `[words, regions]` and the regions' [`decode::prior`].
-    pub(crate) fn attach(self, products: &[f32], prior: &[f32]) -> Vec<usize> {
+    /// Where a word points in answers and on pages: to the region with the best product, unless a proposer that knows an
+    /// object when it sees one is much surer of another. Such are detectors; the order of Selective Search and that of
+    /// boxes from a file say next to nothing.
+    pub fn pointing(features: &StoreSettings) -> Self {
+        let is_detector = [NanoDet::NAME, Compact::REGIONS].contains(&features.regions.as_str());
+        Self { affinity: 0.0, prior: if is_detector { POINTING_PRIOR } else { 0.0 } }
+    }
+
+    /// What [`decode::viterbi`] is to find the best assignment of: the products `[words, regions]` with the regions'
+    /// [`decode::prior`] in them.
+    pub fn rewards(self, products: &[f32], prior: &[f32]) -> Vec<f32> {
         let mut rewards = products.to_vec();
         decode::add_prior(&mut rewards, prior, self.prior);
-        decode::viterbi(&rewards, prior.len(), self.affinity)
+        rewards
+    }
+
+    /// One region a word (equations 10 to 12), from the products `[words, regions]` and the regions' [`decode::prior`].
+    pub fn attach(self, products: &[f32], prior: &[f32]) -> Vec<usize> {
+        decode::viterbi(&self.rewards(products, prior), prior.len(), self.affinity)
     }
 }
 

@@ -3,10 +3,12 @@
 use anyhow::Context as _;
 use sightline_data::{BoxXyxy, FeatureStore};
 use sightline_model::caption::BeamSettings;
+use sightline_model::decode;
 use sightline_train::aligner::Aligner;
 use sightline_train::caption::{Captioner, Decoding};
 use sightline_train::corpus::Corpus;
 use sightline_train::evaluate::Scores;
+use sightline_train::phrases::AttachSettings;
 use sightline_vision::Photo;
 
 use crate::report::{self, Caption, PhotoPanel, RegionCaption, SentencePanel, WordMatch};
@@ -89,7 +91,7 @@ impl Panels<'_> {
         })
     }
 
-    /// A sentence of the corpus on a photo: the best region of each word; unknown words score nothing.
+    /// A sentence of the corpus on a photo: where each word points; unknown words score nothing.
     fn sentence(&self, corpus: &Corpus<'_>, photo: usize, (of, idx): (usize, usize), score: f32) -> SentencePanel {
         let position = corpus.photos[photo].position;
         let regions = self.aligner.regions(corpus.store, &[position]);
@@ -101,8 +103,8 @@ impl Panels<'_> {
     }
 }
 
-/// The best region of each token: `regions` and `words` are vectors as the aligner gives them, those of the known tokens
-/// alone; unknown tokens score nothing.
+/// Where each token points ([`AttachSettings::pointing`]): `regions` and `words` are vectors as the aligner gives them, those
+/// of the known tokens alone; unknown tokens score nothing. Boxes lie in their proposer's order, the whole photo first.
 pub fn word_matches(
     aligner: &Aligner,
     tokens: &[String],
@@ -110,12 +112,13 @@ pub fn word_matches(
     words: &[f32],
     boxes: &[BoxXyxy],
 ) -> Vec<WordMatch> {
-    let evidence =
-        if words.is_empty() { Vec::new() } else { sightline_search::evidence(regions, words, aligner.dim()) };
-    let mut evidence = evidence.into_iter();
+    let products = sightline_search::products(regions, words, aligner.dim());
+    let pointing = AttachSettings::pointing(&aligner.features);
+    let attached = pointing.attach(&products, &decode::prior_in_order(boxes.len()));
+    let mut known = attached.into_iter().zip(products.chunks_exact(boxes.len()));
     let of_token = |token: &String| {
-        let known = aligner.vocabulary.get(token).and_then(|_| evidence.next());
-        let (region, score) = known.map_or((0, 0.0), |e| (e.region, e.score));
+        let known = aligner.vocabulary.get(token).and_then(|_| known.next());
+        let (region, score) = known.map_or((0, 0.0), |(region, products)| (region, products[region]));
         WordMatch { word: token.clone(), score, region, region_box: boxes[region] }
     };
     tokens.iter().map(of_token).collect()

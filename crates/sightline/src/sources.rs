@@ -177,18 +177,23 @@ pub fn tunable(spec: &str, device: &Device) -> anyhow::Result<Start> {
     Ok(Start::of_vit(&Vit::load(path, &VitOptions::default(), device)?)?)
 }
 
-/// A region proposer by name: `selective_search`, `nanodet=FILE.onnx`, `compact=RUN`, `boxes=FILE.json`, or such a file
-/// alone.
-pub fn proposer(spec: &str, ui: &Ui) -> anyhow::Result<Box<dyn RegionProposer>> {
-    let (kind, file) = match spec.split_once('=') {
+/// What kind of proposer a spec names, and its file.
+fn kind_of_regions(spec: &str) -> (&str, &str) {
+    match spec.split_once('=') {
         Some((kind, file)) => (kind, file),
-        None if spec.ends_with(".onnx") => ("nanodet", spec),
+        None if spec.ends_with(".onnx") => (NanoDet::NAME, spec),
         None if spec.ends_with(".json") => ("boxes", spec),
+        None if spec == models::BUILTIN => (Compact::REGIONS, spec),
         None => (spec, ""),
-    };
-    match (kind, file) {
+    }
+}
+
+/// A region proposer by name: `selective_search`, `nanodet=FILE.onnx`, `compact=RUN`, `boxes=FILE.json`, such a file alone,
+/// or `builtin`.
+pub fn proposer(spec: &str, ui: &Ui) -> anyhow::Result<Box<dyn RegionProposer>> {
+    match kind_of_regions(spec) {
         ("selective_search", "") => Ok(Box::new(SelectiveSearch::default())),
-        ("nanodet", file) if !file.is_empty() => Ok(Box::new(NanoDet::open(Path::new(file))?)),
+        (NanoDet::NAME, file) if !file.is_empty() => Ok(Box::new(NanoDet::open(Path::new(file))?)),
         (Compact::REGIONS, run) if !run.is_empty() => Ok(Box::new(compact(Path::new(run))?)),
         ("boxes", file) if !file.is_empty() => {
             let boxes = BoxesFile::open(Path::new(file))?;
@@ -199,7 +204,7 @@ pub fn proposer(spec: &str, ui: &Ui) -> anyhow::Result<Box<dyn RegionProposer>> 
             Ok(Box::new(boxes))
         }
         _ => Err(Usage(format!(
-            "regions {spec}: expected selective_search, nanodet=FILE.onnx, compact=RUN|PACK|builtin or boxes=FILE.json"
+            "regions {spec}: expected builtin, compact=RUN|PACK, nanodet=FILE.onnx, selective_search or boxes=FILE.json"
         ))
         .into()),
     }
@@ -212,7 +217,7 @@ pub fn networks(
     device: &Device,
     ui: &Ui,
 ) -> anyhow::Result<(Box<dyn Backbone>, Box<dyn RegionProposer>)> {
-    if regions_spec == format!("{}={backbone_spec}", Compact::REGIONS) {
+    if kind_of_regions(regions_spec) == (Compact::REGIONS, backbone_spec) {
         let both = Arc::new(compact(Path::new(backbone_spec))?);
         return Ok((Box::new(both.clone()), Box::new(both)));
     }

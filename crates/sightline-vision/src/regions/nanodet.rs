@@ -50,6 +50,9 @@ pub struct NanoDet {
 }
 
 impl NanoDet {
+    /// The name under which settings and the feature store know the regions it proposes.
+    pub const NAME: &str = "nanodet";
+
     /// Reads the ONNX file.
     pub fn open(path: &Path) -> Result<Self> {
         Ok(Self { network: OnnxNetwork::open(path)? })
@@ -115,7 +118,7 @@ impl NanoDet {
 
 impl RegionProposer for NanoDet {
     fn name(&self) -> &'static str {
-        "nanodet"
+        Self::NAME
     }
 
     fn checksum(&self) -> String {

@@ -58,6 +58,8 @@ struct Record {
     /// Each word to its best region.
     #[serde(flatten)]
     report: GroundingReport,
+    /// Each word to the region that answers and pages show.
+    shown: Shown,
     /// Without a prior.
     affinities: Vec<Reached>,
     /// Without an affinity.
@@ -66,6 +68,13 @@ struct Record {
     chosen: Chosen,
     nouns_without_box: usize,
     unknown_nouns: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Shown {
+    settings: AttachSettings,
+    #[serde(flatten)]
+    score: GroundingScore,
 }
 
 #[derive(Debug, Serialize)]
@@ -94,7 +103,9 @@ pub(super) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         let GroundingScore { pointing, box_iou50, .. } = set.evaluate(settings, args.seed, |_| true).score;
         Reached { settings, pointing, box_iou50 }
     };
+    let pointing = AttachSettings::pointing(data.store.settings());
     let record = Record {
+        shown: Shown { settings: pointing, score: set.evaluate(pointing, args.seed, |_| true).score },
         report: set.evaluate(AttachSettings::default(), args.seed, |_| true),
         affinities: args.affinity.iter().map(|&affinity| reached(affinity, 0.0)).collect(),
         priors: args.prior.iter().map(|&prior| reached(0.0, prior)).collect(),
@@ -143,7 +154,8 @@ fn text(record: &Record) -> String {
             percent(score.covered),
         ]
     };
-    rows.push(line("Sightline", &record.report.score));
+    rows.push(line("best product", &record.report.score));
+    rows.push(line("as answers show it", &record.shown.score));
     for (name, score) in &record.report.baselines {
         let mut row = line(&format!("{name} region"), score);
         row.truncate(4);

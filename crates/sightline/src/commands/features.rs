@@ -27,6 +27,7 @@ use crate::ui::{Ui, Usage, count};
     after_help = "Examples:
   sightline features flickr8k.json -o flickr8k.features --backbone vit_tiny_patch16_224.safetensors \\
       --regions nanodet=nanodet_plus_m_416.onnx
+  sightline features my_photos -o mine.features --backbone builtin --regions builtin --context class
   sightline features my_photos -o mine.features --backbone dinov2_small.safetensors --vectors crop
   sightline features import vgg_feats.mat -o vgg.features --names tasks.txt
   sightline features join vit.features dino.features -o both.features"
@@ -40,10 +41,11 @@ pub struct Args {
     /// The feature store to write
     #[arg(short, long, value_name = "FEATURES", required = true)]
     output: Option<PathBuf>,
-    /// Weights of a vision transformer (.safetensors), a network (.onnx), or `pixels` for models with an own encoder
-    #[arg(long, value_name = "FILE", required = true)]
+    /// `builtin`, weights of a vision transformer (.safetensors), a network (.onnx), a name of `sightline pull`, a run of
+    /// `train backbone`, a pack, or `pixels` for models with an own encoder
+    #[arg(long, value_name = "FILE|NAME|RUN", required = true)]
     backbone: Option<String>,
-    /// selective_search, nanodet=FILE.onnx or boxes=FILE.json
+    /// Where boxes come from: selective_search, builtin, compact=RUN|PACK, nanodet=FILE.onnx or boxes=FILE.json
     #[arg(long, default_value = "selective_search")]
     regions: String,
     /// How a box becomes a vector

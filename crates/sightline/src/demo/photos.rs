@@ -82,11 +82,14 @@ pub fn describe(folder: &Path, ui: &Ui) -> anyhow::Result<OwnPhotos> {
     for own in &seen {
         regions.push(&own.vectors_of(&aligner));
     }
-    let panels = seen.iter().zip(&described).enumerate();
-    let panels = panels
-        .map(|(i, (seen, described))| panel(&aligner, regions.get(i), seen, described))
+    let scores = scores(&aligner, &regions, &described);
+    let score = |photo: usize, caption: usize| scores[photo * described.len() + caption];
+    let own = seen.iter().zip(&described).enumerate();
+    let panels = own
+        .map(|(i, (seen, described))| panel(&aligner, regions.get(i), seen, described, score(i, i)))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let ranks = ranks(&aligner, &regions, &described);
+    let n = described.len();
+    let ranks = (0..n).map(|own| (0..n).filter(|&other| score(other, own) > score(own, own)).count()).collect();
     Ok(OwnPhotos { described, ranks, failed, panels })
 }
 
@@ -94,17 +97,20 @@ fn caption_of(described: &Described) -> &str {
     described.captions.first().map_or("", |caption| &caption.text)
 }
 
-/// How many photos fit each photo's caption better than itself.
-fn ranks(aligner: &Aligner, regions: &VectorSets, described: &[Described]) -> Vec<usize> {
+/// How well each photo fits each photo's caption: `[photos, captions]`.
+fn scores(aligner: &Aligner, regions: &VectorSets, described: &[Described]) -> Vec<f32> {
     let encode = |described| aligner.vocabulary.encode(&tokens::tokenize(caption_of(described)));
     let sentences: Vec<Vec<u32>> = described.iter().map(encode).collect();
-    let scores = aligner.scores(regions, &aligner.words(&sentences));
-    let n = described.len();
-    let rank = |own: usize| (0..n).filter(|&other| scores[other * n + own] > scores[own * n + own]).count();
-    (0..n).map(rank).collect()
+    aligner.scores(regions, &aligner.words(&sentences))
 }
 
-fn panel(aligner: &Aligner, regions: &[f32], seen: &Seen, described: &Described) -> anyhow::Result<PhotoPanel> {
+fn panel(
+    aligner: &Aligner,
+    regions: &[f32],
+    seen: &Seen,
+    described: &Described,
+    score: f32,
+) -> anyhow::Result<PhotoPanel> {
     let photo = &seen.photo;
     let text = caption_of(described);
     let tokens = tokens::tokenize(text);
@@ -115,7 +121,6 @@ fn panel(aligner: &Aligner, regions: &[f32], seen: &Seen, described: &Described)
     };
     aligner.take_out_whole(&mut words);
     let words = panels::word_matches(aligner, &tokens, regions, &words, &seen.boxes);
-    let score = words.iter().map(|word| word.score).sum::<f32>() / known.len().max(1) as f32;
     Ok(PhotoPanel {
         key: described.image.clone(),
         width: photo.width,

@@ -14,6 +14,7 @@ use sightline_model::{Device, decode};
 use sightline_search::{Collection, Exact, Index, Measure, Pruned, Query, VectorSets};
 use sightline_train::aligner::Aligner;
 use sightline_train::checkpoint::Kind;
+use sightline_train::phrases::AttachSettings;
 use sightline_vision::Photo;
 use utoipa::ToSchema;
 
@@ -245,7 +246,7 @@ pub struct HitRecord {
     pub image: String,
     /// Its score; comparable within one answer only.
     pub score: f32,
-    /// Each known word with the region that it matched best.
+    /// Each known word with the region that it points to.
     pub words: Vec<WordRecord>,
     /// Its number in the index.
     pub id: i64,
@@ -260,7 +261,7 @@ pub struct HitRecord {
     pub duplicates: Vec<String>,
 }
 
-/// A word and the region it matched.
+/// A word and the region it points to.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct WordRecord {
     /// As the model knows it.
@@ -272,7 +273,7 @@ pub struct WordRecord {
     pub region_box: [f32; 4],
     /// Product of their vectors.
     pub score: f32,
-    /// Whether that stands out from what the word scores elsewhere in the collection.
+    /// Whether its best product with any region stands out from what it scores elsewhere in the collection.
     pub matched: bool,
 }
 
@@ -346,7 +347,7 @@ pub struct SentenceRecord {
     pub sentence: String,
     /// Its score; comparable within one answer only.
     pub score: f32,
-    /// Each known word with the region that it matched best.
+    /// Each known word with the region that it points to.
     pub words: Vec<WordRecord>,
     /// Words that the model does not know; left out.
     pub unknown: Vec<String>,
@@ -393,6 +394,8 @@ fn spreads(values: &[f32], terms: usize, most: usize) -> Vec<Spread> {
 pub struct Searcher {
     index: PathBuf,
     settings: Settings,
+    /// How words point to regions.
+    pointing: AttachSettings,
     catalogue: Mutex<Catalogue>,
     rows: Vec<PhotoRow>,
     by_id: HashMap<i64, usize>,
@@ -422,6 +425,7 @@ impl Searcher {
         let n = rows.len().min(SAMPLE);
         Ok(Self {
             index: index.to_owned(),
+            pointing: AttachSettings::pointing(&settings.features),
             settings,
             catalogue: Mutex::new(catalogue),
             by_id: rows.iter().enumerate().map(|(photo, row)| (row.id, photo)).collect(),
@@ -608,12 +612,11 @@ impl Searcher {
                 break;
             }
             let boxes = self.collection.boxes(hit.photo);
-            let evidence = self.collection.evidence(hit.photo, &reasons);
-            let evidence = evidence.into_iter().map(|e| (e.region, e.score));
+            let values = self.collection.values(hit.photo, &reasons);
             hits.push(HitRecord {
                 image: self.image(row),
                 score: hit.score,
-                words: word_records(&words.known, evidence, boxes, &of_word),
+                words: word_records(&words.known, &values, &self.point(&values, boxes.len()), boxes, &of_word),
                 id: row.id,
                 width: row.width,
                 height: row.height,
@@ -689,7 +692,7 @@ impl Searcher {
         let alone: Vec<Vec<f32>> = (order.iter())
             .map(|&at| {
                 let mut alone = words.get(at).to_vec();
-                alone.chunks_exact_mut(aligner.dim()).for_each(|word| word[aligner.settings.dim..].fill(0.0));
+                aligner.take_out_whole(&mut alone);
                 alone
             })
             .collect();
@@ -700,13 +703,20 @@ impl Searcher {
         let records = best.into_iter().zip(&alone).map(|((index, score, known, unknown), alone)| {
             let of_word;
             (of_word, spreads) = spreads.split_at(known.len());
-            let attached: Vec<(usize, f32)> =
-                alone.chunks_exact(self.settings.dim).map(|word| best_region(word, &vectors)).collect();
-            let words = word_records(&known, attached.into_iter(), &boxes, of_word);
+            let values = sightline_search::products(&vectors, alone, self.settings.dim);
+            let words = word_records(&known, &values, &self.point(&values, boxes.len()), &boxes, of_word);
             SentenceRecord { index, sentence: sentences[index].clone(), score, words, unknown }
         });
         let sentences = records.collect();
         Ok(SentencesRecord { id, image, width, height, ranked: readable.len(), left_out, sentences, boxes })
+    }
+
+    /// Where words point, from their values `[words, regions]` in one photo.
+    fn point(&self, values: &[f32], regions: usize) -> Vec<usize> {
+        match values.is_empty() {
+            true => Vec::new(),
+            false => self.pointing.attach(values, &decode::prior_in_order(regions)),
+        }
     }
 
     /// How each query vector's best value spreads over the sample.
@@ -743,13 +753,12 @@ impl Searcher {
         let (assignment, largest_affinity) = match values.is_empty() {
             true => (Vec::new(), 0.0),
             false => {
-                let largest = decode::largest_affinity(&values, boxes.len());
-                (decode::viterbi(&values, boxes.len(), affinity), largest)
+                let rewards = self.pointing.rewards(&values, &decode::prior_in_order(boxes.len()));
+                (decode::viterbi(&rewards, boxes.len(), affinity), decode::largest_affinity(&rewards, boxes.len()))
             }
         };
         let of_word = self.spreads(&query);
         let score = |word: usize, region: usize| values[word * boxes.len() + region];
-        let attached = assignment.iter().enumerate().map(|(word, &region)| (region, score(word, region)));
         let phrases = decode::segments(&assignment).into_iter().map(|segment| PhraseRecord {
             start: segment.start,
             end: segment.end,
@@ -765,7 +774,7 @@ impl Searcher {
             height: row.height,
             taken: date::format(row.taken),
             boxes: boxes.to_vec(),
-            words: word_records(&words.known, attached, boxes, &of_word),
+            words: word_records(&words.known, &values, &assignment, boxes, &of_word),
             phrases: phrases.collect(),
             largest_affinity,
             unknown: words.unknown,
@@ -773,28 +782,30 @@ impl Searcher {
     }
 }
 
-/// The region with the largest product and that product; the first of equals.
-fn best_region(word: &[f32], regions: &[f32]) -> (usize, f32) {
-    let products = regions.chunks_exact(word.len()).map(|region| region.iter().zip(word).map(|(x, y)| x * y).sum());
-    products.enumerate().fold((0, f32::NEG_INFINITY), |best, own: (usize, f32)| if own.1 > best.1 { own } else { best })
-}
-
-/// A word stands out where it scores a deviation above its mean over the collection, and a tenth of the best word here.
+/// Words with the regions that they are attached to, from their values `[words, regions]`. A word stands out where its best
+/// value is a deviation above the mean of its best ones over the collection, and a tenth of the best word's here.
 fn word_records(
     words: &[String],
-    attached: impl Iterator<Item = (usize, f32)> + Clone,
+    values: &[f32],
+    attached: &[usize],
     boxes: &[[f32; 4]],
     of_word: &[Spread],
 ) -> Vec<WordRecord> {
-    let most = attached.clone().fold(0.0f32, |most, (_, score)| most.max(score));
-    let record = |((word, (region, score)), spread): ((&String, (usize, f32)), &Spread)| WordRecord {
-        word: word.clone(),
-        region,
-        region_box: boxes[region],
-        score,
-        matched: score > 0.1 * most && spread.deviations(score).is_none_or(|deviations| deviations >= 1.0),
-    };
-    words.iter().zip(attached).zip(of_word).map(record).collect()
+    let best = |values: &[f32]| values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let most = best(values).max(0.0);
+    let of_regions = values.chunks_exact(boxes.len().max(1));
+    let each = words.iter().zip(of_regions).zip(attached).zip(of_word);
+    each.map(|(((word, values), &region), spread)| {
+        let best = best(values);
+        WordRecord {
+            word: word.clone(),
+            region,
+            region_box: boxes[region],
+            score: values[region],
+            matched: best > 0.1 * most && spread.deviations(best).is_none_or(|deviations| deviations >= 1.0),
+        }
+    })
+    .collect()
 }
 
 /// The model of an index and, where `reads_photos`, the networks that read photos for it; these may be missing, words

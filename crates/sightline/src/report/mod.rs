@@ -176,7 +176,7 @@ pub struct SentencePanel {
     pub words: Vec<WordMatch>,
 }
 
-/// A word and the region it scores best with.
+/// A word and the region it points to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WordMatch {
