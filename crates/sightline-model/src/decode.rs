@@ -47,20 +47,25 @@ pub fn viterbi(scores: &[f32], regions: usize, affinity: f32) -> Vec<usize> {
     assignment
 }
 
-/// What speaks for each region of a photo before any word: 2 / (rank + 1) by the proposer's own scores, so 1 for its surest
-/// box, 2/3 for the next. `scores` are those of the regions, the whole photo's first, which is no proposal and gets the
-/// least of all. Equal scores share a rank; where all are equal nothing speaks for one region more than for another.
+/// What speaks for each region of a photo before any word: the logarithm of 2 / (rank + 2), its rank by the proposer's own
+/// scores; so 0 for the surest box, -0.41 for the next, -1.10 for the fifth. `scores` are those of the regions, the whole
+/// photo's first, which is no proposal and gets the least of all. Equal scores share a rank; where all are equal nothing
+/// speaks for one region more than for another.
 pub fn prior(scores: &[f32]) -> Vec<f32> {
     let Some((_, proposals)) = scores.split_first() else { return Vec::new() };
     let above = |own: &f32| proposals.iter().filter(|&other| other > own).count();
-    let of_proposals: Vec<f32> = proposals.iter().map(|own| 2.0 / (above(own) + 2) as f32).collect();
-    let least = of_proposals.iter().copied().fold(1.0, f32::min);
+    let of_proposals: Vec<f32> = proposals.iter().map(|own| prior_of_rank(above(own))).collect();
+    let least = of_proposals.iter().copied().fold(0.0, f32::min);
     std::iter::once(least).chain(of_proposals).collect()
 }
 
 /// The [`prior`] of a photo's regions that lie in the order of their scores, no two alike, the whole photo first.
 pub fn prior_in_order(regions: usize) -> Vec<f32> {
-    (0..regions).map(|region| 2.0 / if region == 0 { regions.max(2) } else { region + 1 } as f32).collect()
+    (0..regions).map(|region| prior_of_rank(if region == 0 { regions.saturating_sub(2) } else { region - 1 })).collect()
+}
+
+fn prior_of_rank(rank: usize) -> f32 {
+    (2.0 / (rank + 2) as f32).ln()
 }
 
 /// Adds the [`prior`] of a photo's regions to the products `[words, regions]`, row-major, before they are decoded: `weight`
@@ -71,11 +76,23 @@ pub fn add_prior(products: &mut [f32], prior: &[f32], weight: f32) {
         return;
     }
     for word in products.chunks_exact_mut(prior.len()) {
-        let mean = word.iter().sum::<f32>() / word.len() as f32;
-        let variance = word.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / word.len() as f32;
-        let unit = weight * variance.sqrt();
+        let unit = weight * spread(word).1;
         word.iter_mut().zip(prior).for_each(|(x, prior)| *x += unit * prior);
     }
+}
+
+/// Brings a word's products to mean 0 and standard deviation 1, so that those of several models can be added; such as are
+/// all alike become 0.
+pub fn standardise(word: &mut [f32]) {
+    let (mean, deviation) = spread(word);
+    word.iter_mut().for_each(|x| *x = if deviation > 0.0 { (*x - mean) / deviation } else { 0.0 });
+}
+
+/// Mean and standard deviation.
+fn spread(word: &[f32]) -> (f32, f32) {
+    let mean = word.iter().sum::<f32>() / word.len() as f32;
+    let variance = word.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / word.len() as f32;
+    (mean, variance.sqrt())
 }
 
 /// The affinity from which on [`viterbi`] puts all words on one region; more changes nothing.
@@ -153,13 +170,14 @@ mod tests {
 
     #[test]
     fn the_prior_goes_by_rank() {
-        assert_eq!(prior(&[1.0, 0.9, 0.2, 0.5]), [0.5, 1.0, 0.5, 2.0 / 3.0]);
-        assert_eq!(prior(&[1.0, 0.3, 0.3, 0.1]), [0.5, 1.0, 1.0, 0.5]);
-        assert_eq!(prior(&[1.0; 4]), [1.0; 4], "scores that say nothing");
-        assert_eq!(prior(&[1.0]), [1.0]);
+        let [first, second, third] = [1.0, 2.0 / 3.0, 0.5].map(f32::ln);
+        assert_eq!(prior(&[1.0, 0.9, 0.2, 0.5]), [third, first, third, second]);
+        assert_eq!(prior(&[1.0, 0.3, 0.3, 0.1]), [third, first, first, third]);
+        assert_eq!(prior(&[1.0; 4]), [0.0; 4], "scores that say nothing");
+        assert_eq!(prior(&[1.0]), [0.0]);
         assert!(prior(&[]).is_empty());
         assert_eq!(prior_in_order(5), prior(&[1.0, 0.9, 0.5, 0.4, 0.2]));
-        assert_eq!((prior_in_order(2), prior_in_order(1)), (vec![1.0; 2], vec![1.0]));
+        assert_eq!((prior_in_order(2), prior_in_order(1), prior_in_order(0)), (vec![0.0; 2], vec![0.0], Vec::new()));
     }
 
     #[test]
@@ -176,6 +194,9 @@ mod tests {
         let mut same = words.clone();
         add_prior(&mut same, &prior, 0.0);
         assert_eq!(same, words);
+        let mut alike = words;
+        alike.chunks_exact_mut(4).for_each(standardise);
+        assert_eq!(alike, [[1.0, -1.0, 1.0, -1.0], [1.0, -1.0, 1.0, -1.0], [0.0; 4]].concat());
     }
 
     proptest! {

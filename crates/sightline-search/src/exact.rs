@@ -3,8 +3,8 @@
 
 use rayon::prelude::*;
 
-use crate::VectorSets;
 use crate::matrix::{Layout, multiply};
+use crate::{VectorSets, screened};
 
 /// How the best products of a sentence's words become one score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +13,16 @@ pub enum Reduction {
     Sum,
     /// Their mean, so that long sentences have no head start.
     Mean,
+}
+
+impl Reduction {
+    /// Of the sum of so many best products.
+    pub(crate) fn of(self, sum: f32, words: usize) -> f32 {
+        match self {
+            Reduction::Sum => sum,
+            Reduction::Mean => sum / words.max(1) as f32,
+        }
+    }
 }
 
 /// Rows of a tile of products: enough for the product to run at full speed, few enough to stay in the cache.
@@ -25,6 +35,14 @@ pub fn scores(images: &VectorSets, sentences: &VectorSets, reduction: Reduction)
     if images.is_empty() || sentences.is_empty() {
         return Vec::new();
     }
+    if screened::can_score(images, sentences) {
+        return screened::scores(images, sentences, reduction);
+    }
+    plain_scores(images, sentences, reduction)
+}
+
+/// The same by the products of all regions and words.
+pub(crate) fn plain_scores(images: &VectorSets, sentences: &VectorSets, reduction: Reduction) -> Vec<f32> {
     let image_tiles = tiles(images, TILE_REGIONS);
     let sentence_tiles = tiles(sentences, TILE_WORDS);
     let mut out = vec![0.0; images.len() * sentences.len()];
@@ -44,7 +62,7 @@ pub fn scores(images: &VectorSets, sentences: &VectorSets, reduction: Reduction)
 }
 
 /// Cuts sets into runs `(first, last)` of at most `most` vectors, each at least one set.
-fn tiles(sets: &VectorSets, most: usize) -> Vec<(usize, usize)> {
+pub(crate) fn tiles(sets: &VectorSets, most: usize) -> Vec<(usize, usize)> {
     let mut tiles = Vec::new();
     let (mut first, mut vectors) = (0, 0);
     for i in 0..sets.len() {
@@ -92,10 +110,7 @@ fn score_tile(
             let count = sentences.count(sentence);
             let sum: f32 = best[word..word + count].iter().sum();
             word += count;
-            *score = match reduction {
-                Reduction::Sum => sum,
-                Reduction::Mean => sum / count.max(1) as f32,
-            };
+            *score = reduction.of(sum, count);
         }
     }
 }

@@ -10,6 +10,7 @@
 //! Dimensions, everywhere by these names: `images sentences regions words dim`.
 
 mod best;
+pub mod bytes;
 mod collection;
 mod dots;
 mod error;
@@ -19,6 +20,7 @@ mod index;
 pub mod matrix;
 mod pruned;
 mod query;
+mod screened;
 mod sets;
 pub mod simd;
 pub mod vectors;

@@ -43,6 +43,11 @@ impl VectorSets {
         self.offsets[index + 1] - self.offsets[index]
     }
 
+    /// Vectors before those of set `index`.
+    pub(crate) fn first(&self, index: usize) -> usize {
+        self.offsets[index]
+    }
+
     /// One set: `[n, dim]`, row-major.
     pub fn get(&self, index: usize) -> &[f32] {
         self.vectors(index..index + 1)

@@ -36,8 +36,8 @@ pub struct GroundingSet {
     priors: Vec<Vec<f32>>,
     /// True boxes by category, a photo.
     truth: Vec<BTreeMap<String, Vec<grounding::BoxXyxy>>>,
-    regions: VectorSets,
-    words: VectorSets,
+    /// Regions a photo and words a sentence, a model.
+    vectors: Vec<(VectorSets, VectorSets)>,
     /// Nouns that name a category without a box in their photo.
     pub without_box: usize,
     /// Nouns that the model does not know.
@@ -55,8 +55,17 @@ fn ranked(scores: &[f32], chosen: usize) -> Vec<usize> {
 }
 
 impl GroundingSet {
-    /// From a corpus and the named boxes of its photos, by file name or by key; an error if no noun can be judged.
-    pub fn new(aligner: &Aligner, corpus: &Corpus<'_>, named: &BTreeMap<String, Vec<NamedBox>>) -> Result<Self> {
+    /// From a corpus and the named boxes of its photos, by file name or by key; an error if no noun can be judged. Several
+    /// models point together: they know the same words and read the same vectors, which are the corpus's.
+    pub fn new(aligners: &[Aligner], corpus: &Corpus<'_>, named: &BTreeMap<String, Vec<NamedBox>>) -> Result<Self> {
+        let aligner = aligners.first().expect("a model that points");
+        let reads_alike =
+            |other: &Aligner| other.vocabulary == aligner.vocabulary && other.relations == aligner.relations;
+        if !aligners.iter().all(reads_alike) {
+            return Err(Error::Mismatch(
+                "the models know different words; such as point together were trained on one split with one `min_count`".into(),
+            ));
+        }
         let table = CategoryWords::coco();
         let (mut nouns, mut sentences) = (Vec::new(), Vec::new());
         let (mut boxes, mut priors, mut truth) = (Vec::new(), Vec::new(), Vec::new());
@@ -97,14 +106,35 @@ impl GroundingSet {
             ));
         }
         let positions: Vec<usize> = corpus.photos.iter().map(|photo| photo.position).collect();
-        let regions = aligner.regions(corpus.store, &positions);
-        let words = aligner.words(sentences);
-        Ok(Self { nouns, boxes, priors, truth, regions, words, without_box, unknown })
+        let vectors = aligners
+            .iter()
+            .map(|aligner| (aligner.regions(corpus.store, &positions), aligner.words(sentences.iter().copied())))
+            .collect();
+        Ok(Self { nouns, boxes, priors, truth, vectors, without_box, unknown })
     }
 
     /// Nouns that can be judged.
     pub fn nouns(&self) -> usize {
         self.nouns.len()
+    }
+
+    /// Products of a sentence's words with its photo's regions, `[words, regions]`; of several models the sum, in standard
+    /// deviations of each model's products with a word.
+    fn products(&self, noun: &Noun) -> Vec<f32> {
+        let of = |(regions, words): &(VectorSets, VectorSets)| {
+            sightline_search::products(regions.get(noun.photo), words.get(noun.sentence), regions.dim())
+        };
+        if let [only] = self.vectors.as_slice() {
+            return of(only);
+        }
+        let mut sum: Vec<f32> = Vec::new();
+        for vectors in &self.vectors {
+            let mut own = of(vectors);
+            own.chunks_exact_mut(self.boxes[noun.photo].len()).for_each(decode::standardise);
+            sum.resize(own.len(), 0.0);
+            sum.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
+        }
+        sum
     }
 
     /// The evaluation with words decoded so (equations 10 to 12), over the nouns of photos for which `of` says yes. Baselines
@@ -114,15 +144,14 @@ impl GroundingSet {
         let mut rng = random::stream(seed, 0);
         let mut decoded: Option<(usize, Vec<f32>, Vec<usize>)> = None;
         for noun in &self.nouns {
-            let n_regions = self.regions.count(noun.photo);
+            let n_regions = self.boxes[noun.photo].len();
             let drawn = rng.random_range(0..n_regions);
             if !of(noun.photo) {
                 continue;
             }
             // Nouns come sentence by sentence.
             if decoded.as_ref().is_none_or(|(sentence, ..)| *sentence != noun.sentence) {
-                let (v, s) = (self.regions.get(noun.photo), self.words.get(noun.sentence));
-                let products = sightline_search::products(v, s, self.regions.dim());
+                let products = self.products(noun);
                 let assignment = settings.attach(&products, &self.priors[noun.photo]);
                 decoded = Some((noun.sentence, products, assignment));
             }

@@ -43,8 +43,8 @@ pub struct AttachSettings {
     pub prior: f32,
 }
 
-/// The weight of [`decode::prior`] by which most words of the program's own models point right (docs/log.md).
-const POINTING_PRIOR: f32 = 1.5;
+/// The weight of [`decode::prior`] by which words point: good for the program's own regions and for NanoDet's (docs/log.md).
+const POINTING_PRIOR: f32 = 1.0;
 
 impl AttachSettings {
     /// Where a word points in answers and on pages: to the region with the best product, unless a proposer that knows an

@@ -9,7 +9,7 @@ use sightline_data::parses::Parses;
 use sightline_data::{
     BoxXyxy, Dataset, FeatureStore, Image, PhotoFeatures, Sentence, Split, StoreSettings, StoreWriter,
 };
-use sightline_data::{VectorMode, tokens::tokenize};
+use sightline_data::{VectorMode, Vocabulary, tokens::tokenize};
 use sightline_model::Device;
 use sightline_model::alignment::{AlignmentSettings, Objective, Score, SentenceEncoder};
 use sightline_model::caption::{BeamSettings, CaptionSettings, GeneratorKind, SampleSettings};
@@ -438,7 +438,15 @@ fn nouns_point_where_the_prior_says_as_its_weight_grows() {
     until(u64::MAX, |c| align::train(AlignData::new(&dataset, &store), &settings, &run, false, &device, c));
     let aligner = Aligner::new(RunFolder::model(run.path(), &[Kind::Alignment]).unwrap(), &device).unwrap();
     let corpus = Corpus::new(&dataset, Split::Val, &store, &aligner.vocabulary).unwrap();
-    let set = GroundingSet::new(&aligner, &corpus, &named).unwrap();
+    let set = GroundingSet::new(std::slice::from_ref(&aligner), &corpus, &named).unwrap();
+    let again = || Aligner::new(RunFolder::model(run.path(), &[Kind::Alignment]).unwrap(), &device).unwrap();
+    let twice = GroundingSet::new(&[again(), again()], &corpus, &named).unwrap();
+    let alone = phrases::AttachSettings::default();
+    assert_eq!(twice.evaluate(alone, 1, |_| true), set.evaluate(alone, 1, |_| true), "a model agrees with itself");
+    let mut stranger = again();
+    stranger.vocabulary = Vocabulary::from_sentences([["dog".to_owned()].as_slice()], 1);
+    let refused = GroundingSet::new(&[again(), stranger], &corpus, &named).err().unwrap().to_string();
+    assert!(refused.contains("the models know different words"), "{refused}");
     assert!(set.nouns() >= 6, "{}", set.nouns());
     let settings = phrases::AttachSettings { affinity: 0.0, prior: 1e6 };
     // One proposal alone has no rank.

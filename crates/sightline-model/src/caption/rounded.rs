@@ -6,38 +6,25 @@
 //! known (see [`Rounded::bound`]), so the best tokens are found exactly; only the sum in the softmax's denominator keeps
 //! the rounding of the tokens that are out of the race.
 
-#[cfg(target_arch = "x86_64")]
-mod x86;
-
 use std::ops::Range;
 
 use rayon::prelude::*;
+use sightline_search::bytes::{self, DEVIATIONS, OFFSET, PANEL, QUAD};
 
 use super::END;
 use super::generator::Generator;
 use crate::matrix::{add_scaled, dot, exp, largest, nearest, softmax, sum_of, vectorised};
 use crate::weights::Weights;
 
-/// Rows whose weights lie together, so that one load reads the same four columns of many.
-const PANEL: usize = 32;
-/// Columns that one instruction multiplies.
-const QUAD: usize = 4;
 /// Parts of the vocabulary that threads take; always as many, so that sums never depend on the threads.
 const BLOCKS: usize = 4;
 /// So few rows are shared by the threads.
 const FEW_ROWS: usize = 16;
-/// Weights are rounded to `-WEIGHT_MOST..=WEIGHT_MOST`, and stored with this much added.
-const WEIGHT_MOST: f32 = 127.0;
-const OFFSET: i32 = 128;
-/// What is multiplied with them is rounded to `-ROW_MOST..=ROW_MOST`.
-const ROW_MOST: f32 = 127.0;
 /// Rows that go through the layer together: their logits and the weights of a block stay in the cache of a core.
 const ROWS: usize = 56;
 /// Logits are looked through in groups of as many, and of each group every 16th together.
 const GROUP: usize = 256;
 const LANES: usize = 16;
-/// No rounded logit is taken to be off by more standard deviations than this.
-const DEVIATIONS: f32 = 7.0;
 /// Products of fewer multiplications than this stay on one thread.
 const PARALLEL_FROM: usize = 1 << 20;
 
@@ -93,8 +80,8 @@ impl Rounded {
 
     /// `matrix` is `[vocab, columns]`, row-major, `bias` `[vocab]`.
     fn new(matrix: &[f32], bias: &[f32], columns: usize) -> Option<Self> {
-        let fits = columns > 0 && columns <= (i32::MAX as f32 / (2.0 * WEIGHT_MOST + 1.0) / ROW_MOST) as usize;
-        if !fits || !can_multiply() || matrix.iter().chain(bias).any(|x| !x.is_finite()) {
+        let fits = columns > 0 && columns <= bytes::LONGEST;
+        if !fits || !bytes::can_multiply() || matrix.iter().chain(bias).any(|x| !x.is_finite()) {
             return None;
         }
         let (vocab, stride) = (matrix.len() / columns, columns.next_multiple_of(QUAD));
@@ -109,13 +96,12 @@ impl Rounded {
         }
         for (token, weights) in matrix.chunks_exact(columns).enumerate() {
             let largest = weights.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-            let factor = if largest > 0.0 { largest / WEIGHT_MOST } else { 1.0 };
+            let factor = if largest > 0.0 { largest / bytes::MOST } else { 1.0 };
             let panel = &mut panels[token / PANEL * PANEL * stride..];
             let (mut lost, mut kept) = (0.0f64, 0.0f64);
             for (column, &x) in weights.iter().enumerate() {
                 let whole = (x / factor).round();
-                panel[column / QUAD * QUAD * PANEL + token % PANEL * QUAD + column % QUAD] =
-                    (whole as i32 + OFFSET) as u8;
+                panel[bytes::at(column, token % PANEL)] = (whole as i32 + OFFSET) as u8;
                 lost += f64::from(x - whole * factor).powi(2);
                 kept += f64::from(whole * factor - mean[column]).powi(2);
             }
@@ -155,7 +141,7 @@ impl Rounded {
         };
         for (row, wholes) in rows.chunks_exact(self.columns).zip(rounded.wholes.chunks_exact_mut(self.stride)) {
             let most = row.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-            let factor = if most > 0.0 { most / ROW_MOST } else { 1.0 };
+            let factor = if most > 0.0 { most / bytes::MOST } else { 1.0 };
             let (mut sum, mut lost) = (0i32, 0.0);
             vectorised(
                 #[inline(always)]
@@ -228,7 +214,7 @@ impl Rounded {
         let mut sums = vec![0i32; n * PANEL];
         for first in tokens.clone().step_by(PANEL) {
             let panel = &self.panels[first * self.stride..(first + PANEL) * self.stride];
-            multiply(panel, &rows.wholes, self.stride, &mut sums);
+            bytes::multiply(panel, &rows.wholes, self.stride, &mut sums);
             let last = (first + PANEL).min(tokens.end);
             let (factors, bias) = (&self.factors[first..last], &bias[first..last]);
             vectorised(
@@ -314,36 +300,6 @@ fn nth_largest(values: &mut [f32], n: usize) -> f32 {
     }
 }
 
-/// Whether this processor has an instruction that multiplies and sums bytes.
-fn can_multiply() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return x86::can_multiply();
-    #[cfg(not(target_arch = "x86_64"))]
-    false
-}
-
-/// `sums[row, i] = Σ panel[i] · rows[row]`: a panel, `rows` `[rows, stride]`, `sums` `[rows, PANEL]`.
-fn multiply(panel: &[u8], rows: &[i8], stride: usize, sums: &mut [i32]) {
-    #[cfg(target_arch = "x86_64")]
-    x86::multiply(panel, rows, stride, sums);
-    #[cfg(not(target_arch = "x86_64"))]
-    slow_multiply(panel, rows, stride, sums);
-}
-
-/// The same, one product at a time.
-#[cfg(any(test, not(target_arch = "x86_64")))]
-fn slow_multiply(panel: &[u8], rows: &[i8], stride: usize, sums: &mut [i32]) {
-    for (row, sums) in sums.chunks_exact_mut(PANEL).enumerate() {
-        for (token, sum) in sums.iter_mut().enumerate() {
-            *sum = 0;
-            for column in 0..stride {
-                let weight = i32::from(panel[column / QUAD * QUAD * PANEL + token * QUAD + column % QUAD]);
-                *sum += weight * i32::from(rows[row * stride + column]);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -373,22 +329,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        #[cfg(target_arch = "x86_64")]
-        fn every_kernel_agrees_with_one_product_at_a_time(rows in 0usize..20, quads in 1usize..40, seed: u64) {
-            let stride = quads * QUAD;
-            let panel = bytes(PANEL * stride, seed);
-            let wholes: Vec<i8> = bytes(rows * stride, seed ^ 1).into_iter().map(|x| x as i8).collect();
-            let mut expected = vec![0; rows * PANEL];
-            slow_multiply(&panel, &wholes, stride, &mut expected);
-            for kernel in x86::KERNELS {
-                let mut sums = vec![7; rows * PANEL];
-                if kernel(&panel, &wholes, stride, &mut sums) {
-                    prop_assert_eq!(&sums, &expected);
-                }
-            }
-        }
-
         #[test]
         fn the_best_tokens_are_exact_and_the_others_near(
             rows in 1usize..12, columns in 1usize..70, vocab in 1usize..700, exact in 1usize..9, seed: u64,

@@ -22,9 +22,9 @@ use crate::ui::{Ui, count, table};
   sightline features coco.json -o coco.features --backbone vit.safetensors --regions nanodet=nanodet.onnx --context class
   sightline eval grounding --model runs/align --dataset coco.json --features coco.features --instances instances.json")]
 pub struct Args {
-    /// A run of `train align`
-    #[arg(long, value_name = "RUN")]
-    model: PathBuf,
+    /// A run of `train align`; given several times, the models point together
+    #[arg(long, required = true, value_name = "RUN")]
+    model: Vec<PathBuf>,
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
@@ -35,9 +35,9 @@ pub struct Args {
     /// Affinities β to decode with (`align --affinity`)
     #[arg(long, value_name = "β", value_delimiter = ',', default_value = "0,0.02,0.05,0.1,0.2,0.4,0.8")]
     affinity: Vec<f32>,
-    /// Weights of the proposers' own scores to decode with (`align --prior`); the best pair of affinity and weight on one
+    /// Weights of the proposers' own order to decode with (`align --prior`); the best pair of affinity and weight on one
     /// half of the photos is measured on the other
-    #[arg(long, value_name = "WEIGHT", value_delimiter = ',', default_value = "0,0.5,1,1.5,2,3")]
+    #[arg(long, value_name = "WEIGHT", value_delimiter = ',', default_value = "0,0.25,0.5,1,1.5,2")]
     prior: Vec<f32>,
     /// Seed of the random baseline
     #[arg(long, default_value_t = 1)]
@@ -91,13 +91,20 @@ pub(super) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         }
     }
     let data = args.common.open(ui)?;
-    let aligner = Aligner::new(models::checkpoint(&args.model, &[Kind::Alignment])?, &data.device)?;
-    aligner.check(&data.store)?;
+    let aligners = args
+        .model
+        .iter()
+        .map(|model| {
+            let aligner = Aligner::new(models::checkpoint(model, &[Kind::Alignment])?, &data.device)?;
+            aligner.check(&data.store)?;
+            Ok(aligner)
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
     let named = categories::read_instances(&args.instances)?;
     let parses = args.parses.read(&data.dataset, &[data.split], ui)?;
-    let corpus = aligner.corpus(&data.dataset, data.split, &data.store, parses.as_ref())?;
+    let corpus = aligners[0].corpus(&data.dataset, data.split, &data.store, parses.as_ref())?;
     tell_gaps(&corpus, ui);
-    let set = GroundingSet::new(&aligner, &corpus, &named)?;
+    let set = GroundingSet::new(&aligners, &corpus, &named)?;
     let reached = |affinity: f32, prior: f32| {
         let settings = AttachSettings { affinity, prior };
         let GroundingScore { pointing, box_iou50, .. } = set.evaluate(settings, args.seed, |_| true).score;
