@@ -48,21 +48,27 @@ pub fn viterbi(scores: &[f32], regions: usize, affinity: f32) -> Vec<usize> {
 }
 
 /// What speaks for each region of a photo before any word: the logarithm of 2 / (rank + 2), its rank by the proposer's own
-/// scores; so 0 for the surest box, -0.41 for the next, -1.10 for the fifth. `scores` are those of the regions, the whole
-/// photo's first, which is no proposal and gets the least of all. Equal scores share a rank; where all are equal nothing
-/// speaks for one region more than for another.
+/// scores; so 0 for the surest box, -0.41 for the next, -0.69 for the third. `scores` are those of the regions, the whole
+/// photo's first, which is no proposal and counts as the third box: a thing is seldom all of a photo, but a scene is. Equal
+/// scores share a rank; where all are equal nothing speaks for one region more than for another.
 pub fn prior(scores: &[f32]) -> Vec<f32> {
     let Some((_, proposals)) = scores.split_first() else { return Vec::new() };
     let above = |own: &f32| proposals.iter().filter(|&other| other > own).count();
     let of_proposals: Vec<f32> = proposals.iter().map(|own| prior_of_rank(above(own))).collect();
-    let least = of_proposals.iter().copied().fold(0.0, f32::min);
-    std::iter::once(least).chain(of_proposals).collect()
+    let mut best_first = of_proposals.clone();
+    best_first.sort_unstable_by(|a, b| b.total_cmp(a));
+    let whole = best_first.get(WHOLE_AS_RANK).or(best_first.last()).copied().unwrap_or(0.0);
+    std::iter::once(whole).chain(of_proposals).collect()
 }
 
 /// The [`prior`] of a photo's regions that lie in the order of their scores, no two alike, the whole photo first.
 pub fn prior_in_order(regions: usize) -> Vec<f32> {
-    (0..regions).map(|region| prior_of_rank(if region == 0 { regions.saturating_sub(2) } else { region - 1 })).collect()
+    let whole = WHOLE_AS_RANK.min(regions.saturating_sub(2));
+    (0..regions).map(|region| prior_of_rank(region.checked_sub(1).unwrap_or(whole))).collect()
 }
+
+/// The box whose [`prior`] the whole photo has too.
+const WHOLE_AS_RANK: usize = 2;
 
 fn prior_of_rank(rank: usize) -> f32 {
     (2.0 / (rank + 2) as f32).ln()
@@ -177,6 +183,7 @@ mod tests {
         assert_eq!(prior(&[1.0]), [0.0]);
         assert!(prior(&[]).is_empty());
         assert_eq!(prior_in_order(5), prior(&[1.0, 0.9, 0.5, 0.4, 0.2]));
+        assert_eq!(prior_in_order(5)[..4], [third, first, second, third]);
         assert_eq!((prior_in_order(2), prior_in_order(1), prior_in_order(0)), (vec![0.0; 2], vec![0.0], Vec::new()));
     }
 

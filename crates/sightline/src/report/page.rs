@@ -45,8 +45,9 @@ pub fn render(report: &Report) -> String {
         String::new()
     } else {
         format!(
-            "<p class=\"legend\">Before each word stands its score, the dot product of its vector and its best region’s. \
-             A line leads from the word to the centre of that region; words below {} are grey and have none. \
+            "<p class=\"legend\">Before each word stands its score, the dot product of its vector and its region’s. \
+             A line leads from the word to the centre of that region, the best for it unless a detector is much surer of \
+             another; words below {} are grey and have none. \
              Point at a word, or move to it with the tab key, to see its region alone, and the reverse.</p>",
             score(report.threshold)
         )
