@@ -4,6 +4,7 @@
 use rayon::prelude::*;
 
 use crate::matrix::{Layout, multiply};
+use crate::sets::tiles;
 use crate::simd;
 
 /// For each photo and word, the photo's best region and its product with the word. Row-major `[images, words]`.
@@ -76,21 +77,6 @@ pub fn best_regions(regions: &[f32], counts: &[usize], words: &[f32], dim: usize
         }
     });
     best
-}
-
-/// Runs of photos with at most `most` regions together, each at least one photo.
-pub(crate) fn tiles(counts: &[usize], most: usize) -> Vec<std::ops::Range<usize>> {
-    let mut tiles = Vec::new();
-    let (mut first, mut held) = (0, 0);
-    for (i, &count) in counts.iter().enumerate() {
-        if i > first && held + count > most {
-            tiles.push(first..i);
-            (first, held) = (i, 0);
-        }
-        held += count;
-    }
-    tiles.push(first..counts.len());
-    tiles
 }
 
 /// The gradient of sums over chosen products, `Σ weights[i, w] · ⟨regions[chosen[i, w]], words[w]⟩`, to regions and words.

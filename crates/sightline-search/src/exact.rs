@@ -1,29 +1,12 @@
 //! The exact score of every photo with every sentence (paper, equation 8): products in tiles, a running maximum over
 //! regions, a sum over words; no tensor of all regions and words is ever kept.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::matrix::{Layout, multiply};
-use crate::{VectorSets, screened};
-
-/// How the best products of a sentence's words become one score.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reduction {
-    /// Their sum (equation 8).
-    Sum,
-    /// Their mean, so that long sentences have no head start.
-    Mean,
-}
-
-impl Reduction {
-    /// Of the sum of so many best products.
-    pub(crate) fn of(self, sum: f32, words: usize) -> f32 {
-        match self {
-            Reduction::Sum => sum,
-            Reduction::Mean => sum / words.max(1) as f32,
-        }
-    }
-}
+use crate::{Reduction, VectorSets, screened};
 
 /// Rows of a tile of products: enough for the product to run at full speed, few enough to stay in the cache.
 const TILE_REGIONS: usize = 192;
@@ -43,51 +26,36 @@ pub fn scores(images: &VectorSets, sentences: &VectorSets, reduction: Reduction)
 
 /// The same by the products of all regions and words.
 pub(crate) fn plain_scores(images: &VectorSets, sentences: &VectorSets, reduction: Reduction) -> Vec<f32> {
-    let image_tiles = tiles(images, TILE_REGIONS);
-    let sentence_tiles = tiles(sentences, TILE_WORDS);
+    let image_tiles = images.tiles(TILE_REGIONS);
+    let sentence_tiles = sentences.tiles(TILE_WORDS);
     let mut out = vec![0.0; images.len() * sentences.len()];
     let mut rest = out.as_mut_slice();
     let mut jobs = Vec::with_capacity(image_tiles.len());
     for tile in image_tiles {
-        let (own, others) = rest.split_at_mut((tile.1 - tile.0) * sentences.len());
+        let (own, others) = rest.split_at_mut(tile.len() * sentences.len());
         rest = others;
         jobs.push((tile, own));
     }
-    jobs.into_par_iter().for_each_init(Vec::new, |products, ((first, last), own)| {
-        for &(from, to) in &sentence_tiles {
-            score_tile(images, (first, last), sentences, (from, to), reduction, products, own);
+    jobs.into_par_iter().for_each_init(Vec::new, |products, (photos, own)| {
+        for tile in &sentence_tiles {
+            score_tile(images, photos.clone(), sentences, tile.clone(), reduction, products, own);
         }
     });
     out
 }
 
-/// Cuts sets into runs `(first, last)` of at most `most` vectors, each at least one set.
-pub(crate) fn tiles(sets: &VectorSets, most: usize) -> Vec<(usize, usize)> {
-    let mut tiles = Vec::new();
-    let (mut first, mut vectors) = (0, 0);
-    for i in 0..sets.len() {
-        if i > first && vectors + sets.count(i) > most {
-            tiles.push((first, i));
-            (first, vectors) = (i, 0);
-        }
-        vectors += sets.count(i);
-    }
-    tiles.push((first, sets.len()));
-    tiles
-}
-
-/// Scores of photos `first..last` with sentences `from..to`, into the photos' rows of the result.
+/// Scores of some photos with some sentences, into the photos' rows of the result.
 fn score_tile(
     images: &VectorSets,
-    (first, last): (usize, usize),
+    photos: Range<usize>,
     sentences: &VectorSets,
-    (from, to): (usize, usize),
+    tile: Range<usize>,
     reduction: Reduction,
     products: &mut Vec<f32>,
     rows: &mut [f32],
 ) {
     let dim = images.dim();
-    let (regions, words) = (images.vectors(first..last), sentences.vectors(from..to));
+    let (regions, words) = (images.vectors(photos.clone()), sentences.vectors(tile.clone()));
     let n_words = words.len() / dim;
     products.clear();
     products.resize(regions.len() / dim * n_words, 0.0);
@@ -96,7 +64,7 @@ fn score_tile(
     }
     let mut best = vec![0.0f32; n_words];
     let mut row = 0;
-    for image in first..last {
+    for image in photos.clone() {
         best.fill(f32::NEG_INFINITY);
         for _ in 0..images.count(image) {
             for (best, &product) in best.iter_mut().zip(&products[row * n_words..(row + 1) * n_words]) {
@@ -104,9 +72,9 @@ fn score_tile(
             }
             row += 1;
         }
-        let own = &mut rows[(image - first) * sentences.len()..(image - first + 1) * sentences.len()];
+        let own = &mut rows[(image - photos.start) * sentences.len()..][..sentences.len()];
         let mut word = 0;
-        for (sentence, score) in own.iter_mut().enumerate().take(to).skip(from) {
+        for (sentence, score) in own.iter_mut().enumerate().take(tile.end).skip(tile.start) {
             let count = sentences.count(sentence);
             let sum: f32 = best[word..word + count].iter().sum();
             word += count;

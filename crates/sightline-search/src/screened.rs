@@ -2,12 +2,13 @@
 //! every other that rounding may have kept from it, is multiplied again as it is. So the result is that of the exact
 //! products, for a third of their work.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
-use crate::VectorSets;
 use crate::bytes::{self, DEVIATIONS, LONGEST, OFFSET, PANEL, QUAD};
-use crate::exact::{Reduction, tiles};
-use crate::simd::{Pairs, vectorised};
+use crate::simd::{Pairs, sum_of, vectorised};
+use crate::{Reduction, VectorSets};
 
 /// Vectors shorter than this are multiplied as they are: there is too little to win.
 const SHORTEST: usize = 128;
@@ -27,19 +28,18 @@ pub(crate) fn can_score(images: &VectorSets, sentences: &VectorSets) -> bool {
 /// As [`scores`](crate::scores), where [`can_score`].
 pub(crate) fn scores(images: &VectorSets, sentences: &VectorSets, reduction: Reduction) -> Vec<f32> {
     let regions = Regions::new(images);
-    let photos: Vec<(usize, usize)> =
-        (0..images.len()).step_by(PHOTOS).map(|first| (first, images.len().min(first + PHOTOS))).collect();
-    let sentence_tiles = tiles(sentences, WORDS);
-    let jobs: Vec<_> =
-        sentence_tiles.iter().flat_map(|&tile| photos.iter().map(move |&photos| (tile, photos))).collect();
+    let photos: Vec<Range<usize>> =
+        (0..images.len()).step_by(PHOTOS).map(|first| first..images.len().min(first + PHOTOS)).collect();
+    let tiles = sentences.tiles(WORDS);
+    let jobs: Vec<_> = tiles.iter().flat_map(|tile| photos.iter().map(move |photos| (photos, tile))).collect();
     let found: Vec<Vec<f32>> = jobs
         .par_iter()
-        .map(|&(tile, photos)| score_job(images, &regions, sentences, photos, tile, reduction))
+        .map(|&(photos, tile)| score_job(images, &regions, sentences, photos.clone(), tile.clone(), reduction))
         .collect();
     let mut out = vec![0.0; images.len() * sentences.len()];
-    for (((from, to), (first, last)), found) in jobs.into_iter().zip(found) {
-        for (image, own) in (first..last).zip(found.chunks_exact(to - from)) {
-            out[image * sentences.len() + from..][..to - from].copy_from_slice(own);
+    for ((photos, tile), found) in jobs.into_iter().zip(found) {
+        for (image, own) in photos.clone().zip(found.chunks_exact(tile.len())) {
+            out[image * sentences.len()..][tile.clone()].copy_from_slice(own);
         }
     }
     out
@@ -80,7 +80,7 @@ impl Regions {
 }
 
 fn squared_length(x: &[f32]) -> f32 {
-    crate::simd::sum_of(x, |x| x * x)
+    sum_of(x, |x| x * x)
 }
 
 /// Words of some sentences, rounded.
@@ -111,25 +111,25 @@ impl<'a> Words<'a> {
     }
 }
 
-/// Scores of photos `first..last` with sentences `from..to`: `[photos, sentences]`.
+/// Scores of some photos with some sentences: `[photos, sentences]`.
 fn score_job(
     images: &VectorSets,
     regions: &Regions,
     sentences: &VectorSets,
-    (first, last): (usize, usize),
-    (from, to): (usize, usize),
+    photos: Range<usize>,
+    tile: Range<usize>,
     reduction: Reduction,
 ) -> Vec<f32> {
     let (dim, stride) = (images.dim(), regions.stride);
-    let words = Words::new(sentences.vectors(from..to), dim, stride);
+    let words = Words::new(sentences.vectors(tile.clone()), dim, stride);
     let n_words = words.vectors.len() / dim;
-    let mut out = Vec::with_capacity((last - first) * (to - from));
+    let mut out = Vec::with_capacity(photos.len() * tile.len());
     let (mut sums, mut near, mut best) = (Vec::new(), Vec::new(), Vec::new());
     let mut screen = Screen::default();
-    let mut image = first;
-    while image < last {
+    let mut image = photos.start;
+    while image < photos.end {
         let mut end = image + 1;
-        while end < last && images.first(end + 1) - images.first(image) <= REGIONS {
+        while end < photos.end && images.first(end + 1) - images.first(image) <= REGIONS {
             end += 1;
         }
         let group = images.first(image)..images.first(end);
@@ -159,7 +159,7 @@ fn score_job(
         }
         for own in 0..end - image {
             let mut rest = &best[own * n_words..][..n_words];
-            out.extend((from..to).map(|sentence| {
+            out.extend(tile.clone().map(|sentence| {
                 let best;
                 (best, rest) = rest.split_at(sentences.count(sentence));
                 reduction.of(best.iter().sum(), best.len())

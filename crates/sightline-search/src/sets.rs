@@ -1,5 +1,7 @@
 //! Many small sets of vectors, end to end: the regions of each photo, or the words of each sentence.
 
+use std::ops::Range;
+
 /// Sets of vectors of one length, end to end in memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VectorSets {
@@ -48,13 +50,33 @@ impl VectorSets {
         self.offsets[index]
     }
 
+    /// Runs of sets with at most `most` vectors together, each at least one set.
+    pub(crate) fn tiles(&self, most: usize) -> Vec<Range<usize>> {
+        tiles(&(0..self.len()).map(|i| self.count(i)).collect::<Vec<_>>(), most)
+    }
+
     /// One set: `[n, dim]`, row-major.
     pub fn get(&self, index: usize) -> &[f32] {
         self.vectors(index..index + 1)
     }
 
     /// The vectors of several sets, end to end: `[n, dim]`, row-major.
-    pub fn vectors(&self, sets: std::ops::Range<usize>) -> &[f32] {
+    pub fn vectors(&self, sets: Range<usize>) -> &[f32] {
         &self.vectors[self.offsets[sets.start] * self.dim..self.offsets[sets.end] * self.dim]
     }
+}
+
+/// Runs of sets of so many vectors each, with at most `most` vectors together, each at least one set.
+pub(crate) fn tiles(counts: &[usize], most: usize) -> Vec<Range<usize>> {
+    let mut tiles = Vec::new();
+    let (mut first, mut held) = (0, 0);
+    for (i, &count) in counts.iter().enumerate() {
+        if i > first && held + count > most {
+            tiles.push(first..i);
+            (first, held) = (i, 0);
+        }
+        held += count;
+    }
+    tiles.push(first..counts.len());
+    tiles
 }
