@@ -7,7 +7,7 @@ use std::ops::Range;
 use gemm::Parallelism;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
-pub(crate) use sightline_search::simd::{dot, largest, nearest, sum_of, vectorised};
+pub(crate) use sightline_search::simd::{dot, largest, sum_of, vectorised};
 
 /// A row-major matrix.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -13,7 +13,7 @@ use sightline_search::bytes::{self, DEVIATIONS, OFFSET, PANEL, QUAD};
 
 use super::END;
 use super::generator::Generator;
-use crate::matrix::{add_scaled, dot, exp, largest, nearest, softmax, sum_of, vectorised};
+use crate::matrix::{add_scaled, dot, exp, largest, softmax, sum_of, vectorised};
 use crate::weights::Weights;
 
 /// Parts of the vocabulary that threads take; always as many, so that sums never depend on the threads.
@@ -140,16 +140,13 @@ impl Rounded {
             bounds: Vec::with_capacity(n),
         };
         for (row, wholes) in rows.chunks_exact(self.columns).zip(rounded.wholes.chunks_exact_mut(self.stride)) {
-            let most = row.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-            let factor = if most > 0.0 { most / bytes::MOST } else { 1.0 };
-            let (mut sum, mut lost) = (0i32, 0.0);
+            let (factor, sum) = bytes::round(row, wholes);
+            let mut lost = 0.0;
             vectorised(
                 #[inline(always)]
                 || {
-                    for ((&x, whole), mean) in row.iter().zip(wholes).zip(&self.mean) {
-                        *whole = nearest(x / factor) as i8;
-                        sum += i32::from(*whole);
-                        lost += (x - f32::from(*whole) * factor) * mean;
+                    for ((&x, &whole), mean) in row.iter().zip(wholes.iter()).zip(&self.mean) {
+                        lost += (x - f32::from(whole) * factor) * mean;
                     }
                 },
             );
@@ -303,23 +300,11 @@ fn nth_largest(values: &mut [f32], n: usize) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random;
     use proptest::prelude::*;
 
-    fn bytes(n: usize, seed: u64) -> Vec<u8> {
-        let mut state = seed | 1;
-        let mut next = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as u8
-        };
-        (0..n).map(|_| next()).collect()
-    }
-
     fn numbers(n: usize, seed: u64) -> Vec<f32> {
-        bytes(n, seed)
-            .into_iter()
-            .zip(bytes(n, seed ^ 99))
-            .map(|(a, b)| (f32::from(a) - f32::from(b)) / 100.0)
-            .collect()
+        random::uniform_values(&mut random::stream(seed, 0), n, 2.55)
     }
 
     fn log_softmax(logits: &[f64]) -> Vec<f64> {
