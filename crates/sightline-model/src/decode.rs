@@ -74,17 +74,27 @@ fn prior_of_rank(rank: usize) -> f32 {
     (2.0 / (rank + 2) as f32).ln()
 }
 
-/// Adds the [`prior`] of a photo's regions to the products `[words, regions]`, row-major, before they are decoded: `weight`
-/// times, in standard deviations of each word's own products, so that it means the same to every model.
-pub fn add_prior(products: &mut [f32], prior: &[f32], weight: f32) {
-    assert!(products.len().is_multiple_of(prior.len().max(1)), "{} products, {} regions", products.len(), prior.len());
-    if weight == 0.0 || prior.is_empty() {
-        return;
+/// Adds the [`prior`] of a photo's regions to the products `[words, regions]`, row-major, before they are decoded: by each
+/// word's weight, in standard deviations of its own products, so that it means the same to every model.
+pub fn add_prior(products: &mut [f32], prior: &[f32], weights: &[f32]) {
+    let (words, regions) = (weights.len(), prior.len());
+    assert_eq!(products.len(), words * regions, "{words} words, {regions} regions");
+    for (word, &weight) in products.chunks_exact_mut(regions.max(1)).zip(weights) {
+        if weight != 0.0 {
+            let unit = weight * spread(word).1;
+            word.iter_mut().zip(prior).for_each(|(x, prior)| *x += unit * prior);
+        }
     }
-    for word in products.chunks_exact_mut(prior.len()) {
-        let unit = weight * spread(word).1;
-        word.iter_mut().zip(prior).for_each(|(x, prior)| *x += unit * prior);
-    }
+}
+
+/// How a word's products go with the [`prior`] of a photo's regions: their correlation over the proposals, from -1 to 1, so
+/// without the whole photo, which stands first. None where either is the same for all of them.
+pub fn agreement(products: &[f32], prior: &[f32]) -> Option<f64> {
+    let (products, prior) = (products.get(1..)?, prior.get(1..)?);
+    let ((mean_a, deviation_a), (mean_b, deviation_b)) = (spread(products), spread(prior));
+    let scale = f64::from(deviation_a) * f64::from(deviation_b);
+    let together = products.iter().zip(prior).map(|(a, b)| f64::from(a - mean_a) * f64::from(b - mean_b)).sum::<f64>();
+    (scale > 0.0).then(|| together / products.len() as f64 / scale)
 }
 
 /// Brings a word's products to mean 0 and standard deviation 1, so that those of several models can be added; such as are
@@ -194,16 +204,35 @@ mod tests {
         let words = [[1.0, -1.0, 1.0, -1.0], [100.0, -100.0, 100.0, -100.0], [3.0; 4]].concat();
         let prior = [prior.as_slice(), &[0.0]].concat();
         let mut products = words.clone();
-        add_prior(&mut products, &prior, 2.0);
+        add_prior(&mut products, &prior, &[2.0; 3]);
         assert_eq!(products[..4], [2.0, 1.0, 2.0, -1.0]);
         assert_eq!(products[4..8], [200.0, 100.0, 200.0, -100.0]);
         assert_eq!(products[8..], [3.0; 4]);
         let mut same = words.clone();
-        add_prior(&mut same, &prior, 0.0);
+        add_prior(&mut same, &prior, &[0.0, 0.0, 1.0]);
         assert_eq!(same, words);
         let mut alike = words;
         alike.chunks_exact_mut(4).for_each(standardise);
         assert_eq!(alike, [[1.0, -1.0, 1.0, -1.0], [1.0, -1.0, 1.0, -1.0], [0.0; 4]].concat());
+    }
+
+    #[test]
+    fn agreement_is_a_correlation_of_proposals() {
+        let prior = prior_in_order(4);
+        let [first, second, third] = [prior[1], prior[2], prior[3]];
+        let close = |products: &[f32], expected: f64| {
+            let found = agreement(products, &prior).unwrap();
+            assert!((found - expected).abs() < 1e-6, "{found}, not {expected}");
+        };
+        close(&[9.0, 2.0 * first + 5.0, 2.0 * second + 5.0, 2.0 * third + 5.0], 1.0);
+        close(&[-9.0, -first, -second, -third], -1.0);
+        // Alike for the surest and the last of three.
+        let middle = second - (first + second + third) / 3.0;
+        let squares = [first, second, third].map(|x| (x - (first + second + third) / 3.0).powi(2)).iter().sum::<f32>();
+        close(&[0.0, 0.0, 1.0, 0.0], f64::from(middle / (squares * 2.0 / 3.0).sqrt()));
+        assert_eq!(agreement(&[1.0, 3.0, 3.0, 3.0], &prior), None);
+        assert_eq!(agreement(&[1.0, 2.0], &prior_in_order(2)), None);
+        assert_eq!((agreement(&[1.0], &prior_in_order(1)), agreement(&[], &[])), (None, None));
     }
 
     proptest! {

@@ -558,13 +558,16 @@ impl<'a> Tape<'a> {
         targets: &[u32],
         loss: Option<&Loss<'_>>,
     ) -> (Vec<f32>, f64) {
-        /// Rows whose logits are in memory at once: few enough for the processor's cache, enough for long products.
-        const CHUNK: usize = 512;
+        /// Logits in memory at once, 64 MB: each of the three products below brings all of the layer's matrix into order
+        /// anew, so the fewer of them the better.
+        const LOGITS: usize = 16 << 20;
         /// Rows that one thread takes at once.
         const ROWS: usize = 32;
-        let starts = |first: usize| (0..CHUNK / ROWS).into_par_iter().map(move |block| first + block * ROWS);
         let (matrix, bias) = (self.weight(output.matrix), self.weight(output.bias));
         let (vocab, columns) = (bias.values.len(), self.value(hidden).columns);
+        let blocks_at_once = (LOGITS / ROWS / vocab).max(1);
+        let chunk_rows = ROWS * blocks_at_once;
+        let starts = |first: usize| (0..blocks_at_once).into_par_iter().map(move |block| first + block * ROWS);
         assert_eq!(self.value(hidden).rows, targets.len(), "one target a row");
         let trains = loss.is_some();
         let h = &self.values[hidden.0].values;
@@ -573,22 +576,18 @@ impl<'a> Tape<'a> {
         let mut dh = vec![0.0; if trains { h.len() } else { 0 }];
         let mut dmatrix = if trains { self.gradients.take_weight(output.matrix, matrix) } else { Vec::new() };
         let mut dbias = if trains { self.gradients.take_weight(output.bias, bias) } else { Vec::new() };
-        for (chunk, targets) in targets.chunks(CHUNK).enumerate() {
-            let (first, rows) = (chunk * CHUNK, targets.len());
+        let mut logits = vec![0.0; chunk_rows.min(targets.len()) * vocab];
+        for (chunk, targets) in targets.chunks(chunk_rows).enumerate() {
+            let (first, rows) = (chunk * chunk_rows, targets.len());
             let range = first * columns..(first + rows) * columns;
-            let mut logits = bias.values.repeat(rows);
+            let logits = &mut logits[..rows * vocab];
             let w = &matrix.values;
-            multiply(
-                Factor::Plain(&h[range.clone()]),
-                Factor::Transposed(w),
-                &mut logits,
-                [rows, columns, vocab],
-                true,
-            );
+            multiply(Factor::Plain(&h[range.clone()]), Factor::Transposed(w), logits, [rows, columns, vocab], false);
             // Blocks of rows on all threads, their parts added in order, so that the sum never depends on the threads.
             let blocks = logits.par_chunks_mut(ROWS * vocab).zip(targets.par_chunks(ROWS)).zip(starts(first));
-            let blocks: Vec<OutputRows> =
-                blocks.map(|((logits, targets), first)| output_rows(logits, targets, first, loss)).collect();
+            let blocks: Vec<OutputRows> = blocks
+                .map(|((logits, targets), first)| output_rows(logits, &bias.values, targets, first, loss))
+                .collect();
             for block in blocks {
                 log_likelihoods.extend(block.log_likelihoods);
                 sum += block.sum;
@@ -597,9 +596,9 @@ impl<'a> Tape<'a> {
                 }
             }
             if trains {
-                let dy = Factor::Plain(&logits);
+                let dy = Factor::Plain(logits);
                 multiply(dy, Factor::Plain(w), &mut dh[range.clone()], [rows, vocab, columns], false);
-                let dy = Factor::Transposed(&logits);
+                let dy = Factor::Transposed(logits);
                 multiply(dy, Factor::Plain(&h[range]), &mut dmatrix, [vocab, rows, columns], true);
             }
         }
@@ -648,8 +647,8 @@ struct OutputRows {
 
 /// Logits `[targets, vocab]` to log likelihoods; with a loss the logits become their own gradients. `first` is the number
 /// of the first row among the factors of `loss`.
-fn output_rows(logits: &mut [f32], targets: &[u32], first: usize, loss: Option<&Loss<'_>>) -> OutputRows {
-    let vocab = logits.len() / targets.len();
+fn output_rows(logits: &mut [f32], bias: &[f32], targets: &[u32], first: usize, loss: Option<&Loss<'_>>) -> OutputRows {
+    let vocab = bias.len();
     let dbias = vec![0.0; if loss.is_some() { vocab } else { 0 }];
     let mut rows = OutputRows { log_likelihoods: Vec::with_capacity(targets.len()), sum: 0.0, dbias };
     let smoothing = loss.map_or(0.0, |loss| loss.smoothing);
@@ -658,6 +657,7 @@ fn output_rows(logits: &mut [f32], targets: &[u32], first: usize, loss: Option<&
         #[inline(always)]
         || {
             for (i, (row, &target)) in logits.chunks_exact_mut(vocab).zip(targets).enumerate() {
+                add_scaled(row, 1.0, bias);
                 let target = target as usize;
                 let logit = row[target];
                 let logit_sum = if smoothing > 0.0 { sum_of(row, |x| x) } else { 0.0 };

@@ -11,12 +11,14 @@ use sightline_model::alignment::{
     AlignmentModel, AlignmentSettings, BatchTruth, Noise, Objective, Pairing, RegionBatch, RegionEncoder, Score,
     SentenceEncoder, Sizes, Teaching,
 };
+use sightline_model::decode;
 use sightline_model::random::{self, Dropout};
 
 use crate::aligner::parses_wanted;
-use crate::checkpoint::{Header, Kind, MatchFloors, Progress};
+use crate::checkpoint::{Findings, Header, Kind, MatchFloors, Progress};
 use crate::corpus::{Corpus, CorpusPhoto, Hand, region_batch, training_vocabulary};
-use crate::evaluate::{self, Scores};
+use crate::evaluate::{Encoded, Scores};
+use crate::pointing::PriorWeights;
 use crate::run::RunFolder;
 use crate::settings::AlignSettings;
 use crate::teachers::{Teacher, Teachers};
@@ -216,7 +218,8 @@ pub(crate) fn loss_of(
 
 /// What validation says of a model, in words and for the log.
 pub(crate) fn validation_of(model: &AlignmentModel, settings: &AlignmentSettings, corpus: &Corpus<'_>) -> Validation {
-    let scores = evaluate::scores_of(model, settings, corpus);
+    let encoded = Encoded::new(model, settings, corpus);
+    let scores = encoded.scores(settings.score, corpus, &model.device());
     let report = scores.report();
     let (i2s, s2i) = (&report.image_to_sentence, &report.sentence_to_image);
     let text = format!(
@@ -226,7 +229,13 @@ pub(crate) fn validation_of(model: &AlignmentModel, settings: &AlignmentSettings
     let score = report.rsum;
     let lengths: Vec<usize> = corpus.photos.iter().flat_map(|photo| &photo.sentences).map(Vec::len).collect();
     let record = serde_json::to_value(report).expect("a report is plain data");
-    Validation { score, text, record, match_floors: match_floors(&scores, settings.score, &lengths) }
+    let prior = |photo: &CorpusPhoto| decode::prior(corpus.store.get(photo.position).scores);
+    let seen = corpus.photos.iter().map(|photo| (prior(photo), photo.sentences.as_slice()));
+    let findings = Findings {
+        match_floors: match_floors(&scores, settings.score, &lengths),
+        prior_weights: PriorWeights::learn(seen, &encoded.regions, &encoded.words),
+    };
+    Validation { score, text, record, findings }
 }
 
 /// Sizes of collections whose floors are known.

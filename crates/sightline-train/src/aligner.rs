@@ -11,13 +11,15 @@ use sightline_model::alignment::{
     AlignmentModel, AlignmentSettings, GEOMETRY, RegionBatch, RegionCounts, Score, SentenceEncoder, Sizes,
     features_tensor,
 };
+use sightline_model::decode;
 use sightline_model::random;
 use sightline_model::weights::{self, Weights};
 use sightline_model::{Sentence, SentenceBatch};
 use sightline_search::{Reduction, VectorSets};
 
-use crate::checkpoint::{Checkpoint, Header, MatchFloors};
+use crate::checkpoint::{Checkpoint, Findings, Header, MatchFloors};
 use crate::corpus::{self, Corpus, check_features, region_batch};
+use crate::pointing::{AttachSettings, PriorWeights};
 use crate::settings::AlignSettings;
 use crate::trainer::WEIGHTS_STREAM;
 use crate::{Error, Result};
@@ -39,6 +41,8 @@ pub struct Aligner {
     pub checksum: String,
     /// What the best photo scores a word in nearly all queries that have an answer.
     pub match_floors: MatchFloors,
+    /// For which words the order of a photo's regions counts.
+    pub prior_weights: PriorWeights,
     device: Device,
 }
 
@@ -51,7 +55,7 @@ impl Aligner {
         let checksum = checkpoint.checksum();
         let (model, settings) = model_of(&checkpoint.header, checkpoint.model, device)?;
         let Header { vocabulary, relations, features, progress, .. } = checkpoint.header;
-        let (match_floors, device) = (progress.match_floors, device.clone());
+        let Findings { match_floors, prior_weights } = progress.findings;
         Ok(Self {
             model: model.valid(),
             settings: settings.model,
@@ -60,7 +64,8 @@ impl Aligner {
             features,
             checksum,
             match_floors,
-            device,
+            prior_weights,
+            device: device.clone(),
         })
     }
 
@@ -111,6 +116,13 @@ impl Aligner {
     /// Takes out of word vectors, `[words, dim]`, what stands for the whole sentence, which says nothing about a region.
     pub fn take_out_whole(&self, words: &mut [f32]) {
         words.chunks_exact_mut(self.dim()).for_each(|word| word[self.settings.dim..].fill(0.0));
+    }
+
+    /// What [`decode::viterbi`] assigns where words point ([`AttachSettings::pointing`]): the products `[words, regions]` of
+    /// these known words with a photo's regions, which lie in their proposer's order, the whole photo first.
+    pub fn pointing(&self, words: &[u32], products: &[f32], regions: usize) -> Vec<f32> {
+        let (prior, weights) = (decode::prior_in_order(regions), self.prior_weights.of(words));
+        AttachSettings::pointing(&self.features).rewards(products, &prior, &weights)
     }
 
     /// Region vectors of a photo that lies in no store: `[regions, features] -> [regions, dim]`, row-major, the whole

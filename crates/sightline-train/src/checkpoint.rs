@@ -14,6 +14,7 @@ use sightline_data::store::StoreSettings;
 use sightline_model::weights::{Weight, Weights};
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::pointing::PriorWeights;
 use crate::{Error, Result};
 
 const MAGIC: &[u8; 8] = b"SLCKPT\r\n";
@@ -61,10 +62,20 @@ pub struct Progress {
     pub best: Option<f64>,
     /// The pass it was reached after.
     pub best_epoch: u64,
-    /// What an answered query's best photo scores a word, by the best model's validation; empty where the model is no
-    /// alignment model whose score is a sum or mean over words.
+    /// What the best model's validation found.
+    #[serde(flatten)]
+    pub findings: Findings,
+}
+
+/// What validation finds of an alignment model besides its score, for those who use it; nothing of other models.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Findings {
+    /// What an answered query's best photo scores a word; empty where the model's score is no sum or mean over words.
     #[serde(default, skip_serializing_if = "MatchFloors::is_empty")]
     pub match_floors: MatchFloors,
+    /// For which words the order of a photo's regions counts.
+    #[serde(default, skip_serializing_if = "PriorWeights::is_empty")]
+    pub prior_weights: PriorWeights,
 }
 
 /// What the best photo of a collection scores a word, in 95 of 100 queries whose own photo is there: by photos of the

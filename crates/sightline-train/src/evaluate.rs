@@ -1,7 +1,9 @@
 //! Evaluation of trained models on one split.
 
 use sightline_metrics::retrieval::{self, RetrievalReport};
-use sightline_model::alignment::{AlignmentModel, AlignmentSettings};
+use sightline_model::Device;
+use sightline_model::alignment::{AlignmentModel, AlignmentSettings, Score};
+use sightline_search::VectorSets;
 
 use crate::aligner::{self, Aligner, encode_regions, encode_words};
 use crate::corpus::{Corpus, CorpusPhoto};
@@ -79,21 +81,40 @@ impl Scores {
 
 /// Scores of all photos with all sentences of a split.
 pub fn scores(aligner: &Aligner, corpus: &Corpus<'_>) -> Scores {
-    scores_of(&aligner.model, &aligner.settings, corpus)
+    Encoded::new(&aligner.model, &aligner.settings, corpus).scores(
+        aligner.settings.score,
+        corpus,
+        &aligner.model.device(),
+    )
 }
 
-pub(crate) fn scores_of(model: &AlignmentModel, settings: &AlignmentSettings, corpus: &Corpus<'_>) -> Scores {
-    let positions: Vec<usize> = corpus.photos.iter().map(|photo| photo.position).collect();
-    let device = model.device();
-    let regions = encode_regions(model, settings, corpus.store, &positions, &device);
-    let sentences: Vec<_> = corpus.photos.iter().flat_map(CorpusPhoto::encoder_sentences).collect();
-    let words = encode_words(model, &sentences);
-    let image_of_sentence =
-        corpus.photos.iter().enumerate().flat_map(|(i, photo)| photo.sentences.iter().map(move |_| i)).collect();
-    Scores {
-        scores: aligner::scores(settings.score, &regions, &words, &device),
-        image_of_sentence,
-        images: corpus.photos.len(),
+/// A corpus as a model sees it.
+pub(crate) struct Encoded {
+    /// Vectors of regions, one set a photo.
+    pub(crate) regions: VectorSets,
+    /// Vectors of words, one set a sentence.
+    pub(crate) words: VectorSets,
+}
+
+impl Encoded {
+    pub(crate) fn new(model: &AlignmentModel, settings: &AlignmentSettings, corpus: &Corpus<'_>) -> Self {
+        let positions: Vec<usize> = corpus.photos.iter().map(|photo| photo.position).collect();
+        let sentences: Vec<_> = corpus.photos.iter().flat_map(CorpusPhoto::encoder_sentences).collect();
+        Self {
+            regions: encode_regions(model, settings, corpus.store, &positions, &model.device()),
+            words: encode_words(model, &sentences),
+        }
+    }
+
+    /// Scores of all its photos with all its sentences.
+    pub(crate) fn scores(&self, score: Score, corpus: &Corpus<'_>, device: &Device) -> Scores {
+        let image_of_sentence =
+            corpus.photos.iter().enumerate().flat_map(|(i, photo)| photo.sentences.iter().map(move |_| i)).collect();
+        Scores {
+            scores: aligner::scores(score, &self.regions, &self.words, device),
+            image_of_sentence,
+            images: corpus.photos.len(),
+        }
     }
 }
 

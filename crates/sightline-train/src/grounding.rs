@@ -13,7 +13,7 @@ use sightline_search::VectorSets;
 
 use crate::aligner::Aligner;
 use crate::corpus::Corpus;
-use crate::phrases::AttachSettings;
+use crate::pointing::AttachSettings;
 use crate::{Error, Result};
 
 /// A noun of a sentence that names a category whose boxes are known.
@@ -36,6 +36,8 @@ pub struct GroundingSet {
     priors: Vec<Vec<f32>>,
     /// True boxes by category, a photo.
     truth: Vec<BTreeMap<String, Vec<grounding::BoxXyxy>>>,
+    /// How much the prior counts for each word, a sentence.
+    weights: Vec<Vec<f32>>,
     /// Regions a photo and words a sentence, a model.
     vectors: Vec<(VectorSets, VectorSets)>,
     /// Nouns that name a category without a box in their photo.
@@ -52,6 +54,16 @@ fn ranked(scores: &[f32], chosen: usize) -> Vec<usize> {
     order.retain(|&region| region != chosen);
     order.insert(0, chosen);
     order
+}
+
+/// How much the prior counts for each of these words, in the mean of the models.
+fn prior_weights(aligners: &[Aligner], words: &[u32]) -> Vec<f32> {
+    let mut mean = vec![0.0; words.len()];
+    for aligner in aligners {
+        let own = aligner.prior_weights.of(words);
+        mean.iter_mut().zip(own).for_each(|(mean, own)| *mean += own / aligners.len() as f32);
+    }
+    mean
 }
 
 impl GroundingSet {
@@ -106,11 +118,12 @@ impl GroundingSet {
             ));
         }
         let positions: Vec<usize> = corpus.photos.iter().map(|photo| photo.position).collect();
+        let weights = sentences.iter().map(|sentence| prior_weights(aligners, sentence.words)).collect();
         let vectors = aligners
             .iter()
             .map(|aligner| (aligner.regions(corpus.store, &positions), aligner.words(sentences.iter().copied())))
             .collect();
-        Ok(Self { nouns, boxes, priors, truth, vectors, without_box, unknown })
+        Ok(Self { nouns, boxes, priors, truth, weights, vectors, without_box, unknown })
     }
 
     /// Nouns that can be judged.
@@ -152,7 +165,7 @@ impl GroundingSet {
             // Nouns come sentence by sentence.
             if decoded.as_ref().is_none_or(|(sentence, ..)| *sentence != noun.sentence) {
                 let products = self.products(noun);
-                let assignment = settings.attach(&products, &self.priors[noun.photo]);
+                let assignment = settings.attach(&products, &self.priors[noun.photo], &self.weights[noun.sentence]);
                 decoded = Some((noun.sentence, products, assignment));
             }
             let (_, products, assignment) = decoded.as_ref().expect("just decoded");

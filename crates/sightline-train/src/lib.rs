@@ -16,6 +16,7 @@ pub mod grounding;
 pub mod optimizer;
 pub mod pack;
 pub mod phrases;
+pub mod pointing;
 pub mod region_phrases;
 pub mod reread;
 pub mod run;

@@ -6,14 +6,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sightline_data::parses::Parses;
-use sightline_data::store::{FeatureStore, StoreSettings};
+use sightline_data::store::FeatureStore;
 use sightline_data::{BoxXyxy, Dataset, Split};
 use sightline_model::decode;
-use sightline_vision::backbone::Compact;
-use sightline_vision::regions::NanoDet;
 
 use crate::aligner::Aligner;
 use crate::corpus::CorpusPhoto;
+use crate::pointing::AttachSettings;
 use crate::{Error, Result};
 
 const VERSION: u32 = 2;
@@ -32,41 +31,6 @@ pub struct Phrase {
     pub words: Vec<String>,
     /// Mean product of the words with the region.
     pub score: f32,
-}
-
-/// How words find their regions.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct AttachSettings {
-    /// β of equation 12: what a pair of neighbouring words gains on the same region.
-    pub affinity: f32,
-    /// Weight of [`decode::prior`]; 0 in the paper.
-    pub prior: f32,
-}
-
-/// The weight of [`decode::prior`] by which words point: good for the program's own regions and for NanoDet's (docs/log.md).
-const POINTING_PRIOR: f32 = 1.0;
-
-impl AttachSettings {
-    /// Where a word points in answers and on pages: to the region with the best product, unless a proposer that knows an
-    /// object when it sees one is much surer of another. Such are detectors; the order of Selective Search and that of
-    /// boxes from a file say next to nothing.
-    pub fn pointing(features: &StoreSettings) -> Self {
-        let is_detector = [NanoDet::NAME, Compact::REGIONS].contains(&features.regions.as_str());
-        Self { affinity: 0.0, prior: if is_detector { POINTING_PRIOR } else { 0.0 } }
-    }
-
-    /// What [`decode::viterbi`] is to find the best assignment of: the products `[words, regions]` with the regions'
-    /// [`decode::prior`] in them.
-    pub fn rewards(self, products: &[f32], prior: &[f32]) -> Vec<f32> {
-        let mut rewards = products.to_vec();
-        decode::add_prior(&mut rewards, prior, self.prior);
-        rewards
-    }
-
-    /// One region a word (equations 10 to 12), from the products `[words, regions]` and the regions' [`decode::prior`].
-    pub fn attach(self, products: &[f32], prior: &[f32]) -> Vec<usize> {
-        decode::viterbi(&self.rewards(products, prior), prior.len(), self.affinity)
-    }
 }
 
 /// Phrases of a dataset's photos.
@@ -122,7 +86,7 @@ impl Phrases {
                             let id = dataset.images[photo.image].sentences[s].id;
                             let vectors = words.get(sentence_idx);
                             let products = sightline_search::products(regions.get(i), vectors, regions.dim());
-                            let assignment = settings.attach(&products, &prior);
+                            let assignment = settings.attach(&products, &prior, &aligner.prior_weights.of(known));
                             own.extend(phrases_of(aligner, id, known, &products, &boxes, &assignment));
                         }
                         sentence_idx += 1;

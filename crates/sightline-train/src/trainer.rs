@@ -12,7 +12,7 @@ use serde_json::json;
 use sightline_model::random::{self, Dropout};
 use sightline_model::weights::Weights;
 
-use crate::checkpoint::{Checkpoint, Header, MatchFloors, Progress};
+use crate::checkpoint::{Checkpoint, Findings, Header, Progress};
 use crate::optimizer::{LearntModule, OptimizerSettings};
 use crate::run::RunFolder;
 use crate::{Error, Result};
@@ -83,8 +83,8 @@ pub(crate) struct Validation {
     pub(crate) text: String,
     /// For the log.
     pub(crate) record: serde_json::Value,
-    /// [`Progress::match_floors`].
-    pub(crate) match_floors: MatchFloors,
+    /// [`Progress::findings`].
+    pub(crate) findings: Findings,
 }
 
 /// One model's part of training.
@@ -273,7 +273,7 @@ pub(crate) fn run<L: Learner>(learner: &mut L, plan: Plan<'_>, control: &mut Con
         if best {
             progress.best = Some(validation.score);
             progress.best_epoch = progress.epoch;
-            progress.match_floors = validation.match_floors;
+            progress.findings = validation.findings;
         }
         save(learner, &progress, best)?;
         let loss = sum / f64::max(n_batches, 1.0);

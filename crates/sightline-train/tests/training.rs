@@ -21,7 +21,8 @@ use sightline_train::committee::{self, Candidates, Judge, Neighbours, Speaker};
 use sightline_train::corpus::Corpus;
 use sightline_train::grounding::GroundingSet;
 use sightline_train::optimizer::{OptimizerKind, OptimizerSettings};
-use sightline_train::phrases::{self, Phrase, Phrases};
+use sightline_train::phrases::{Phrase, Phrases};
+use sightline_train::pointing::{AttachSettings, PriorWeights};
 use sightline_train::run::RunFolder;
 use sightline_train::settings::{
     AlignSettings, Baseline, CaptionObjective, CaptionRunSettings, KeepBestBy, MutualInformationSettings,
@@ -29,6 +30,7 @@ use sightline_train::settings::{
 };
 use sightline_train::teachers::Teacher;
 use sightline_train::{Control, Event, Outcome, align, caption, describe, evaluate};
+use sightline_vision::regions::NanoDet;
 
 const FEATURES: usize = 12;
 
@@ -191,7 +193,7 @@ fn alignment_models_overfit_and_decode() {
         let report = evaluate::scores(&aligner, &corpus).report();
         assert_eq!((report.image_to_sentence.r1, report.sentence_to_image.r1), (100.0, 100.0), "{:?}", settings.model);
 
-        let together = phrases::AttachSettings { affinity: 1000.0, prior: 0.0 };
+        let together = AttachSettings { affinity: 1000.0, prior: 0.0 };
         let phrases = Phrases::decode(&aligner, &dataset, &store, None, &[Split::Val], together, |_, _| {}).unwrap();
         assert_eq!(phrases.len(), SAID.len(), "a huge affinity leaves one phrase a sentence");
         let path = folder.path().join("phrases.json");
@@ -316,7 +318,7 @@ fn regions_learn_the_phrases_decoded_for_them() {
         score: 1.0,
     };
     let photos = dataset.images.iter().map(|image| (image.path.clone(), vec![phrase(image)])).collect();
-    let phrases = Phrases { version: 2, checksum: String::new(), settings: phrases::AttachSettings::default(), photos };
+    let phrases = Phrases { version: 2, checksum: String::new(), settings: AttachSettings::default(), photos };
     let data = CaptionData { dataset: &dataset, store: &store, phrases: Some(&phrases) };
     for region_context in [RegionContext::None, RegionContext::WholeImage] {
         let settings = CaptionRunSettings { region_context, ..caption_settings() };
@@ -436,19 +438,24 @@ fn nouns_point_where_the_prior_says_as_its_weight_grows() {
     let settings = AlignSettings { epochs: 5, ..align_settings(Objective::Contrastive) };
     let run = RunFolder::create(&folder.path().join("run"), &settings).unwrap();
     until(u64::MAX, |c| align::train(AlignData::new(&dataset, &store), &settings, &run, false, &device, c));
-    let aligner = Aligner::new(RunFolder::model(run.path(), &[Kind::Alignment]).unwrap(), &device).unwrap();
+    let again = || {
+        let mut aligner = Aligner::new(RunFolder::model(run.path(), &[Kind::Alignment]).unwrap(), &device).unwrap();
+        // The prior counts for all words alike.
+        aligner.prior_weights = PriorWeights::default();
+        aligner
+    };
+    let aligner = again();
     let corpus = Corpus::new(&dataset, Split::Val, &store, &aligner.vocabulary).unwrap();
     let set = GroundingSet::new(std::slice::from_ref(&aligner), &corpus, &named).unwrap();
-    let again = || Aligner::new(RunFolder::model(run.path(), &[Kind::Alignment]).unwrap(), &device).unwrap();
     let twice = GroundingSet::new(&[again(), again()], &corpus, &named).unwrap();
-    let alone = phrases::AttachSettings::default();
+    let alone = AttachSettings::default();
     assert_eq!(twice.evaluate(alone, 1, |_| true), set.evaluate(alone, 1, |_| true), "a model agrees with itself");
     let mut stranger = again();
     stranger.vocabulary = Vocabulary::from_sentences([["dog".to_owned()].as_slice()], 1);
     let refused = GroundingSet::new(&[again(), stranger], &corpus, &named).err().unwrap().to_string();
     assert!(refused.contains("the models know different words"), "{refused}");
     assert!(set.nouns() >= 6, "{}", set.nouns());
-    let settings = phrases::AttachSettings { affinity: 0.0, prior: 1e6 };
+    let settings = AttachSettings { affinity: 0.0, prior: 1e6 };
     // One proposal alone has no rank.
     let ranked = |photo: usize| store.get(corpus.photos[photo].position).n_regions() > 2;
     let report = set.evaluate(settings, 1, ranked);
@@ -463,6 +470,50 @@ fn nouns_point_where_the_prior_says_as_its_weight_grows() {
             assert!(phrase.score.abs() < 10.0, "the prior is no part of a phrase's score: {own:?}");
         }
     }
+}
+
+#[test]
+fn the_order_of_regions_counts_for_words_of_things() {
+    // In every photo the surest of three proposals shows a thing, the next the scene; both are told.
+    let (things, scenes) = (["dog", "child", "car"], ["snow", "grass", "sand"]);
+    let photos: Vec<(usize, usize)> = (0..9).map(|photo| (photo / 3, photo % 3)).collect();
+    let image = |split: Split, (t, s): (usize, usize)| {
+        let raw = format!("{} {}", things[t], scenes[s]);
+        let sentence = |id| Sentence { id, raw: raw.clone(), tokens: tokenize(&raw) };
+        let id = (3 * t + s) as u64 + if split == Split::Val { 9 } else { 0 };
+        let sentences = (0..8).map(|n| sentence(8 * id + n)).collect();
+        Image { id, path: format!("{id}.jpg"), split, sentences, boxes: Vec::new() }
+    };
+    let images = [Split::Train, Split::Val].into_iter().flat_map(|split| photos.iter().map(move |&p| (split, p)));
+    let images: Vec<Image> = images.map(|(split, photo)| image(split, photo)).collect();
+    let dataset = Dataset { name: "scenes".into(), images, ..Dataset::default() };
+    let seen = |(id, (t, s)): (usize, (usize, usize))| {
+        let one = |at: usize| (0..FEATURES).map(move |d| f32::from(u8::from(d == at)));
+        let vectors = one(11).chain(one(t)).chain(one(3 + s)).chain(one(10)).collect();
+        let (key, boxes) = (format!("{id}.jpg"), (0..4).map(|r| BoxXyxy::whole(100 - r, 80)).collect());
+        PhotoFeatures { key, width: 100, height: 80, boxes, scores: vec![1.0, 0.9, 0.5, 0.1], vectors }
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path(), (0..).zip(photos.iter().chain(&photos).copied()).map(seen));
+
+    let device = Device::flex();
+    // Each word by itself: what a sentence says elsewhere is not in its vector.
+    let mut settings = AlignSettings { epochs: 60, batch: 9, ..align_settings(Objective::Contrastive) };
+    settings.model.sentence_encoder = SentenceEncoder::BagOfWords;
+    let run = RunFolder::create(&folder.path().join("run"), &settings).unwrap();
+    until(u64::MAX, |c| align::train(AlignData::new(&dataset, &store), &settings, &run, false, &device, c));
+    let mut aligner = Aligner::new(RunFolder::model(run.path(), &[Kind::Alignment]).unwrap(), &device).unwrap();
+    let indices = |words: &[&str]| words.iter().map(|word| aligner.vocabulary.get(word).unwrap()).collect::<Vec<_>>();
+    let (dog, snow) = (indices(&["dog"]), indices(&["snow"]));
+    assert_eq!((aligner.prior_weights.of(&dog), aligner.prior_weights.of(&snow)), (vec![1.0], vec![0.0]));
+
+    // Pointing goes by these weights where a detector found the regions.
+    let products = [0.1, 0.3, 0.4, 0.2];
+    assert_eq!(aligner.pointing(&dog, &products, 4), products, "regions of unknown origin have no order");
+    aligner.features.regions = NanoDet::NAME.into();
+    assert_eq!(aligner.pointing(&snow, &products, 4), products);
+    let rewards = aligner.pointing(&dog, &products, 4);
+    assert!(rewards[1] == products[1] && rewards[2] < products[2] && rewards[3] < rewards[2], "{rewards:?}");
 }
 
 /// The bytes of both checkpoints after a run with the given stops.
@@ -563,7 +614,7 @@ fn dependency_edges_overfit_with_either_objective() {
         let corpus = aligner.corpus(&dataset, Split::Val, &store, Some(&parses)).unwrap();
         let report = evaluate::scores(&aligner, &corpus).report();
         assert_eq!((report.image_to_sentence.r1, report.sentence_to_image.r1), (100.0, 100.0), "{:?}", settings.model);
-        let together = phrases::AttachSettings { affinity: 1000.0, prior: 0.0 };
+        let together = AttachSettings { affinity: 1000.0, prior: 0.0 };
         let phrases =
             Phrases::decode(&aligner, &dataset, &store, Some(&parses), &[Split::Val], together, |_, _| {}).unwrap();
         assert_eq!(phrases.len(), SAID.len(), "every word has the edge above it");

@@ -8,7 +8,6 @@ use sightline_train::aligner::Aligner;
 use sightline_train::caption::{Captioner, Decoding};
 use sightline_train::corpus::Corpus;
 use sightline_train::evaluate::Scores;
-use sightline_train::phrases::AttachSettings;
 use sightline_vision::Photo;
 
 use crate::report::{self, Caption, PhotoPanel, RegionCaption, SentencePanel, WordMatch};
@@ -103,7 +102,7 @@ impl Panels<'_> {
     }
 }
 
-/// Where each token points ([`AttachSettings::pointing`]): `regions` and `words` are vectors as the aligner gives them, those
+/// Where each token points ([`Aligner::pointing`]): `regions` and `words` are vectors as the aligner gives them, those
 /// of the known tokens alone; unknown tokens score nothing. Boxes lie in their proposer's order, the whole photo first.
 pub fn word_matches(
     aligner: &Aligner,
@@ -113,8 +112,9 @@ pub fn word_matches(
     boxes: &[BoxXyxy],
 ) -> Vec<WordMatch> {
     let products = sightline_search::products(regions, words, aligner.dim());
-    let pointing = AttachSettings::pointing(&aligner.features);
-    let attached = pointing.attach(&products, &decode::prior_in_order(boxes.len()));
+    let known: Vec<u32> = aligner.vocabulary.encode(tokens);
+    let rewards = aligner.pointing(&known, &products, boxes.len());
+    let attached = decode::viterbi(&rewards, boxes.len(), 0.0);
     let mut known = attached.into_iter().zip(products.chunks_exact(boxes.len()));
     let of_token = |token: &String| {
         let known = aligner.vocabulary.get(token).and_then(|_| known.next());

@@ -123,41 +123,8 @@ pub trait Generator: Sync + Send + std::fmt::Debug {
 
     /// Reads whole sentences (START before each): the rows that each next token is read from, sentence after sentence,
     /// one more a sentence than it has words.
-    fn read(&self, tape: &mut Tape<'_>, state: &State, sentences: &[&[u32]]) -> Var {
-        read_step_by_step(self, tape, state, sentences)
-    }
+    fn read(&self, tape: &mut Tape<'_>, state: &State, sentences: &[&[u32]]) -> Var;
 
     /// The layer that turns rows into logits.
     fn output(&self) -> Output<'_>;
-}
-
-/// Steps through sentences of different lengths, the longest first, so that no padding is computed.
-fn read_step_by_step<G: Generator + ?Sized>(
-    generator: &G,
-    tape: &mut Tape<'_>,
-    state: &State,
-    sentences: &[&[u32]],
-) -> Var {
-    let mut order: Vec<usize> = (0..sentences.len()).collect();
-    order.sort_by_key(|&s| std::cmp::Reverse(sentences[s].len()));
-    let mut state = state.select(tape, &order);
-    let mut hidden = Vec::new();
-    // Where the rows of each sentence lie in the stack of all steps.
-    let mut places: Vec<Vec<usize>> = vec![Vec::new(); sentences.len()];
-    let mut n_rows = 0;
-    for t in 0..=sentences.iter().map(|s| s.len()).max().unwrap_or(0) {
-        let live: Vec<usize> = order.iter().copied().take_while(|&s| sentences[s].len() >= t).collect();
-        let tokens: Vec<u32> = live.iter().map(|&s| if t == 0 { super::END } else { sentences[s][t - 1] }).collect();
-        state.rows = state.rows.iter().map(|&var| tape.first_rows(var, live.len())).collect();
-        state.pictures.truncate(live.len());
-        let (next, step) = generator.step(tape, &state, &tokens);
-        for &s in &live {
-            places[s].push(n_rows);
-            n_rows += 1;
-        }
-        hidden.push(step.hidden);
-        state = next;
-    }
-    let stacked = tape.stack(&hidden);
-    tape.rows(stacked, &places.concat())
 }

@@ -6,6 +6,59 @@ use super::generator::{Generator, Pictures, State, Step};
 use crate::matrix::Matrix;
 use crate::tape::{Activation, Output, Squash, Tape, Var};
 
+/// A network that goes through a sentence word by word.
+trait Recurrent {
+    /// The next state and its `[sentences, hidden]`, from what [`words`] makes of the next words.
+    fn advance(&self, tape: &mut Tape<'_>, state: &State, words: Var) -> (State, Var);
+}
+
+/// Words on their way into the state: they depend on nothing before them, so those of many steps are one product.
+fn words(tape: &mut Tape<'_>, tokens: &[u32]) -> Var {
+    let x = tape.embed("word_vectors", tokens, 1.0);
+    let x = tape.dropout(x);
+    tape.linear(x, "input")
+}
+
+fn step(generator: &impl Recurrent, tape: &mut Tape<'_>, state: &State, tokens: &[u32]) -> (State, Step) {
+    let words = words(tape, tokens);
+    let (state, hidden) = generator.advance(tape, state, words);
+    let hidden = tape.dropout(hidden);
+    (state, Step { hidden, attention: Vec::new() })
+}
+
+/// [`Generator::read`] of sentences of different lengths, the longest first, so that no padding is computed.
+fn read(generator: &impl Recurrent, tape: &mut Tape<'_>, state: &State, sentences: &[&[u32]]) -> Var {
+    let mut order: Vec<usize> = (0..sentences.len()).collect();
+    order.sort_by_key(|&s| std::cmp::Reverse(sentences[s].len()));
+    let longest = order.first().map_or(0, |&s| sentences[s].len());
+    let live = |t: usize| order.iter().copied().take_while(move |&s| sentences[s].len() >= t);
+    let token = |s: usize, t: usize| if t == 0 { super::END } else { sentences[s][t - 1] };
+    // The rows of all steps, one step after the other; where those of each sentence lie.
+    let mut tokens = Vec::new();
+    let mut places: Vec<Vec<usize>> = vec![Vec::new(); sentences.len()];
+    for t in 0..=longest {
+        for s in live(t) {
+            places[s].push(tokens.len());
+            tokens.push(token(s, t));
+        }
+    }
+    let words = words(tape, &tokens);
+    let (mut state, mut start) = (state.select(tape, &order), 0);
+    let mut hidden = Vec::new();
+    for t in 0..=longest {
+        let n_live = live(t).count();
+        state.rows = state.rows.iter().map(|&var| tape.first_rows(var, n_live)).collect();
+        state.pictures.truncate(n_live);
+        let own = tape.row_range(words, start..start + n_live);
+        let (next, h) = generator.advance(tape, &state, own);
+        hidden.push(h);
+        (state, start) = (next, start + n_live);
+    }
+    let stacked = tape.stack(&hidden);
+    let hidden = tape.rows(stacked, &places.concat());
+    tape.dropout(hidden)
+}
+
 /// The multimodal recurrent network of the paper (equations 13 to 15).
 #[derive(Debug, Clone)]
 pub(super) struct Rnn {
@@ -27,17 +80,10 @@ fn first_state(rows: Vec<Var>, pictures: usize) -> State {
     State { rows, shared: Vec::new(), pictures: (0..pictures).collect(), regions: Arc::new([]), step: 0 }
 }
 
-impl Generator for Rnn {
-    fn start(&self, tape: &mut Tape<'_>, pictures: &Pictures) -> State {
-        let image = encode(tape, pictures);
-        first_state(vec![image], pictures.len())
-    }
-
+impl Recurrent for Rnn {
     /// The state's rows are `b_v` until it is used for the last time, and `h` from the first step on.
-    fn step(&self, tape: &mut Tape<'_>, state: &State, tokens: &[u32]) -> (State, Step) {
-        let x = tape.embed("word_vectors", tokens, 1.0);
-        let x = tape.dropout(x);
-        let mut z = tape.linear(x, "input");
+    fn advance(&self, tape: &mut Tape<'_>, state: &State, words: Var) -> (State, Var) {
+        let mut z = words;
         if self.every_step || state.step == 0 {
             z = tape.add(z, state.rows[0]);
         }
@@ -47,8 +93,22 @@ impl Generator for Rnn {
         }
         let h = tape.activate(z, Activation::Relu); // equation 14
         let rows = if self.every_step { vec![state.rows[0], h] } else { vec![h] };
-        let hidden = tape.dropout(h);
-        (State { rows, step: state.step + 1, ..state.clone() }, Step { hidden, attention: Vec::new() })
+        (State { rows, step: state.step + 1, ..state.clone() }, h)
+    }
+}
+
+impl Generator for Rnn {
+    fn start(&self, tape: &mut Tape<'_>, pictures: &Pictures) -> State {
+        let image = encode(tape, pictures);
+        first_state(vec![image], pictures.len())
+    }
+
+    fn step(&self, tape: &mut Tape<'_>, state: &State, tokens: &[u32]) -> (State, Step) {
+        step(self, tape, state, tokens)
+    }
+
+    fn read(&self, tape: &mut Tape<'_>, state: &State, sentences: &[&[u32]]) -> Var {
+        read(self, tape, state, sentences)
     }
 
     fn output(&self) -> Output<'_> {
@@ -67,14 +127,13 @@ pub(super) struct Lstm {
     pub(super) rectifies: bool,
 }
 
-impl Lstm {
-    fn advance(&self, tape: &mut Tape<'_>, state: &State, x: Var) -> State {
+impl Recurrent for Lstm {
+    fn advance(&self, tape: &mut Tape<'_>, state: &State, words: Var) -> (State, Var) {
         let [h, c] = [state.rows[0], state.rows[1]];
-        let x = tape.linear(x, "input");
         let past = tape.linear(h, "recurrence");
-        let z = tape.add(x, past);
+        let z = tape.add(words, past);
         let (h, c) = tape.lstm_cell(z, c, self.squash);
-        State { rows: vec![h, c], step: state.step + 1, ..state.clone() }
+        (State { rows: vec![h, c], step: state.step + 1, ..state.clone() }, h)
     }
 }
 
@@ -86,15 +145,16 @@ impl Generator for Lstm {
         }
         let zeros = tape.constant(Matrix::zeros(pictures.len(), self.hidden));
         let state = first_state(vec![zeros, zeros], pictures.len());
-        State { step: 0, ..self.advance(tape, &state, image) }
+        let image = tape.linear(image, "input");
+        State { step: 0, ..self.advance(tape, &state, image).0 }
     }
 
     fn step(&self, tape: &mut Tape<'_>, state: &State, tokens: &[u32]) -> (State, Step) {
-        let x = tape.embed("word_vectors", tokens, 1.0);
-        let x = tape.dropout(x);
-        let state = self.advance(tape, state, x);
-        let hidden = tape.dropout(state.rows[0]);
-        (state, Step { hidden, attention: Vec::new() })
+        step(self, tape, state, tokens)
+    }
+
+    fn read(&self, tape: &mut Tape<'_>, state: &State, sentences: &[&[u32]]) -> Var {
+        read(self, tape, state, sentences)
     }
 
     fn output(&self) -> Output<'_> {

@@ -24,7 +24,7 @@ use sightline_vision::regions::{Proposal, n_covered};
 use super::objects;
 use super::views::{photo_of, pixels};
 use super::{BackboneData, one_thread, photos_of};
-use crate::checkpoint::MatchFloors;
+use crate::checkpoint::Findings;
 use crate::optimizer::{Learnt, accumulate};
 use crate::settings::BackboneRunSettings;
 use crate::trainer::{BATCHES_STREAM, Learner, Validation};
@@ -401,7 +401,7 @@ impl Learner for BackboneLearner<'_> {
         let record = serde_json::json!({
             "explained_cells": cells / 100.0, "explained_photos": global / 100.0, "box_recall": recall / 100.0,
         });
-        Ok(Validation { score: (cells + global) / 200.0, text, record, match_floors: MatchFloors::default() })
+        Ok(Validation { score: (cells + global) / 200.0, text, record, findings: Findings::default() })
     }
 
     fn export(&self) -> (Weights, Weights) {

@@ -16,7 +16,7 @@ use super::items::{Item, Sight};
 use super::reward::{References, advantages};
 use super::rivals::Rivals;
 use crate::Result;
-use crate::checkpoint::{Kind, MatchFloors};
+use crate::checkpoint::{Findings, Kind};
 use crate::optimizer::Learnt;
 use crate::settings::{Baseline, CaptionObjective, CaptionRunSettings, KeepBestBy};
 use crate::trainer::{BATCHES_STREAM, Learner, Validation};
@@ -254,7 +254,7 @@ impl Learner for CaptionLearner<'_> {
                 .expect("a string takes all");
             record["choice"] = choice.into();
         }
-        Ok(Validation { score, text, record, match_floors: MatchFloors::default() })
+        Ok(Validation { score, text, record, findings: Findings::default() })
     }
 
     fn export(&self) -> (Weights, Weights) {

@@ -8,7 +8,7 @@ use sightline_metrics::grounding::{GroundingReport, GroundingScore};
 use sightline_train::aligner::Aligner;
 use sightline_train::checkpoint::Kind;
 use sightline_train::grounding::GroundingSet;
-use sightline_train::phrases::AttachSettings;
+use sightline_train::pointing::AttachSettings;
 
 use super::eval_split::{Common, tell_gaps};
 use crate::models;

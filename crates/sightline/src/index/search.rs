@@ -14,7 +14,6 @@ use sightline_model::{Device, decode};
 use sightline_search::{Collection, Exact, Index, Measure, Pruned, Query, VectorSets};
 use sightline_train::aligner::Aligner;
 use sightline_train::checkpoint::Kind;
-use sightline_train::phrases::AttachSettings;
 use sightline_vision::Photo;
 use utoipa::ToSchema;
 
@@ -394,8 +393,6 @@ fn spreads(values: &[f32], terms: usize, most: usize) -> Vec<Spread> {
 pub struct Searcher {
     index: PathBuf,
     settings: Settings,
-    /// How words point to regions.
-    pointing: AttachSettings,
     catalogue: Mutex<Catalogue>,
     rows: Vec<PhotoRow>,
     by_id: HashMap<i64, usize>,
@@ -425,7 +422,6 @@ impl Searcher {
         let n = rows.len().min(SAMPLE);
         Ok(Self {
             index: index.to_owned(),
-            pointing: AttachSettings::pointing(&settings.features),
             settings,
             catalogue: Mutex::new(catalogue),
             by_id: rows.iter().enumerate().map(|(photo, row)| (row.id, photo)).collect(),
@@ -616,7 +612,13 @@ impl Searcher {
             hits.push(HitRecord {
                 image: self.image(row),
                 score: hit.score,
-                words: word_records(&words.known, &values, &self.point(&values, boxes.len()), boxes, &of_word),
+                words: word_records(
+                    &words.known,
+                    &values,
+                    &self.point(&words.known, &values, boxes.len()),
+                    boxes,
+                    &of_word,
+                ),
                 id: row.id,
                 width: row.width,
                 height: row.height,
@@ -704,19 +706,25 @@ impl Searcher {
             let of_word;
             (of_word, spreads) = spreads.split_at(known.len());
             let values = sightline_search::products(&vectors, alone, self.settings.dim);
-            let words = word_records(&known, &values, &self.point(&values, boxes.len()), &boxes, of_word);
+            let words = word_records(&known, &values, &self.point(&known, &values, boxes.len()), &boxes, of_word);
             SentenceRecord { index, sentence: sentences[index].clone(), score, words, unknown }
         });
         let sentences = records.collect();
         Ok(SentencesRecord { id, image, width, height, ranked: readable.len(), left_out, sentences, boxes })
     }
 
-    /// Where words point, from their values `[words, regions]` in one photo.
-    fn point(&self, values: &[f32], regions: usize) -> Vec<usize> {
+    /// Where known words point, from their values `[words, regions]` in one photo.
+    fn point(&self, known: &[String], values: &[f32], regions: usize) -> Vec<usize> {
         match values.is_empty() {
             true => Vec::new(),
-            false => self.pointing.attach(values, &decode::prior_in_order(regions)),
+            false => decode::viterbi(&self.rewards(known, values, regions), regions, 0.0),
         }
+    }
+
+    /// [`Aligner::pointing`](sightline_train::aligner::Aligner::pointing).
+    fn rewards(&self, known: &[String], values: &[f32], regions: usize) -> Vec<f32> {
+        let aligner = self.models.aligner();
+        aligner.pointing(&aligner.vocabulary.encode(known), values, regions)
     }
 
     /// How each query vector's best value spreads over the sample.
@@ -753,7 +761,7 @@ impl Searcher {
         let (assignment, largest_affinity) = match values.is_empty() {
             true => (Vec::new(), 0.0),
             false => {
-                let rewards = self.pointing.rewards(&values, &decode::prior_in_order(boxes.len()));
+                let rewards = self.rewards(&words.known, &values, boxes.len());
                 (decode::viterbi(&rewards, boxes.len(), affinity), decode::largest_affinity(&rewards, boxes.len()))
             }
         };

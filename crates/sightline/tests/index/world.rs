@@ -10,7 +10,7 @@ use sightline_model::alignment::{AlignmentModel, AlignmentSettings, Sizes};
 use sightline_model::caption::CaptionSettings;
 use sightline_model::weights::Weights;
 use sightline_model::{Device, random, weights};
-use sightline_train::checkpoint::{Checkpoint, Header, Kind, MatchFloors, Progress};
+use sightline_train::checkpoint::{Checkpoint, Findings, Header, Kind, MatchFloors, Progress};
 use sightline_train::settings::{AlignSettings, CaptionRunSettings};
 use sightline_vision::backbone::Pixels;
 use sightline_vision::extract::ExtractOptions;
@@ -73,7 +73,8 @@ impl World {
     pub(crate) fn write_model_with_floor(&self, name: &str, seed: u64, floor: Option<f64>) {
         let header = header(Kind::Alignment);
         let match_floors = MatchFloors(floor.map(|floor| (10, floor)).into_iter().collect());
-        let header = Header { progress: Progress { match_floors, ..Progress::default() }, ..header };
+        let findings = Findings { match_floors, ..Findings::default() };
+        let header = Header { progress: Progress { findings, ..Progress::default() }, ..header };
         let model = AlignmentSettings { dim: 20, hidden: 7, word_dim: 5, ..AlignmentSettings::default() };
         let settings = AlignSettings { model, ..AlignSettings::default() };
         let mut rng = random::stream(seed, 0);
