@@ -47,53 +47,86 @@ pub fn viterbi(scores: &[f32], regions: usize, affinity: f32) -> Vec<usize> {
     assignment
 }
 
-/// What speaks for each region of a photo before any word: the logarithm of 2 / (rank + 2), its rank by the proposer's own
-/// scores; so 0 for the surest box, -0.41 for the next, -0.69 for the third. `scores` are those of the regions, the whole
-/// photo's first, which is no proposal and counts as the third box: a thing is seldom all of a photo, but a scene is. Equal
-/// scores share a rank; where all are equal nothing speaks for one region more than for another.
-pub fn prior(scores: &[f32]) -> Vec<f32> {
+/// What speaks for each region of a photo before any word, the whole photo first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prior {
+    /// For words of things, by the [`order`] of its proposer.
+    pub things: Vec<f32>,
+    /// For words of scenes, by size: half the logarithm of the share of the photo that it covers, so 0 for the whole photo
+    /// and -1.15 for a tenth of it.
+    pub scenes: Vec<f32>,
+}
+
+impl Prior {
+    /// From the scores that the proposer gave the regions, and from their areas.
+    pub fn new(scores: &[f32], areas: impl Iterator<Item = f32>) -> Self {
+        Self { things: order(scores), scenes: by_size(areas) }
+    }
+
+    /// Of regions that lie in the order of their scores, no two alike.
+    pub fn in_order(areas: impl Iterator<Item = f32>) -> Self {
+        let scenes = by_size(areas);
+        let regions = scenes.len();
+        let whole = WHOLE_AS_RANK.min(regions.saturating_sub(2));
+        let things = (0..regions).map(|region| of_rank(region.checked_sub(1).unwrap_or(whole))).collect();
+        Self { things, scenes }
+    }
+
+    /// Adds this to the products `[words, regions]`, row-major, before they are decoded: `weight` times, in standard
+    /// deviations of each word's own products, so that it means the same to every model. A word takes as much of the
+    /// [`Prior::things`] as `things` says, from 0 to 1, and of the [`Prior::scenes`] the rest.
+    pub fn add_to(&self, products: &mut [f32], weight: f32, things: &[f32]) {
+        let (words, regions) = (things.len(), self.things.len());
+        assert_eq!(products.len(), words * regions, "{words} words, {regions} regions");
+        if weight == 0.0 {
+            return;
+        }
+        for (word, &thing) in products.chunks_exact_mut(regions.max(1)).zip(things) {
+            let unit = weight * spread(word).1;
+            for ((x, of_thing), of_scene) in word.iter_mut().zip(&self.things).zip(&self.scenes) {
+                *x += unit * (thing * of_thing + (1.0 - thing) * of_scene);
+            }
+        }
+    }
+}
+
+/// The logarithm of 2 / (rank + 2), of each region's rank by the proposer's own scores; so 0 for the surest box, -0.41 for
+/// the next, -0.69 for the third. `scores` are those of the regions, the whole photo's first, which is no proposal and counts
+/// as the third box: a thing is seldom all of a photo. Equal scores share a rank; where all are equal nothing speaks for one
+/// region more than for another.
+pub fn order(scores: &[f32]) -> Vec<f32> {
     let Some((_, proposals)) = scores.split_first() else { return Vec::new() };
     let above = |own: &f32| proposals.iter().filter(|&other| other > own).count();
-    let of_proposals: Vec<f32> = proposals.iter().map(|own| prior_of_rank(above(own))).collect();
+    let of_proposals: Vec<f32> = proposals.iter().map(|own| of_rank(above(own))).collect();
     let mut best_first = of_proposals.clone();
     best_first.sort_unstable_by(|a, b| b.total_cmp(a));
     let whole = best_first.get(WHOLE_AS_RANK).or(best_first.last()).copied().unwrap_or(0.0);
     std::iter::once(whole).chain(of_proposals).collect()
 }
 
-/// The [`prior`] of a photo's regions that lie in the order of their scores, no two alike, the whole photo first.
-pub fn prior_in_order(regions: usize) -> Vec<f32> {
-    let whole = WHOLE_AS_RANK.min(regions.saturating_sub(2));
-    (0..regions).map(|region| prior_of_rank(region.checked_sub(1).unwrap_or(whole))).collect()
-}
-
-/// The box whose [`prior`] the whole photo has too.
+/// The box with which the whole photo shares its place in the [`order`].
 const WHOLE_AS_RANK: usize = 2;
 
-fn prior_of_rank(rank: usize) -> f32 {
+fn of_rank(rank: usize) -> f32 {
     (2.0 / (rank + 2) as f32).ln()
 }
 
-/// Adds the [`prior`] of a photo's regions to the products `[words, regions]`, row-major, before they are decoded: by each
-/// word's weight, in standard deviations of its own products, so that it means the same to every model.
-pub fn add_prior(products: &mut [f32], prior: &[f32], weights: &[f32]) {
-    let (words, regions) = (weights.len(), prior.len());
-    assert_eq!(products.len(), words * regions, "{words} words, {regions} regions");
-    for (word, &weight) in products.chunks_exact_mut(regions.max(1)).zip(weights) {
-        if weight != 0.0 {
-            let unit = weight * spread(word).1;
-            word.iter_mut().zip(prior).for_each(|(x, prior)| *x += unit * prior);
-        }
-    }
+/// Smaller parts of a photo than this are all alike.
+const LEAST_SHARE: f32 = 1e-4;
+
+fn by_size(areas: impl Iterator<Item = f32>) -> Vec<f32> {
+    let areas: Vec<f32> = areas.collect();
+    let whole = areas.first().copied().unwrap_or(0.0).max(f32::MIN_POSITIVE);
+    areas.iter().map(|area| 0.5 * (area / whole).clamp(LEAST_SHARE, 1.0).ln()).collect()
 }
 
-/// How a word's products go with the [`prior`] of a photo's regions: their correlation over the proposals, from -1 to 1, so
+/// How a word's products go with the [`order`] of a photo's regions: their correlation over the proposals, from -1 to 1, so
 /// without the whole photo, which stands first. None where either is the same for all of them.
-pub fn agreement(products: &[f32], prior: &[f32]) -> Option<f64> {
-    let (products, prior) = (products.get(1..)?, prior.get(1..)?);
-    let ((mean_a, deviation_a), (mean_b, deviation_b)) = (spread(products), spread(prior));
+pub fn agreement(products: &[f32], order: &[f32]) -> Option<f64> {
+    let (products, order) = (products.get(1..)?, order.get(1..)?);
+    let ((mean_a, deviation_a), (mean_b, deviation_b)) = (spread(products), spread(order));
     let scale = f64::from(deviation_a) * f64::from(deviation_b);
-    let together = products.iter().zip(prior).map(|(a, b)| f64::from(a - mean_a) * f64::from(b - mean_b)).sum::<f64>();
+    let together = products.iter().zip(order).map(|(a, b)| f64::from(a - mean_a) * f64::from(b - mean_b)).sum::<f64>();
     (scale > 0.0).then(|| together / products.len() as f64 / scale)
 }
 
@@ -185,31 +218,44 @@ mod tests {
     }
 
     #[test]
-    fn the_prior_goes_by_rank() {
+    fn the_order_goes_by_rank() {
         let [first, second, third] = [1.0, 2.0 / 3.0, 0.5].map(f32::ln);
-        assert_eq!(prior(&[1.0, 0.9, 0.2, 0.5]), [third, first, third, second]);
-        assert_eq!(prior(&[1.0, 0.3, 0.3, 0.1]), [third, first, first, third]);
-        assert_eq!(prior(&[1.0; 4]), [0.0; 4], "scores that say nothing");
-        assert_eq!(prior(&[1.0]), [0.0]);
-        assert!(prior(&[]).is_empty());
-        assert_eq!(prior_in_order(5), prior(&[1.0, 0.9, 0.5, 0.4, 0.2]));
-        assert_eq!(prior_in_order(5)[..4], [third, first, second, third]);
-        assert_eq!((prior_in_order(2), prior_in_order(1), prior_in_order(0)), (vec![0.0; 2], vec![0.0], Vec::new()));
+        assert_eq!(order(&[1.0, 0.9, 0.2, 0.5]), [third, first, third, second]);
+        assert_eq!(order(&[1.0, 0.3, 0.3, 0.1]), [third, first, first, third]);
+        assert_eq!(order(&[1.0; 4]), [0.0; 4], "scores that say nothing");
+        assert_eq!(order(&[1.0]), [0.0]);
+        assert!(order(&[]).is_empty());
+        let in_order = |regions: usize| Prior::in_order(std::iter::repeat_n(1.0, regions)).things;
+        assert_eq!(in_order(5), order(&[1.0, 0.9, 0.5, 0.4, 0.2]));
+        assert_eq!(in_order(5)[..4], [third, first, second, third]);
+        assert_eq!((in_order(2), in_order(1), in_order(0)), (vec![0.0; 2], vec![0.0], Vec::new()));
+    }
+
+    #[test]
+    fn scenes_go_by_size() {
+        let areas = [200.0, 50.0, 200.0, 0.0];
+        let prior = Prior::new(&[1.0, 0.9, 0.5, 0.1], areas.into_iter());
+        assert_eq!(prior.scenes, [0.0, 0.5 * 0.25f32.ln(), 0.0, 0.5 * LEAST_SHARE.ln()]);
+        assert_eq!(prior, Prior::in_order(areas.into_iter()));
+        assert_eq!(Prior::in_order([0.0, 0.0].into_iter()).scenes, [0.5 * LEAST_SHARE.ln(); 2], "a photo without size");
     }
 
     #[test]
     fn the_prior_counts_in_deviations_of_each_word() {
-        let prior = [0.5, 1.0, 0.5];
+        let prior = Prior { things: vec![0.5, 1.0, 0.5, 0.0], scenes: vec![0.0, -1.0, -2.0, -3.0] };
         // Deviations of 1 and of 100, and a word that is the same everywhere.
         let words = [[1.0, -1.0, 1.0, -1.0], [100.0, -100.0, 100.0, -100.0], [3.0; 4]].concat();
-        let prior = [prior.as_slice(), &[0.0]].concat();
         let mut products = words.clone();
-        add_prior(&mut products, &prior, &[2.0; 3]);
+        prior.add_to(&mut products, 2.0, &[1.0; 3]);
         assert_eq!(products[..4], [2.0, 1.0, 2.0, -1.0]);
         assert_eq!(products[4..8], [200.0, 100.0, 200.0, -100.0]);
         assert_eq!(products[8..], [3.0; 4]);
+        let mut of_scenes = words.clone();
+        prior.add_to(&mut of_scenes, 1.0, &[0.0, 0.5, 0.0]);
+        assert_eq!(of_scenes[..4], [1.0, -2.0, -1.0, -4.0]);
+        assert_eq!(of_scenes[4..8], [125.0, -100.0, 25.0, -250.0]);
         let mut same = words.clone();
-        add_prior(&mut same, &prior, &[0.0, 0.0, 1.0]);
+        prior.add_to(&mut same, 0.0, &[0.0, 0.5, 1.0]);
         assert_eq!(same, words);
         let mut alike = words;
         alike.chunks_exact_mut(4).for_each(standardise);
@@ -218,10 +264,10 @@ mod tests {
 
     #[test]
     fn agreement_is_a_correlation_of_proposals() {
-        let prior = prior_in_order(4);
-        let [first, second, third] = [prior[1], prior[2], prior[3]];
+        let order = order(&[1.0, 0.9, 0.5, 0.1]);
+        let [first, second, third] = [order[1], order[2], order[3]];
         let close = |products: &[f32], expected: f64| {
-            let found = agreement(products, &prior).unwrap();
+            let found = agreement(products, &order).unwrap();
             assert!((found - expected).abs() < 1e-6, "{found}, not {expected}");
         };
         close(&[9.0, 2.0 * first + 5.0, 2.0 * second + 5.0, 2.0 * third + 5.0], 1.0);
@@ -230,9 +276,9 @@ mod tests {
         let middle = second - (first + second + third) / 3.0;
         let squares = [first, second, third].map(|x| (x - (first + second + third) / 3.0).powi(2)).iter().sum::<f32>();
         close(&[0.0, 0.0, 1.0, 0.0], f64::from(middle / (squares * 2.0 / 3.0).sqrt()));
-        assert_eq!(agreement(&[1.0, 3.0, 3.0, 3.0], &prior), None);
-        assert_eq!(agreement(&[1.0, 2.0], &prior_in_order(2)), None);
-        assert_eq!((agreement(&[1.0], &prior_in_order(1)), agreement(&[], &[])), (None, None));
+        assert_eq!(agreement(&[1.0, 3.0, 3.0, 3.0], &order), None);
+        assert_eq!(agreement(&[1.0, 2.0], &order[..2]), None);
+        assert_eq!((agreement(&[1.0], &order[..1]), agreement(&[], &[])), (None, None));
     }
 
     proptest! {

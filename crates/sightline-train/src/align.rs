@@ -229,8 +229,8 @@ pub(crate) fn validation_of(model: &AlignmentModel, settings: &AlignmentSettings
     let score = report.rsum;
     let lengths: Vec<usize> = corpus.photos.iter().flat_map(|photo| &photo.sentences).map(Vec::len).collect();
     let record = serde_json::to_value(report).expect("a report is plain data");
-    let prior = |photo: &CorpusPhoto| decode::prior(corpus.store.get(photo.position).scores);
-    let seen = corpus.photos.iter().map(|photo| (prior(photo), photo.sentences.as_slice()));
+    let order = |photo: &CorpusPhoto| decode::order(corpus.store.get(photo.position).scores);
+    let seen = corpus.photos.iter().map(|photo| (order(photo), photo.sentences.as_slice()));
     let findings = Findings {
         match_floors: match_floors(&scores, settings.score, &lengths),
         prior_weights: PriorWeights::learn(seen, &encoded.regions, &encoded.words),

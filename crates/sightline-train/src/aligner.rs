@@ -11,7 +11,7 @@ use sightline_model::alignment::{
     AlignmentModel, AlignmentSettings, GEOMETRY, RegionBatch, RegionCounts, Score, SentenceEncoder, Sizes,
     features_tensor,
 };
-use sightline_model::decode;
+use sightline_model::decode::Prior;
 use sightline_model::random;
 use sightline_model::weights::{self, Weights};
 use sightline_model::{Sentence, SentenceBatch};
@@ -41,7 +41,7 @@ pub struct Aligner {
     pub checksum: String,
     /// What the best photo scores a word in nearly all queries that have an answer.
     pub match_floors: MatchFloors,
-    /// For which words the order of a photo's regions counts.
+    /// Which words are of things.
     pub prior_weights: PriorWeights,
     device: Device,
 }
@@ -118,10 +118,11 @@ impl Aligner {
         words.chunks_exact_mut(self.dim()).for_each(|word| word[self.settings.dim..].fill(0.0));
     }
 
-    /// What [`decode::viterbi`] assigns where words point ([`AttachSettings::pointing`]): the products `[words, regions]` of
-    /// these known words with a photo's regions, which lie in their proposer's order, the whole photo first.
-    pub fn pointing(&self, words: &[u32], products: &[f32], regions: usize) -> Vec<f32> {
-        let (prior, weights) = (decode::prior_in_order(regions), self.prior_weights.of(words));
+    /// What [`viterbi`](sightline_model::decode::viterbi) assigns where words point ([`AttachSettings::pointing`]): the
+    /// products `[words, regions]` of these known words with a photo's regions, which lie in their proposer's order, the
+    /// whole photo first, and have these `areas`.
+    pub fn pointing(&self, words: &[u32], products: &[f32], areas: impl Iterator<Item = f32>) -> Vec<f32> {
+        let (prior, weights) = (Prior::in_order(areas), self.prior_weights.of(words));
         AttachSettings::pointing(&self.features).rewards(products, &prior, &weights)
     }
 

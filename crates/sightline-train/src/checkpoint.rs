@@ -73,7 +73,7 @@ pub struct Findings {
     /// What an answered query's best photo scores a word; empty where the model's score is no sum or mean over words.
     #[serde(default, skip_serializing_if = "MatchFloors::is_empty")]
     pub match_floors: MatchFloors,
-    /// For which words the order of a photo's regions counts.
+    /// Which words are of things.
     #[serde(default, skip_serializing_if = "PriorWeights::is_empty")]
     pub prior_weights: PriorWeights,
 }

@@ -7,7 +7,7 @@ use rand::RngExt;
 use sightline_data::BoxXyxy;
 use sightline_data::categories::{CategoryWords, NamedBox, boxes_of};
 use sightline_metrics::grounding::{self, Grounding, GroundingReport};
-use sightline_model::decode;
+use sightline_model::decode::{self, Prior};
 use sightline_model::random;
 use sightline_search::VectorSets;
 
@@ -33,10 +33,10 @@ pub struct GroundingSet {
     /// Regions' boxes, a photo.
     boxes: Vec<Vec<BoxXyxy>>,
     /// What speaks for each region before any word, a photo.
-    priors: Vec<Vec<f32>>,
+    priors: Vec<Prior>,
     /// True boxes by category, a photo.
     truth: Vec<BTreeMap<String, Vec<grounding::BoxXyxy>>>,
-    /// How much the prior counts for each word, a sentence.
+    /// How much each word is of things, a sentence.
     weights: Vec<Vec<f32>>,
     /// Regions a photo and words a sentence, a model.
     vectors: Vec<(VectorSets, VectorSets)>,
@@ -56,7 +56,7 @@ fn ranked(scores: &[f32], chosen: usize) -> Vec<usize> {
     order
 }
 
-/// How much the prior counts for each of these words, in the mean of the models.
+/// How much each of these words is of things, in the mean of the models.
 fn prior_weights(aligners: &[Aligner], words: &[u32]) -> Vec<f32> {
     let mut mean = vec![0.0; words.len()];
     for aligner in aligners {
@@ -107,7 +107,7 @@ impl GroundingSet {
             }
             let seen = corpus.store.get(photo.position);
             boxes.push(seen.boxes().collect());
-            priors.push(decode::prior(seen.scores));
+            priors.push(Prior::new(seen.scores, seen.boxes().map(|b| b.area())));
             truth.push(own);
         }
         if nouns.is_empty() {
@@ -178,8 +178,8 @@ impl GroundingSet {
             let area = |b: &grounding::BoxXyxy| (b[2] - b[0]) * (b[3] - b[1]);
             // The whole photo comes first; it is a baseline of its own.
             let largest = boxes.iter().skip(1).max_by(|a, b| area(a).total_cmp(&area(b))).unwrap_or(&boxes[0]);
-            let prior = &self.priors[noun.photo];
-            let surer = |best: usize, region: usize| if prior[region] > prior[best] { region } else { best };
+            let order = &self.priors[noun.photo].things;
+            let surer = |best: usize, region: usize| if order[region] > order[best] { region } else { best };
             let surest = &boxes[(1..n_regions).reduce(surer).unwrap_or(0)];
             let baselines = [("random", &boxes[drawn]), ("largest", largest), ("whole", &boxes[0]), ("surest", surest)];
             for (name, b) in baselines {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sightline_data::parses::Parses;
 use sightline_data::store::FeatureStore;
 use sightline_data::{BoxXyxy, Dataset, Split};
-use sightline_model::decode;
+use sightline_model::decode::{self, Prior};
 
 use crate::aligner::Aligner;
 use crate::corpus::CorpusPhoto;
@@ -79,7 +79,8 @@ impl Phrases {
                 let mut sentence_idx = 0;
                 for (i, photo) in chunk.iter().enumerate() {
                     let seen = store.get(photo.position);
-                    let (boxes, prior) = (seen.boxes().collect::<Vec<BoxXyxy>>(), decode::prior(seen.scores));
+                    let boxes: Vec<BoxXyxy> = seen.boxes().collect();
+                    let prior = Prior::new(seen.scores, boxes.iter().map(BoxXyxy::area));
                     let mut own = Vec::new();
                     for (s, known) in photo.sentences.iter().enumerate() {
                         if !known.is_empty() {

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use sightline_data::store::StoreSettings;
-use sightline_model::decode;
+use sightline_model::decode::{self, Prior};
 use sightline_search::VectorSets;
 use sightline_vision::backbone::Compact;
 use sightline_vision::regions::NanoDet;
@@ -13,11 +13,11 @@ use sightline_vision::regions::NanoDet;
 pub struct AttachSettings {
     /// β of equation 12: what a pair of neighbouring words gains on the same region.
     pub affinity: f32,
-    /// Weight of [`decode::prior`], for the words for which it counts in full; 0 in the paper.
+    /// Weight of [`decode::Prior`]; 0 in the paper.
     pub prior: f32,
 }
 
-/// The weight of [`decode::prior`] by which words point: good for the program's own regions and for NanoDet's (docs/log.md).
+/// The weight of [`decode::Prior`] by which words point: good for the program's own regions and for NanoDet's (docs/log.md).
 const POINTING_PRIOR: f32 = 1.0;
 
 impl AttachSettings {
@@ -29,37 +29,36 @@ impl AttachSettings {
         Self { affinity: 0.0, prior: if is_detector { POINTING_PRIOR } else { 0.0 } }
     }
 
-    /// What [`decode::viterbi`] is to find the best assignment of: the products `[words, regions]` with the regions'
-    /// [`decode::prior`] in them, by how much it counts for each word ([`PriorWeights::of`]).
-    pub fn rewards(self, products: &[f32], prior: &[f32], weights: &[f32]) -> Vec<f32> {
+    /// What [`decode::viterbi`] is to find the best assignment of: the products `[words, regions]` with the regions' prior in
+    /// them, that of things by how much it counts for each word ([`PriorWeights::of`]).
+    pub fn rewards(self, products: &[f32], prior: &Prior, weights: &[f32]) -> Vec<f32> {
         let mut rewards = products.to_vec();
-        let weights: Vec<f32> = weights.iter().map(|weight| self.prior * weight).collect();
-        decode::add_prior(&mut rewards, prior, &weights);
+        prior.add_to(&mut rewards, self.prior, weights);
         rewards
     }
 
     /// One region a word (equations 10 to 12) of these [`AttachSettings::rewards`].
-    pub fn attach(self, products: &[f32], prior: &[f32], weights: &[f32]) -> Vec<usize> {
-        decode::viterbi(&self.rewards(products, prior, weights), prior.len(), self.affinity)
+    pub fn attach(self, products: &[f32], prior: &Prior, weights: &[f32]) -> Vec<usize> {
+        decode::viterbi(&self.rewards(products, prior, weights), prior.things.len(), self.affinity)
     }
 }
 
-/// How much [`decode::prior`] counts for each word of a vocabulary, from 0 to 1. A dog is one of the things that a detector
-/// is sure of; snow is not, and lies where no detector looks. Nobody says so to the model: over photos that were described,
-/// the products of "dog" go with the detector's order and those of "snow" do not.
+/// How much the prior of things counts for each word of a vocabulary, from 0 to 1; the rest is that of scenes. A dog is one of
+/// the things that a detector is sure of; snow is not, and lies where no detector looks. Nobody says so to the model: over
+/// photos that were described, the products of "dog" go with the detector's order and those of "snow" do not.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PriorWeights(Vec<f32>);
 
 /// Words as many as these, in mean agreement with the order, are added to what was seen of each word.
 const UNSEEN: f64 = 20.0;
-/// A word that agrees with the order by no more than this share of the mean has no prior, from the other on all of it; in
+/// A word that agrees with the order by no more than this share of the mean is of scenes, from the other on of things; in
 /// between by the straight line (docs/log.md).
 const NONE: f64 = 0.5;
 const ALL: f64 = 0.75;
 
 impl PriorWeights {
-    /// Learnt from photos, each with the [`decode::prior`] of its regions and the known words of its own sentences, and from
+    /// Learnt from photos, each with the [`decode::order`] of its regions and the known words of its own sentences, and from
     /// vectors of regions, one set a photo, and of words, one set a sentence: for each word the mean of its
     /// [`decode::agreement`], beside that of all words.
     pub(crate) fn learn<'a>(
@@ -69,11 +68,11 @@ impl PriorWeights {
     ) -> Self {
         let mut of_word: Vec<(f64, f64)> = Vec::new();
         let mut sentences = 0..words.len();
-        for (photo, (prior, own)) in photos.enumerate() {
+        for (photo, (order, own)) in photos.enumerate() {
             for (known, sentence) in own.iter().zip(&mut sentences).filter(|(known, _)| !known.is_empty()) {
                 let products = sightline_search::products(regions.get(photo), words.get(sentence), regions.dim());
-                for (&word, products) in known.iter().zip(products.chunks_exact(prior.len())) {
-                    if let Some(agreement) = decode::agreement(products, &prior) {
+                for (&word, products) in known.iter().zip(products.chunks_exact(order.len())) {
+                    if let Some(agreement) = decode::agreement(products, &order) {
                         if of_word.len() <= word as usize {
                             of_word.resize(word as usize + 1, (0.0, 0.0));
                         }
@@ -103,7 +102,7 @@ impl PriorWeights {
         Self(of_word.iter().map(weight).collect())
     }
 
-    /// Whether nothing is known, and the prior counts for all words alike.
+    /// Whether nothing is known, and all words are of things.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -129,15 +128,15 @@ mod tests {
             words.push(&[]);
             words.push(&[1.0, 0.0, /**/ 0.0, 1.0, /**/ 1.0, 0.0]);
         }
-        let photos = || (0..30).map(|_| (decode::prior_in_order(4), said.as_slice()));
+        let photos = || (0..30).map(|_| (decode::order(&[1.0, 0.9, 0.5, 0.1]), said.as_slice()));
         assert_eq!(PriorWeights::learn(photos(), &regions, &words).0, [1.0, 0.0, 1.0]);
         // Regions of which nothing says which is surer.
-        let photos = photos().map(|(_, own)| (decode::prior(&[1.0; 4]), own));
+        let photos = photos().map(|(_, own)| (decode::order(&[1.0; 4]), own));
         assert!(PriorWeights::learn(photos, &regions, &words).is_empty());
     }
 
     #[test]
-    fn words_that_do_not_go_with_the_order_lose_the_prior() {
+    fn words_that_do_not_go_with_the_order_are_of_scenes() {
         // Often: much; against the order; a little, and somewhat less; seldom: against it; never. In the mean 0.1.
         let often = 1e6;
         let seen = [0.315, -0.05, 0.075, 0.06].map(|agreement| (often, agreement * often));

@@ -508,12 +508,14 @@ fn the_order_of_regions_counts_for_words_of_things() {
     assert_eq!((aligner.prior_weights.of(&dog), aligner.prior_weights.of(&snow)), (vec![1.0], vec![0.0]));
 
     // Pointing goes by these weights where a detector found the regions.
-    let products = [0.1, 0.3, 0.4, 0.2];
-    assert_eq!(aligner.pointing(&dog, &products, 4), products, "regions of unknown origin have no order");
+    let (products, areas) = ([0.1, 0.3, 0.4, 0.2], [100.0, 10.0, 10.0, 100.0]);
+    let pointing = |aligner: &Aligner, words: &[u32]| aligner.pointing(words, &products, areas.into_iter());
+    assert_eq!(pointing(&aligner, &dog), products, "regions of unknown origin have no order");
     aligner.features.regions = NanoDet::NAME.into();
-    assert_eq!(aligner.pointing(&snow, &products, 4), products);
-    let rewards = aligner.pointing(&dog, &products, 4);
-    assert!(rewards[1] == products[1] && rewards[2] < products[2] && rewards[3] < rewards[2], "{rewards:?}");
+    let rewards = pointing(&aligner, &dog);
+    assert!(rewards[1] == products[1] && rewards[2] < products[2] && rewards[3] < products[3], "{rewards:?}");
+    let rewards = pointing(&aligner, &snow);
+    assert!(rewards[1] < products[1] && rewards[2] < products[2] && rewards[3] == products[3], "{rewards:?}");
 }
 
 /// The bytes of both checkpoints after a run with the given stops.

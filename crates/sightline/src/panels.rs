@@ -113,7 +113,7 @@ pub fn word_matches(
 ) -> Vec<WordMatch> {
     let products = sightline_search::products(regions, words, aligner.dim());
     let known: Vec<u32> = aligner.vocabulary.encode(tokens);
-    let rewards = aligner.pointing(&known, &products, boxes.len());
+    let rewards = aligner.pointing(&known, &products, boxes.iter().map(BoxXyxy::area));
     let attached = decode::viterbi(&rewards, boxes.len(), 0.0);
     let mut known = attached.into_iter().zip(products.chunks_exact(boxes.len()));
     let of_token = |token: &String| {

@@ -36,8 +36,8 @@ pub struct Args {
     /// What a pair of neighbouring words gains on the same region (β); 0 attaches each word on its own
     #[arg(long, default_value_t = 0.5)]
     affinity: f32,
-    /// How much the proposer's own order of the regions counts beside a word's scores, for words of things; 0 as in the paper,
-    /// 1 as in answers and on pages
+    /// How much the proposer's own order of the regions counts beside a word's scores, for words of scenes the regions' size; 0
+    /// as in the paper, 1 as in answers and on pages
     #[arg(long, default_value_t = 0.0)]
     prior: f32,
     /// Which photos; may be given several times

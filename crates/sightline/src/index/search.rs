@@ -612,13 +612,7 @@ impl Searcher {
             hits.push(HitRecord {
                 image: self.image(row),
                 score: hit.score,
-                words: word_records(
-                    &words.known,
-                    &values,
-                    &self.point(&words.known, &values, boxes.len()),
-                    boxes,
-                    &of_word,
-                ),
+                words: word_records(&words.known, &values, &self.point(&words.known, &values, boxes), boxes, &of_word),
                 id: row.id,
                 width: row.width,
                 height: row.height,
@@ -706,7 +700,7 @@ impl Searcher {
             let of_word;
             (of_word, spreads) = spreads.split_at(known.len());
             let values = sightline_search::products(&vectors, alone, self.settings.dim);
-            let words = word_records(&known, &values, &self.point(&known, &values, boxes.len()), &boxes, of_word);
+            let words = word_records(&known, &values, &self.point(&known, &values, &boxes), &boxes, of_word);
             SentenceRecord { index, sentence: sentences[index].clone(), score, words, unknown }
         });
         let sentences = records.collect();
@@ -714,17 +708,18 @@ impl Searcher {
     }
 
     /// Where known words point, from their values `[words, regions]` in one photo.
-    fn point(&self, known: &[String], values: &[f32], regions: usize) -> Vec<usize> {
+    fn point(&self, known: &[String], values: &[f32], boxes: &[[f32; 4]]) -> Vec<usize> {
         match values.is_empty() {
             true => Vec::new(),
-            false => decode::viterbi(&self.rewards(known, values, regions), regions, 0.0),
+            false => decode::viterbi(&self.rewards(known, values, boxes), boxes.len(), 0.0),
         }
     }
 
     /// [`Aligner::pointing`](sightline_train::aligner::Aligner::pointing).
-    fn rewards(&self, known: &[String], values: &[f32], regions: usize) -> Vec<f32> {
+    fn rewards(&self, known: &[String], values: &[f32], boxes: &[[f32; 4]]) -> Vec<f32> {
         let aligner = self.models.aligner();
-        aligner.pointing(&aligner.vocabulary.encode(known), values, regions)
+        let areas = boxes.iter().map(|&[x1, y1, x2, y2]| (x2 - x1) * (y2 - y1));
+        aligner.pointing(&aligner.vocabulary.encode(known), values, areas)
     }
 
     /// How each query vector's best value spreads over the sample.
@@ -761,7 +756,7 @@ impl Searcher {
         let (assignment, largest_affinity) = match values.is_empty() {
             true => (Vec::new(), 0.0),
             false => {
-                let rewards = self.rewards(&words.known, &values, boxes.len());
+                let rewards = self.rewards(&words.known, &values, boxes);
                 (decode::viterbi(&rewards, boxes.len(), affinity), decode::largest_affinity(&rewards, boxes.len()))
             }
         };
