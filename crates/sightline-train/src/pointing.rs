@@ -71,7 +71,7 @@ impl PriorWeights {
         for (photo, (order, own)) in photos.enumerate() {
             for (known, sentence) in own.iter().zip(&mut sentences).filter(|(known, _)| !known.is_empty()) {
                 let products = sightline_search::products(regions.get(photo), words.get(sentence), regions.dim());
-                for (&word, products) in known.iter().zip(products.chunks_exact(order.len())) {
+                for (&word, products) in known.iter().zip(products.chunks_exact(order.len().max(1))) {
                     if let Some(agreement) = decode::agreement(products, &order) {
                         if of_word.len() <= word as usize {
                             of_word.resize(word as usize + 1, (0.0, 0.0));

@@ -74,9 +74,14 @@ pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
         .any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe))
 }
 
-/// The whole chain of an error as one line.
+/// The whole chain of an error as one line. A cause with which the words before it already end is not said again.
 pub fn one_line(error: &anyhow::Error) -> String {
-    let text = format!("{error:#}");
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.ends_with(&cause) {
+            text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
+        }
+    }
     text.split('\n').map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
@@ -124,5 +129,10 @@ mod tests {
     fn errors_are_one_line() {
         let error = anyhow::anyhow!("inner\n  details\n").context("outer");
         assert_eq!(one_line(&error), "outer: inner; details");
+        // Our own errors name their cause themselves.
+        let missing = sightline_data::Dataset::load(std::path::Path::new("nowhere.json")).unwrap_err();
+        let expected = missing.to_string();
+        assert!(expected.starts_with("cannot read nowhere.json: "), "{expected}");
+        assert_eq!(one_line(&missing.into()), expected);
     }
 }

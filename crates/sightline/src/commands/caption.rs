@@ -20,7 +20,7 @@ use crate::interrupt;
 use crate::models;
 use crate::panels::MostRegions;
 use crate::sources::{DeviceKind, Extraction};
-use crate::ui::{Ui, Usage, count};
+use crate::ui::{Ui, Usage, count, one_line};
 use output::Outputs;
 
 /// Describe photos in new sentences
@@ -324,7 +324,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
                 }
                 Err(error) => {
                     failed += 1;
-                    ui.say(format_args!("skipped {error:#}"));
+                    ui.say(format_args!("skipped {}", one_line(&error)));
                 }
             }
         }

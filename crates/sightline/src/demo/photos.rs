@@ -22,7 +22,7 @@ use crate::models;
 use crate::panels::{self, MostRegions};
 use crate::report::{self, PhotoPanel, Row, RowSource, SentencePanel, Table};
 use crate::sources::Extraction;
-use crate::ui::{Ui, count};
+use crate::ui::{Ui, count, one_line};
 
 /// Most photos of the folder that are shown.
 const MOST: usize = 60;
@@ -65,8 +65,8 @@ pub fn describe(folder: &Path, ui: &Ui) -> anyhow::Result<OwnPhotos> {
                 seen.push(own);
             }
             Err(error) => {
-                ui.say(format_args!("skipped {error:#}"));
-                failed.push((key.clone(), format!("{error:#}")));
+                ui.say(format_args!("skipped {}", one_line(&error)));
+                failed.push((key.clone(), one_line(&error)));
             }
         }
         bar.inc(1);

@@ -163,7 +163,7 @@ impl App {
                     seen.0 = changed;
                 }
                 // The old one goes on answering; an indexer may be between two files.
-                Err(error) => eprintln!("the index changed and cannot be opened yet: {error:#}"),
+                Err(error) => eprintln!("the index changed and cannot be opened yet: {}", crate::ui::one_line(&error)),
             }
         }
         seen.1 = Instant::now();
