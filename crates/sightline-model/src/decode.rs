@@ -66,10 +66,8 @@ impl Prior {
     /// Of regions that lie in the order of their scores, no two alike.
     pub fn in_order(areas: impl Iterator<Item = f32>) -> Self {
         let scenes = by_size(areas);
-        let regions = scenes.len();
-        let whole = WHOLE_AS_RANK.min(regions.saturating_sub(2));
-        let things = (0..regions).map(|region| of_rank(region.checked_sub(1).unwrap_or(whole))).collect();
-        Self { things, scenes }
+        let falling: Vec<f32> = (0..scenes.len()).map(|region| -(region as f32)).collect();
+        Self { things: order(&falling), scenes }
     }
 
     /// Adds this to the products `[words, regions]`, row-major, before they are decoded: `weight` times, in standard

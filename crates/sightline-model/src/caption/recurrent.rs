@@ -7,7 +7,10 @@ use crate::matrix::Matrix;
 use crate::tape::{Activation, Output, Squash, Tape, Var};
 
 /// A network that goes through a sentence word by word.
-trait Recurrent {
+pub(super) trait Recurrent: Sync + Send + std::fmt::Debug {
+    /// [`Generator::start`].
+    fn start(&self, tape: &mut Tape<'_>, pictures: &Pictures) -> State;
+
     /// The next state and its `[sentences, hidden]`, from what [`words`] makes of the next words.
     fn advance(&self, tape: &mut Tape<'_>, state: &State, words: Var) -> (State, Var);
 }
@@ -19,44 +22,53 @@ fn words(tape: &mut Tape<'_>, tokens: &[u32]) -> Var {
     tape.linear(x, "input")
 }
 
-fn step(generator: &impl Recurrent, tape: &mut Tape<'_>, state: &State, tokens: &[u32]) -> (State, Step) {
-    let words = words(tape, tokens);
-    let (state, hidden) = generator.advance(tape, state, words);
-    let hidden = tape.dropout(hidden);
-    (state, Step { hidden, attention: Vec::new() })
-}
+impl<T: Recurrent> Generator for T {
+    fn start(&self, tape: &mut Tape<'_>, pictures: &Pictures) -> State {
+        Recurrent::start(self, tape, pictures)
+    }
 
-/// [`Generator::read`] of sentences of different lengths, the longest first, so that no padding is computed.
-fn read(generator: &impl Recurrent, tape: &mut Tape<'_>, state: &State, sentences: &[&[u32]]) -> Var {
-    let mut order: Vec<usize> = (0..sentences.len()).collect();
-    order.sort_by_key(|&s| std::cmp::Reverse(sentences[s].len()));
-    let longest = order.first().map_or(0, |&s| sentences[s].len());
-    let live = |t: usize| order.iter().copied().take_while(move |&s| sentences[s].len() >= t);
-    let token = |s: usize, t: usize| if t == 0 { super::END } else { sentences[s][t - 1] };
-    // The rows of all steps, one step after the other; where those of each sentence lie.
-    let mut tokens = Vec::new();
-    let mut places: Vec<Vec<usize>> = vec![Vec::new(); sentences.len()];
-    for t in 0..=longest {
-        for s in live(t) {
-            places[s].push(tokens.len());
-            tokens.push(token(s, t));
+    fn step(&self, tape: &mut Tape<'_>, state: &State, tokens: &[u32]) -> (State, Step) {
+        let words = words(tape, tokens);
+        let (state, hidden) = self.advance(tape, state, words);
+        let hidden = tape.dropout(hidden);
+        (state, Step { hidden, attention: Vec::new() })
+    }
+
+    /// Sentences of different lengths, the longest first, so that no padding is computed.
+    fn read(&self, tape: &mut Tape<'_>, state: &State, sentences: &[&[u32]]) -> Var {
+        let mut order: Vec<usize> = (0..sentences.len()).collect();
+        order.sort_by_key(|&s| std::cmp::Reverse(sentences[s].len()));
+        let longest = order.first().map_or(0, |&s| sentences[s].len());
+        // The tokens of all steps, one step after the other; where those of each step and of each sentence lie.
+        let (mut tokens, mut steps) = (Vec::new(), Vec::new());
+        let mut places: Vec<Vec<usize>> = vec![Vec::new(); sentences.len()];
+        for t in 0..=longest {
+            let first = tokens.len();
+            for &s in order.iter().take_while(|&&s| sentences[s].len() >= t) {
+                places[s].push(tokens.len());
+                tokens.push(if t == 0 { super::END } else { sentences[s][t - 1] });
+            }
+            steps.push(first..tokens.len());
         }
+        let words = words(tape, &tokens);
+        let mut state = state.select(tape, &order);
+        let mut hidden = Vec::new();
+        for rows in steps {
+            state.rows = state.rows.iter().map(|&var| tape.first_rows(var, rows.len())).collect();
+            state.pictures.truncate(rows.len());
+            let own = tape.row_range(words, rows);
+            let (next, h) = self.advance(tape, &state, own);
+            hidden.push(h);
+            state = next;
+        }
+        let stacked = tape.stack(&hidden);
+        let hidden = tape.rows(stacked, &places.concat());
+        tape.dropout(hidden)
     }
-    let words = words(tape, &tokens);
-    let (mut state, mut start) = (state.select(tape, &order), 0);
-    let mut hidden = Vec::new();
-    for t in 0..=longest {
-        let n_live = live(t).count();
-        state.rows = state.rows.iter().map(|&var| tape.first_rows(var, n_live)).collect();
-        state.pictures.truncate(n_live);
-        let own = tape.row_range(words, start..start + n_live);
-        let (next, h) = generator.advance(tape, &state, own);
-        hidden.push(h);
-        (state, start) = (next, start + n_live);
+
+    fn output(&self) -> Output<'_> {
+        Output { matrix: "output.weight", bias: "output.bias" }
     }
-    let stacked = tape.stack(&hidden);
-    let hidden = tape.rows(stacked, &places.concat());
-    tape.dropout(hidden)
 }
 
 /// The multimodal recurrent network of the paper (equations 13 to 15).
@@ -65,8 +77,6 @@ pub(super) struct Rnn {
     /// Whether the picture enters at every step instead of the first only.
     pub(super) every_step: bool,
 }
-
-const OUTPUT: Output<'static> = Output { matrix: "output.weight", bias: "output.bias" };
 
 /// `W_hi` of the first vectors: `[pictures, hidden]` (equation 13).
 fn encode(tape: &mut Tape<'_>, pictures: &Pictures) -> Var {
@@ -81,6 +91,11 @@ fn first_state(rows: Vec<Var>, pictures: usize) -> State {
 }
 
 impl Recurrent for Rnn {
+    fn start(&self, tape: &mut Tape<'_>, pictures: &Pictures) -> State {
+        let image = encode(tape, pictures);
+        first_state(vec![image], pictures.len())
+    }
+
     /// The state's rows are `b_v` until it is used for the last time, and `h` from the first step on.
     fn advance(&self, tape: &mut Tape<'_>, state: &State, words: Var) -> (State, Var) {
         let mut z = words;
@@ -97,25 +112,6 @@ impl Recurrent for Rnn {
     }
 }
 
-impl Generator for Rnn {
-    fn start(&self, tape: &mut Tape<'_>, pictures: &Pictures) -> State {
-        let image = encode(tape, pictures);
-        first_state(vec![image], pictures.len())
-    }
-
-    fn step(&self, tape: &mut Tape<'_>, state: &State, tokens: &[u32]) -> (State, Step) {
-        step(self, tape, state, tokens)
-    }
-
-    fn read(&self, tape: &mut Tape<'_>, state: &State, sentences: &[&[u32]]) -> Var {
-        read(self, tape, state, sentences)
-    }
-
-    fn output(&self) -> Output<'_> {
-        OUTPUT
-    }
-}
-
 /// An LSTM that reads the picture as if it were a word before START; what it would say after the picture is not asked.
 #[derive(Debug, Clone)]
 pub(super) struct Lstm {
@@ -128,16 +124,6 @@ pub(super) struct Lstm {
 }
 
 impl Recurrent for Lstm {
-    fn advance(&self, tape: &mut Tape<'_>, state: &State, words: Var) -> (State, Var) {
-        let [h, c] = [state.rows[0], state.rows[1]];
-        let past = tape.linear(h, "recurrence");
-        let z = tape.add(words, past);
-        let (h, c) = tape.lstm_cell(z, c, self.squash);
-        (State { rows: vec![h, c], step: state.step + 1, ..state.clone() }, h)
-    }
-}
-
-impl Generator for Lstm {
     fn start(&self, tape: &mut Tape<'_>, pictures: &Pictures) -> State {
         let mut image = encode(tape, pictures);
         if self.rectifies {
@@ -149,15 +135,11 @@ impl Generator for Lstm {
         State { step: 0, ..self.advance(tape, &state, image).0 }
     }
 
-    fn step(&self, tape: &mut Tape<'_>, state: &State, tokens: &[u32]) -> (State, Step) {
-        step(self, tape, state, tokens)
-    }
-
-    fn read(&self, tape: &mut Tape<'_>, state: &State, sentences: &[&[u32]]) -> Var {
-        read(self, tape, state, sentences)
-    }
-
-    fn output(&self) -> Output<'_> {
-        OUTPUT
+    fn advance(&self, tape: &mut Tape<'_>, state: &State, words: Var) -> (State, Var) {
+        let [h, c] = [state.rows[0], state.rows[1]];
+        let past = tape.linear(h, "recurrence");
+        let z = tape.add(words, past);
+        let (h, c) = tape.lstm_cell(z, c, self.squash);
+        (State { rows: vec![h, c], step: state.step + 1, ..state.clone() }, h)
     }
 }

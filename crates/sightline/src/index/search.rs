@@ -9,11 +9,13 @@ use std::time::SystemTime;
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
 use sightline_data::{BoxXyxy, tokens};
+use sightline_model::Device;
 use sightline_model::alignment::Score;
-use sightline_model::{Device, decode};
+use sightline_model::decode::{self, Prior};
 use sightline_search::{Collection, Exact, Index, Measure, Pruned, Query, VectorSets};
 use sightline_train::aligner::Aligner;
 use sightline_train::checkpoint::Kind;
+use sightline_train::pointing::AttachSettings;
 use sightline_vision::Photo;
 use utoipa::ToSchema;
 
@@ -147,6 +149,8 @@ struct Words {
     alone: Option<Vec<f32>>,
     /// Weight of each word, as the model's score has it.
     weight: f32,
+    /// How much each known word is of things.
+    things: Vec<f32>,
 }
 
 impl Words {
@@ -393,6 +397,8 @@ fn spreads(values: &[f32], terms: usize, most: usize) -> Vec<Spread> {
 pub struct Searcher {
     index: PathBuf,
     settings: Settings,
+    /// How words point to regions.
+    pointing: AttachSettings,
     catalogue: Mutex<Catalogue>,
     rows: Vec<PhotoRow>,
     by_id: HashMap<i64, usize>,
@@ -422,6 +428,7 @@ impl Searcher {
         let n = rows.len().min(SAMPLE);
         Ok(Self {
             index: index.to_owned(),
+            pointing: AttachSettings::pointing(&settings.features),
             settings,
             catalogue: Mutex::new(catalogue),
             by_id: rows.iter().enumerate().map(|(photo, row)| (row.id, photo)).collect(),
@@ -506,6 +513,7 @@ impl Searcher {
         let (known, unknown): (Vec<String>, Vec<String>) =
             tokens.into_iter().partition(|token| aligner.vocabulary.get(token).is_some());
         let indices = aligner.vocabulary.encode(&known);
+        let things = aligner.prior_weights.of(&indices);
         let vectors = if indices.is_empty() { Vec::new() } else { aligner.words(&[indices]).get(0).to_vec() };
         let alone = aligner.settings.whole.then(|| {
             let mut alone = vectors.clone();
@@ -516,7 +524,7 @@ impl Searcher {
             Score::MeanOfMax => 1.0 / known.len().max(1) as f32,
             _ => 1.0,
         };
-        Ok(Words { known, unknown, vectors, alone, weight })
+        Ok(Words { known, unknown, vectors, alone, weight, things })
     }
 
     /// Vectors of a picture to find more of: of the box, or of all its regions.
@@ -612,7 +620,7 @@ impl Searcher {
             hits.push(HitRecord {
                 image: self.image(row),
                 score: hit.score,
-                words: word_records(&words.known, &values, &self.point(&words.known, &values, boxes), boxes, &of_word),
+                words: word_records(&words.known, &values, &self.point(&words.things, &values, boxes), boxes, &of_word),
                 id: row.id,
                 width: row.width,
                 height: row.height,
@@ -692,34 +700,35 @@ impl Searcher {
                 alone
             })
             .collect();
+        let things: Vec<Vec<f32>> = order.iter().map(|&at| aligner.prior_weights.of(&indices[at])).collect();
         drop(aligner);
 
         let spreads = self.spreads(&Query::words(self.settings.dim, &alone.concat(), 1.0));
         let mut spreads = spreads.as_slice();
-        let records = best.into_iter().zip(&alone).map(|((index, score, known, unknown), alone)| {
-            let of_word;
-            (of_word, spreads) = spreads.split_at(known.len());
-            let values = sightline_search::products(&vectors, alone, self.settings.dim);
-            let words = word_records(&known, &values, &self.point(&known, &values, &boxes), &boxes, of_word);
-            SentenceRecord { index, sentence: sentences[index].clone(), score, words, unknown }
-        });
+        let records =
+            best.into_iter().zip(&alone).zip(&things).map(|(((index, score, known, unknown), alone), things)| {
+                let of_word;
+                (of_word, spreads) = spreads.split_at(known.len());
+                let values = sightline_search::products(&vectors, alone, self.settings.dim);
+                let words = word_records(&known, &values, &self.point(things, &values, &boxes), &boxes, of_word);
+                SentenceRecord { index, sentence: sentences[index].clone(), score, words, unknown }
+            });
         let sentences = records.collect();
         Ok(SentencesRecord { id, image, width, height, ranked: readable.len(), left_out, sentences, boxes })
     }
 
-    /// Where known words point, from their values `[words, regions]` in one photo.
-    fn point(&self, known: &[String], values: &[f32], boxes: &[[f32; 4]]) -> Vec<usize> {
+    /// Where known words point, from how much each is of things and their values `[words, regions]` in one photo.
+    fn point(&self, things: &[f32], values: &[f32], boxes: &[[f32; 4]]) -> Vec<usize> {
         match values.is_empty() {
             true => Vec::new(),
-            false => decode::viterbi(&self.rewards(known, values, boxes), boxes.len(), 0.0),
+            false => decode::viterbi(&self.rewards(things, values, boxes), boxes.len(), 0.0),
         }
     }
 
-    /// [`Aligner::pointing`](sightline_train::aligner::Aligner::pointing).
-    fn rewards(&self, known: &[String], values: &[f32], boxes: &[[f32; 4]]) -> Vec<f32> {
-        let aligner = self.models.aligner();
+    /// As [`Aligner::pointing`], which would be waited for with every photo.
+    fn rewards(&self, things: &[f32], values: &[f32], boxes: &[[f32; 4]]) -> Vec<f32> {
         let areas = boxes.iter().map(|&[x1, y1, x2, y2]| (x2 - x1) * (y2 - y1));
-        aligner.pointing(&aligner.vocabulary.encode(known), values, areas)
+        self.pointing.rewards(values, &Prior::in_order(areas), things)
     }
 
     /// How each query vector's best value spreads over the sample.
@@ -756,7 +765,7 @@ impl Searcher {
         let (assignment, largest_affinity) = match values.is_empty() {
             true => (Vec::new(), 0.0),
             false => {
-                let rewards = self.rewards(&words.known, &values, boxes);
+                let rewards = self.rewards(&words.things, &values, boxes);
                 (decode::viterbi(&rewards, boxes.len(), affinity), decode::largest_affinity(&rewards, boxes.len()))
             }
         };
