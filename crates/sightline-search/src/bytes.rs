@@ -7,6 +7,10 @@
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use std::ops::Range;
+
+use rayon::prelude::*;
+
 use crate::simd::{nearest, vectorised};
 
 /// Vectors of a panel.
@@ -30,6 +34,103 @@ pub fn at(column: usize, i: usize) -> usize {
     column / QUAD * QUAD * PANEL + i * QUAD + column % QUAD
 }
 
+/// Whether this processor has an instruction that multiplies and sums bytes.
+pub fn can_multiply() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return x86::can_multiply();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Rows of finite numbers, rounded.
+pub struct Rows {
+    /// `[rows, stride]`.
+    wholes: Vec<i8>,
+    stride: usize,
+    worths: Vec<Worth>,
+}
+
+/// What the products of bytes with a row are worth.
+#[derive(Clone, Copy)]
+struct Worth {
+    /// What one of the row's whole numbers is worth.
+    factor: f32,
+    /// What the panel's [`OFFSET`] adds to every product.
+    shift: i32,
+}
+
+impl Rows {
+    /// Rounds `rows`, `[n, columns]`.
+    pub fn round(rows: &[f32], columns: usize) -> Self {
+        let stride = columns.next_multiple_of(QUAD);
+        let mut wholes = vec![0; rows.len() / columns * stride];
+        let each = wholes.par_chunks_exact_mut(stride).zip(rows.par_chunks_exact(columns));
+        let worth = |(wholes, row): (&mut [i8], &[f32])| {
+            let (factor, sum) = round(row, wholes);
+            Worth { factor, shift: sum * OFFSET }
+        };
+        let worths = each.with_min_len(64).map(worth).collect();
+        Self { wholes, stride, worths }
+    }
+
+    /// The length of a row, a multiple of [`QUAD`].
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.worths.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.worths.is_empty()
+    }
+
+    /// The whole numbers of a row, and what one of them is worth.
+    pub fn get(&self, row: usize) -> (&[i8], f32) {
+        (&self.wholes[row * self.stride..][..self.stride], self.worths[row].factor)
+    }
+
+    /// Products of some rows with a panel, `[rows, PANEL]`, in units of the panel's whole numbers. What is read `soon` is
+    /// fetched from memory meanwhile. Only where the processor [can](can_multiply).
+    pub fn multiply(&self, rows: Range<usize>, panel: &[u8], soon: &[f32], products: &mut [f32]) {
+        let stride = self.stride;
+        let wholes = &self.wholes[rows.start * stride..rows.end * stride];
+        let factors = Factors { panel, rows: wholes, stride, worths: &self.worths[rows], soon };
+        #[cfg(target_arch = "x86_64")]
+        x86::multiply(&factors, products);
+        #[cfg(not(target_arch = "x86_64"))]
+        slow_multiply(&factors, products);
+    }
+}
+
+/// What is to be multiplied.
+struct Factors<'a> {
+    panel: &'a [u8],
+    /// `[rows, stride]`.
+    rows: &'a [i8],
+    stride: usize,
+    /// One a row.
+    worths: &'a [Worth],
+    /// What is read next.
+    soon: &'a [f32],
+}
+
+/// Products one at a time.
+#[cfg(any(test, not(target_arch = "x86_64")))]
+fn slow_multiply(factors: &Factors<'_>, products: &mut [f32]) {
+    let Factors { panel, rows, stride, worths, .. } = *factors;
+    let rows = rows.chunks_exact(stride).zip(worths);
+    for ((row, Worth { factor, shift }), products) in rows.zip(products.chunks_exact_mut(PANEL)) {
+        for (i, product) in products.iter_mut().enumerate() {
+            let sum: i32 = (0..stride).map(|column| i32::from(panel[at(column, i)]) * i32::from(row[column])).sum();
+            *product = (sum - shift) as f32 * factor;
+        }
+    }
+}
+
 /// Rounds a vector of finite numbers, and tells what one of the whole numbers is worth and what they sum to. `wholes` may be
 /// longer; the rest stays as it is.
 pub fn round(x: &[f32], wholes: &mut [i8]) -> (f32, i32) {
@@ -46,35 +147,6 @@ pub fn round(x: &[f32], wholes: &mut [i8]) -> (f32, i32) {
         },
     );
     (factor, sum)
-}
-
-/// Whether this processor has an instruction that multiplies and sums bytes.
-pub fn can_multiply() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return x86::can_multiply();
-    #[cfg(not(target_arch = "x86_64"))]
-    false
-}
-
-/// `sums[row, i] = Σ panel[i] · rows[row]`: a panel of vectors of length `stride`, `rows` `[rows, stride]`, `sums`
-/// `[rows, PANEL]`. Only where the processor [can](can_multiply).
-pub fn multiply(panel: &[u8], rows: &[i8], stride: usize, sums: &mut [i32]) {
-    #[cfg(target_arch = "x86_64")]
-    x86::multiply(panel, rows, stride, sums);
-    #[cfg(not(target_arch = "x86_64"))]
-    slow_multiply(panel, rows, stride, sums);
-}
-
-/// The same, one product at a time.
-#[cfg(any(test, not(target_arch = "x86_64")))]
-fn slow_multiply(panel: &[u8], rows: &[i8], stride: usize, sums: &mut [i32]) {
-    for (row, sums) in sums.chunks_exact_mut(PANEL).enumerate() {
-        for (i, sum) in sums.iter_mut().enumerate() {
-            *sum = (0..stride)
-                .map(|column| i32::from(panel[at(column, i)]) * i32::from(rows[row * stride + column]))
-                .sum();
-        }
-    }
 }
 
 #[cfg(test)]
@@ -98,12 +170,15 @@ mod tests {
             let stride = quads * QUAD;
             let panel = bytes(PANEL * stride, seed);
             let wholes: Vec<i8> = bytes(rows * stride, seed ^ 1).into_iter().map(|x| x as i8).collect();
-            let mut expected = vec![0; rows * PANEL];
-            slow_multiply(&panel, &wholes, stride, &mut expected);
+            let worths: Vec<Worth> =
+                (0..rows).map(|row| Worth { factor: 0.1 + row as f32, shift: 1000 * row as i32 }).collect();
+            let factors = Factors { panel: &panel, rows: &wholes, stride, worths: &worths, soon: &[1.0; 50] };
+            let mut expected = vec![0.0; rows * PANEL];
+            slow_multiply(&factors, &mut expected);
             for kernel in x86::KERNELS {
-                let mut sums = vec![7; rows * PANEL];
-                if kernel(&panel, &wholes, stride, &mut sums) {
-                    prop_assert_eq!(&sums, &expected);
+                let mut products = vec![f32::NAN; rows * PANEL];
+                if kernel(&factors, &mut products) {
+                    prop_assert_eq!(&products, &expected);
                 }
             }
         }

@@ -2,12 +2,13 @@
 //! every other that rounding may have kept from it, is multiplied again as it is. So the result is that of the exact
 //! products, for a third of their work.
 
+use std::iter;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::bytes::{self, DEVIATIONS, LONGEST, OFFSET, PANEL, QUAD};
-use crate::simd::{Pairs, sum_of, vectorised};
+use crate::bytes::{self, DEVIATIONS, LONGEST, OFFSET, PANEL};
+use crate::simd::{Pairs, largest_of_columns, not_below, sum_of};
 use crate::{Reduction, VectorSets};
 
 /// Vectors shorter than this are multiplied as they are: there is too little to win.
@@ -16,6 +17,8 @@ const SHORTEST: usize = 128;
 const WORDS: usize = 1024;
 /// Photos of a job.
 const PHOTOS: usize = 256;
+/// Regions of a look, a bit each.
+const LOOK: usize = u32::BITS as usize;
 /// Regions that meet a panel of words together: as they are and rounded they stay in the second-level cache.
 const REGIONS: usize = 100;
 
@@ -47,35 +50,21 @@ pub(crate) fn scores(images: &VectorSets, sentences: &VectorSets, reduction: Red
 
 /// Regions of all photos, rounded.
 struct Regions {
-    stride: usize,
-    /// `[regions, stride]`.
-    wholes: Vec<i8>,
-    /// What a whole number of each region is worth.
-    factors: Vec<f32>,
-    /// What the offset of the words adds to each region's products.
-    shifts: Vec<i32>,
-    /// A photo: the largest of its regions' factors, and of their squared lengths.
+    rows: bytes::Rows,
+    /// A photo: the largest of what its regions' whole numbers are worth, and of their squared lengths.
     most: Vec<(f32, f32)>,
 }
 
 impl Regions {
     fn new(images: &VectorSets) -> Self {
-        let (dim, stride) = (images.dim(), images.dim().next_multiple_of(QUAD));
-        let all = images.vectors(0..images.len());
-        let n = all.len() / dim;
-        let mut wholes = vec![0i8; n * stride];
-        let each = wholes.par_chunks_exact_mut(stride).zip(all.par_chunks_exact(dim));
-        let rounded: Vec<(f32, i32)> = each.map(|(wholes, region)| bytes::round(region, wholes)).collect();
-        let mut rest = rounded.as_slice();
-        let most = (0..images.len()).map(|image| {
-            let own;
-            (own, rest) = rest.split_at(images.count(image));
-            let factor = own.iter().fold(0.0f32, |most, (factor, _)| most.max(*factor));
-            (factor, images.get(image).chunks_exact(dim).map(squared_length).fold(0.0, f32::max))
-        });
-        let most = most.collect();
-        let (factors, shifts) = rounded.into_iter().map(|(factor, sum)| (factor, sum * OFFSET)).unzip();
-        Self { stride, wholes, factors, shifts, most }
+        let rows = bytes::Rows::round(images.vectors(0..images.len()), images.dim());
+        let most = |image| {
+            let factors = (images.first(image)..images.first(image + 1)).map(|region| rows.get(region).1);
+            let lengths = images.get(image).chunks_exact(images.dim()).map(squared_length);
+            (factors.fold(0.0, f32::max), lengths.fold(0.0, f32::max))
+        };
+        let most = (0..images.len()).map(most).collect();
+        Self { rows, most }
     }
 }
 
@@ -83,18 +72,54 @@ fn squared_length(x: &[f32]) -> f32 {
     sum_of(x, |x| x * x)
 }
 
+/// Vectors as they are, each from the beginning of a cache line on: the widest loads take twice as long where they touch two.
+struct Lines {
+    values: Vec<f32>,
+    /// Where the first line begins.
+    start: usize,
+    /// Length of a vector with the zeros that fill its last line.
+    width: usize,
+}
+
+impl Lines {
+    /// Numbers of a line.
+    const LINE: usize = 64 / size_of::<f32>();
+
+    fn new(dim: usize) -> Self {
+        Self { values: Vec::new(), start: 0, width: dim.next_multiple_of(Self::LINE) }
+    }
+
+    /// Holds `vectors`, `[n, dim]`, in place of those before.
+    fn fill(&mut self, vectors: &[f32], dim: usize) {
+        let n = vectors.len() / dim;
+        self.values.resize(n * self.width + Self::LINE, 0.0);
+        // Nowhere is a multiple of a line out of reach; if it were, loads would only be slower.
+        self.start = self.values.as_ptr().align_offset(64).min(Self::LINE);
+        let own = self.values[self.start..].chunks_exact_mut(self.width);
+        for (own, vector) in own.zip(vectors.chunks_exact(dim)) {
+            own[..dim].copy_from_slice(vector);
+            own[dim..].fill(0.0);
+        }
+    }
+
+    /// `[n, width]`, and what is left of the last line.
+    fn values(&self) -> &[f32] {
+        &self.values[self.start..]
+    }
+}
+
 /// Words of some sentences, rounded.
-struct Words<'a> {
-    /// As they are: `[words, dim]`.
-    vectors: &'a [f32],
+struct Words {
+    n: usize,
+    lines: Lines,
     /// `[panels, stride / QUAD, PANEL, QUAD]`.
     panels: Vec<u8>,
     /// Squared length of each word in units of its whole numbers.
     lengths: Vec<f32>,
 }
 
-impl<'a> Words<'a> {
-    fn new(vectors: &'a [f32], dim: usize, stride: usize) -> Self {
+impl Words {
+    fn new(vectors: &[f32], dim: usize, stride: usize) -> Self {
         let n = vectors.len() / dim;
         let mut panels = vec![OFFSET as u8; n.next_multiple_of(PANEL) * stride];
         let mut lengths = vec![0.0; n.next_multiple_of(PANEL)];
@@ -107,7 +132,9 @@ impl<'a> Words<'a> {
                 panel[bytes::at(column, i % PANEL)] = (i32::from(whole) + OFFSET) as u8;
             }
         }
-        Self { vectors, panels, lengths }
+        let mut lines = Lines::new(dim);
+        lines.fill(vectors, dim);
+        Self { n, lines, panels, lengths }
     }
 }
 
@@ -120,11 +147,12 @@ fn score_job(
     tile: Range<usize>,
     reduction: Reduction,
 ) -> Vec<f32> {
-    let (dim, stride) = (images.dim(), regions.stride);
+    let (dim, stride) = (images.dim(), regions.rows.stride());
     let words = Words::new(sentences.vectors(tile.clone()), dim, stride);
-    let n_words = words.vectors.len() / dim;
+    let n_words = words.n;
+    let mut lines = Lines::new(dim);
     let mut out = Vec::with_capacity(photos.len() * tile.len());
-    let (mut sums, mut near, mut best) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut near, mut best, mut owners) = (Vec::new(), Vec::new(), Vec::new());
     let mut screen = Screen::default();
     let mut image = photos.start;
     while image < photos.end {
@@ -133,27 +161,22 @@ fn score_job(
             end += 1;
         }
         let group = images.first(image)..images.first(end);
-        let wholes = &regions.wholes[group.start * stride..group.end * stride];
-        sums.resize(group.len() * PANEL, 0);
         near.resize(group.len() * PANEL, 0.0);
+        lines.fill(images.vectors(image..end), dim);
+        owners.clear();
+        owners.extend((image..end).flat_map(|photo| iter::repeat_n(photo - image, images.count(photo))));
         best.clear();
         best.resize((end - image) * n_words, f32::NEG_INFINITY);
         for (panel, at) in words.panels.chunks_exact(PANEL * stride).zip((0..n_words).step_by(PANEL)) {
-            bytes::multiply(panel, wholes, stride, &mut sums);
-            let lengths = &words.lengths[at..at + PANEL];
-            screen.looks.clear();
+            let soon = &words.lines.values()[at * words.lines.width..];
+            regions.rows.multiply(group.clone(), panel, soon, &mut near);
+            let lengths = words.lengths[at..].first_chunk().expect("lengths of whole panels");
             for photo in image..end {
-                let own = images.first(photo)..images.first(photo + 1);
-                let here = (own.start - group.start) * PANEL..(own.end - group.start) * PANEL;
-                let (factors, shifts) = (&regions.factors[own.clone()], &regions.shifts[own]);
-                let look =
-                    Look::new(&sums[here.clone()], &mut near[here], factors, shifts, regions.most[photo], lengths);
-                screen.looks.push(look);
+                let (first, last) = (images.first(photo) - group.start, images.first(photo + 1) - group.start);
+                screen.look(first, &near[first * PANEL..last * PANEL], regions.most[photo], lengths);
             }
-            let width = PANEL.min(n_words - at);
-            let own_words = &words.vectors[at * dim..(at + width) * dim];
-            screen.multiply(&near, images.vectors(image..end), own_words, dim, |photo, word, product| {
-                let best = &mut best[photo * n_words + at + word];
+            screen.multiply(at..n_words.min(at + PANEL), &words.lines, &lines, |word, region, product| {
+                let best = &mut best[owners[region] * n_words + word];
                 *best = if product > *best { product } else { *best };
             });
         }
@@ -170,54 +193,12 @@ fn score_job(
     out
 }
 
-/// What the products of bytes say of one photo and a panel of words.
+/// Which of some regions of a photo may be the best of each word of a panel, by their products of bytes.
 struct Look {
-    /// Number of regions.
-    regions: usize,
-    /// The best region of each word.
-    winners: [u32; PANEL],
-    /// Below which no region can be the best.
-    floors: [f32; PANEL],
-    /// The largest product but one.
-    seconds: [f32; PANEL],
-}
-
-impl Look {
-    /// From the `sums` of bytes, `[regions, PANEL]`, which become products in units of each word's whole numbers, `near`,
-    /// likewise. `most` is the photo's largest factor and squared length, `lengths` the words' squared lengths in units of
-    /// their whole numbers.
-    fn new(sums: &[i32], near: &mut [f32], factors: &[f32], shifts: &[i32], most: (f32, f32), lengths: &[f32]) -> Self {
-        let mut best = [f32::NEG_INFINITY; PANEL];
-        let ((sums, _), (near, _)) = (sums.as_chunks::<PANEL>(), near.as_chunks_mut::<PANEL>());
-        let mut look = Self { regions: sums.len(), winners: [0; PANEL], floors: best, seconds: best };
-        let Self { winners, floors, seconds, .. } = &mut look;
-        let (factor, length) = most;
-        vectorised(
-            #[inline(always)]
-            || {
-                for (region, (sums, near)) in sums.iter().zip(near).enumerate() {
-                    let (factor, shift) = (factors[region], shifts[region]);
-                    for lane in 0..PANEL {
-                        let x = (sums[lane] - shift) as f32 * factor;
-                        near[lane] = x;
-                        let lower = if x > best[lane] { best[lane] } else { x };
-                        seconds[lane] = if lower > seconds[lane] { lower } else { seconds[lane] };
-                        winners[lane] = if x > best[lane] { region as u32 } else { winners[lane] };
-                        best[lane] = if x > best[lane] { x } else { best[lane] };
-                    }
-                }
-                // How far the difference of two regions' products may be off: what was rounded from each of the two is
-                // multiplied with the word, and what was rounded from the word with their difference, which is at most
-                // twice as long as they are. A hundredth more, for the rounding of the bound itself.
-                let deviations = 1.01 * DEVIATIONS / 12f32.sqrt();
-                for lane in 0..PANEL {
-                    let variance = 2.0 * factor * factor * lengths[lane] + 4.0 * length;
-                    floors[lane] = best[lane] - deviations * variance.sqrt();
-                }
-            },
-        );
-        look
-    }
+    /// A bit a region.
+    likely: [u32; PANEL],
+    /// The region of the lowest bit.
+    first: u32,
 }
 
 /// Photos beside each other, and a panel of words.
@@ -226,45 +207,55 @@ struct Screen {
     looks: Vec<Look>,
     /// Word and region of each product that is to be known exactly, word by word.
     pairs: Vec<(u32, u32)>,
-    /// The photo of each.
-    photos: Vec<u32>,
     exact: Vec<f32>,
 }
 
 impl Screen {
-    /// Gives photo, word and exact product of all regions that may be the best: `near` as [`Look`] leaves it, `regions`
-    /// `[regions, dim]` of all photos, `words` `[words, dim]`, the panel's first.
+    /// Looks at a photo whose regions begin with `first`: `near` are their products of bytes in units of each word's whole
+    /// numbers, `[regions, PANEL]`, `most` is the photo's largest factor and squared length, `lengths` are the words' squared
+    /// lengths in units of their whole numbers.
+    fn look(&mut self, first: usize, near: &[f32], most: (f32, f32), lengths: &[f32; PANEL]) {
+        let (near, _) = near.as_chunks::<PANEL>();
+        let mut floors = largest_of_columns(near);
+        // How far the difference of two regions' products may be off: what was rounded from each of the two is multiplied
+        // with the word, and what was rounded from the word with their difference, which is at most twice as long as they
+        // are. A hundredth more, for the rounding of the bound itself.
+        let deviations = 1.01 * DEVIATIONS / 12f32.sqrt();
+        let (factor, length) = most;
+        for (floor, own_length) in floors.iter_mut().zip(lengths) {
+            let variance = 2.0 * factor * factor * own_length + 4.0 * length;
+            *floor -= deviations * variance.sqrt();
+        }
+        // A floor that is no number, of numbers too large to be squared, hides no region.
+        let looks = near.chunks(LOOK).map(|near| not_below(near, &floors)).zip((first as u32..).step_by(LOOK));
+        self.looks.extend(looks.map(|(likely, first)| Look { likely, first }));
+    }
+
+    /// Gives word, region and exact product of all regions that may be the best of the panel's `words`, and looks away from
+    /// the photos.
     fn multiply(
         &mut self,
-        near: &[f32],
-        regions: &[f32],
-        words: &[f32],
-        dim: usize,
+        words: Range<usize>,
+        all: &Lines,
+        regions: &Lines,
         mut found: impl FnMut(usize, usize, f32),
     ) {
-        let Self { looks, pairs, photos, exact } = self;
+        let Self { looks, pairs, exact, .. } = self;
         pairs.clear();
-        photos.clear();
-        for word in 0..words.len() / dim {
-            let mut first = 0;
-            for (photo, look) in looks.iter().enumerate() {
-                let floor = look.floors[word];
-                if look.seconds[word] < floor {
-                    pairs.push((word as u32, first as u32 + look.winners[word]));
-                } else {
-                    // A floor that is no number, of numbers too large to be squared, keeps none from being multiplied.
-                    let own = near[first * PANEL..].iter().skip(word).step_by(PANEL).take(look.regions);
-                    let likely = (first as u32..).zip(own).filter(|&(_, &x)| x >= floor || floor.is_nan());
-                    pairs.extend(likely.map(|(region, _)| (word as u32, region)));
+        for (lane, word) in words.enumerate() {
+            for look in looks.iter() {
+                let mut likely = look.likely[lane];
+                while likely != 0 {
+                    pairs.push((word as u32, look.first + likely.trailing_zeros()));
+                    likely &= likely - 1;
                 }
-                photos.resize(pairs.len(), photo as u32);
-                first += look.regions;
             }
         }
+        looks.clear();
         exact.resize(pairs.len(), 0.0);
-        Pairs { a: words, b: regions, dim, pairs, out: exact }.multiply();
-        for ((&(word, _), &photo), &product) in pairs.iter().zip(photos.iter()).zip(exact.iter()) {
-            found(photo as usize, word as usize, product);
+        Pairs { a: all.values(), b: regions.values(), dim: all.width, pairs, out: exact }.multiply();
+        for (&(word, region), &product) in pairs.iter().zip(exact.iter()) {
+            found(word as usize, region as usize, product);
         }
     }
 }

@@ -26,32 +26,16 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
 
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) -> f32 {
-            dot_by(simd, self.0, self.1)
+            let [product] = dots_by(simd, self.0, [self.1]);
+            product
         }
     }
     assert_eq!(a.len(), b.len(), "vectors of one length");
     Arch::new().dispatch(Dot(a, b))
 }
 
-#[inline(always)]
-fn dot_by<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
-    let ((a, a_rest), (b, b_rest)) = (S::as_simd_f32s(a), S::as_simd_f32s(b));
-    let ((a_fours, a), (b_fours, b)) = (a.as_chunks::<4>(), b.as_chunks::<4>());
-    let mut sums = [simd.splat_f32s(0.0); 4];
-    for (x, y) in a_fours.iter().zip(b_fours) {
-        for part in 0..4 {
-            sums[part] = simd.mul_add_e_f32s(x[part], y[part], sums[part]);
-        }
-    }
-    for (&x, &y) in a.iter().zip(b) {
-        sums[0] = simd.mul_add_e_f32s(x, y, sums[0]);
-    }
-    let total = simd.add_f32s(simd.add_f32s(sums[0], sums[1]), simd.add_f32s(sums[2], sums[3]));
-    simd.reduce_sum_f32s(total) + a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum::<f32>()
-}
-
 /// Products of chosen rows of two matrices: `out[i]` is [`dot`] of row `pairs[i].0` of `a` and row `pairs[i].1` of `b`, both
-/// `[rows, dim]`. Neighbours with the same row of `a` go through it two by two.
+/// `[rows, dim]`. Neighbours with the same row of `a` go through it together, four at most.
 pub(crate) struct Pairs<'a> {
     pub(crate) a: &'a [f32],
     pub(crate) b: &'a [f32],
@@ -72,44 +56,57 @@ impl WithSimd for Pairs<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { a, b, dim, pairs, out } = self;
-        let (of_a, of_b) = (|i: u32| &a[i as usize * dim..][..dim], |j: u32| &b[j as usize * dim..][..dim]);
+        // As many sums as there are registers for.
+        let most = if S::REGISTER_COUNT < 32 { 2 } else { 4 };
         let mut at = 0;
-        while let Some(&(i, j)) = pairs.get(at) {
-            match pairs.get(at + 1) {
-                Some(&(next, other)) if next == i => {
-                    [out[at], out[at + 1]] = two_dots_by(simd, of_a(i), of_b(j), of_b(other));
-                    at += 2;
-                }
-                _ => {
-                    out[at] = dot_by(simd, of_a(i), of_b(j));
-                    at += 1;
-                }
+        while let Some(&(row, _)) = pairs.get(at) {
+            let together = pairs[at..].iter().take(most).take_while(|(next, _)| *next == row).count();
+            let a = &a[row as usize * dim..][..dim];
+            let mut others = [a; 4];
+            for (other, &(_, j)) in others.iter_mut().zip(&pairs[at..at + together]) {
+                *other = &b[j as usize * dim..][..dim];
             }
+            let [j, k, l, m] = others;
+            let out = &mut out[at..at + together];
+            match together {
+                1 => out.copy_from_slice(&dots_by(simd, a, [j])),
+                2 => out.copy_from_slice(&dots_by(simd, a, [j, k])),
+                3 => out.copy_from_slice(&dots_by(simd, a, [j, k, l])),
+                _ => out.copy_from_slice(&dots_by(simd, a, [j, k, l, m])),
+            }
+            at += together;
         }
     }
 }
 
-/// One vector with two others: a third fewer loads than one after the other.
+/// One vector with others of its length, which it is read once for; each product is summed as if it were alone.
 #[inline(always)]
-fn two_dots_by<S: Simd>(simd: S, a: &[f32], b: &[f32], c: &[f32]) -> [f32; 2] {
-    let [(a, a_rest), (b, b_rest), (c, c_rest)] = [a, b, c].map(S::as_simd_f32s);
-    let [(a_fours, a), (b_fours, b), (c_fours, c)] = [a, b, c].map(|x| x.as_chunks::<4>());
-    let (mut of_b, mut of_c) = ([simd.splat_f32s(0.0); 4], [simd.splat_f32s(0.0); 4]);
-    for ((x, y), z) in a_fours.iter().zip(b_fours).zip(c_fours) {
-        for part in 0..4 {
-            of_b[part] = simd.mul_add_e_f32s(x[part], y[part], of_b[part]);
-            of_c[part] = simd.mul_add_e_f32s(x[part], z[part], of_c[part]);
+fn dots_by<S: Simd, const N: usize>(simd: S, a: &[f32], others: [&[f32]; N]) -> [f32; N] {
+    let (a, a_rest) = S::as_simd_f32s(a);
+    let (a_fours, a) = a.as_chunks::<4>();
+    let mut sums = [[simd.splat_f32s(0.0); 4]; N];
+    let mut fours: [&[[S::f32s; 4]]; N] = [&[]; N];
+    for k in 0..N {
+        fours[k] = &S::as_simd_f32s(others[k]).0.as_chunks::<4>().0[..a_fours.len()];
+    }
+    for (i, x) in a_fours.iter().enumerate() {
+        for k in 0..N {
+            for part in 0..4 {
+                sums[k][part] = simd.mul_add_e_f32s(x[part], fours[k][i][part], sums[k][part]);
+            }
         }
     }
-    for ((&x, &y), &z) in a.iter().zip(b).zip(c) {
-        of_b[0] = simd.mul_add_e_f32s(x, y, of_b[0]);
-        of_c[0] = simd.mul_add_e_f32s(x, z, of_c[0]);
-    }
-    let sum = |sums: [S::f32s; 4], rest: &[f32]| {
+    let mut products = [0.0; N];
+    for k in 0..N {
+        let (b, b_rest) = S::as_simd_f32s(others[k]);
+        let mut sums = sums[k];
+        for (&x, &y) in a.iter().zip(b.as_chunks::<4>().1) {
+            sums[0] = simd.mul_add_e_f32s(x, y, sums[0]);
+        }
         let total = simd.add_f32s(simd.add_f32s(sums[0], sums[1]), simd.add_f32s(sums[2], sums[3]));
-        simd.reduce_sum_f32s(total) + a_rest.iter().zip(rest).map(|(x, y)| x * y).sum::<f32>()
-    };
-    [sum(of_b, b_rest), sum(of_c, c_rest)]
+        products[k] = simd.reduce_sum_f32s(total) + a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum::<f32>();
+    }
+    products
 }
 
 /// The nearest whole number, in a form that vectorises; of numbers between -2¹⁵ and 2¹⁵.
@@ -154,6 +151,57 @@ pub fn largest(x: &[f32]) -> f32 {
         }
     }
     lanes.iter().fold(rest, |a, &b| a.max(b))
+}
+
+/// The largest of each column of `rows`, `[n, WIDTH]`; minus infinity of none.
+///
+/// Written in vectors, which stay in registers: as a loop over an array every row waited for what the row before had stored.
+pub(crate) fn largest_of_columns<const WIDTH: usize>(rows: &[[f32; WIDTH]]) -> [f32; WIDTH] {
+    struct Largest<'a, const WIDTH: usize>(&'a [[f32; WIDTH]]);
+    impl<const WIDTH: usize> WithSimd for Largest<'_, WIDTH> {
+        type Output = [f32; WIDTH];
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) -> [f32; WIDTH] {
+            const { assert!(WIDTH.is_multiple_of(S::F32_LANES), "whole vectors") };
+            let mut largest = [f32::NEG_INFINITY; WIDTH];
+            for (part, out) in S::as_mut_simd_f32s(&mut largest).0.iter_mut().enumerate() {
+                let mut most = *out;
+                for row in self.0 {
+                    most = simd.max_f32s(S::as_simd_f32s(row).0[part], most);
+                }
+                *out = most;
+            }
+            largest
+        }
+    }
+    Arch::new().dispatch(Largest(rows))
+}
+
+/// Which rows are not below a column's floor, a bit each: `rows` is `[n, WIDTH]`, n at most 32. Nothing is below a number
+/// that is none.
+pub(crate) fn not_below<const WIDTH: usize>(rows: &[[f32; WIDTH]], floors: &[f32; WIDTH]) -> [u32; WIDTH] {
+    struct NotBelow<'a, const WIDTH: usize>(&'a [[f32; WIDTH]], &'a [f32; WIDTH]);
+    impl<const WIDTH: usize> WithSimd for NotBelow<'_, WIDTH> {
+        type Output = [u32; WIDTH];
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) -> [u32; WIDTH] {
+            const { assert!(WIDTH.is_multiple_of(S::F32_LANES), "whole vectors") };
+            let mut bits = [0; WIDTH];
+            let floors = S::as_simd_f32s(self.1).0;
+            for (part, out) in S::as_mut_simd_u32s(&mut bits).0.iter_mut().enumerate() {
+                for (row, values) in self.0.iter().enumerate() {
+                    let below = simd.less_than_f32s(S::as_simd_f32s(values).0[part], floors[part]);
+                    let bit = simd.select_u32s(below, simd.splat_u32s(0), simd.splat_u32s(1 << row));
+                    *out = simd.or_u32s(*out, bit);
+                }
+            }
+            bits
+        }
+    }
+    assert!(rows.len() <= u32::BITS as usize, "a bit a row");
+    Arch::new().dispatch(NotBelow(rows, floors))
 }
 
 /// Folds rows of products into the best so far: `rows` is `[n, width]`, row `k` of it is region `first + k`.

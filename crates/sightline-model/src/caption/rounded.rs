@@ -59,11 +59,7 @@ struct Most {
 
 /// Rows to multiply with, rounded.
 struct RoundedRows {
-    /// `[rows, stride]`.
-    wholes: Vec<i8>,
-    /// Sum of each row's whole numbers, times [`OFFSET`]: what the weights' offset adds to every product.
-    shifts: Vec<i32>,
-    factors: Vec<f32>,
+    rows: bytes::Rows,
     /// What is put back to all logits of a row.
     lost: Vec<f32>,
     /// How far any logit of the row is off, at most.
@@ -131,32 +127,24 @@ impl Rounded {
     }
 
     fn round(&self, rows: &[f32]) -> RoundedRows {
-        let n = rows.len() / self.columns;
-        let mut rounded = RoundedRows {
-            wholes: vec![0; n * self.stride],
-            shifts: Vec::with_capacity(n),
-            factors: Vec::with_capacity(n),
-            lost: Vec::with_capacity(n),
-            bounds: Vec::with_capacity(n),
-        };
-        for (row, wholes) in rows.chunks_exact(self.columns).zip(rounded.wholes.chunks_exact_mut(self.stride)) {
-            let (factor, sum) = bytes::round(row, wholes);
-            let mut lost = 0.0;
+        let rounded = bytes::Rows::round(rows, self.columns);
+        let mut lost = Vec::with_capacity(rounded.len());
+        let mut bounds = Vec::with_capacity(rounded.len());
+        for (i, row) in rows.chunks_exact(self.columns).enumerate() {
+            let (wholes, factor) = rounded.get(i);
+            let mut own = 0.0;
             vectorised(
                 #[inline(always)]
                 || {
-                    for ((&x, &whole), mean) in row.iter().zip(wholes.iter()).zip(&self.mean) {
-                        lost += (x - f32::from(whole) * factor) * mean;
+                    for ((&x, &whole), mean) in row.iter().zip(wholes).zip(&self.mean) {
+                        own += (x - f32::from(whole) * factor) * mean;
                     }
                 },
             );
-            rounded.lost.push(lost);
-            rounded.shifts.push(sum * OFFSET);
-            rounded.factors.push(factor);
-            let length = dot(row, row).sqrt();
-            rounded.bounds.push(self.bound(length, factor));
+            lost.push(own);
+            bounds.push(self.bound(dot(row, row).sqrt(), factor));
         }
-        rounded
+        RoundedRows { rows: rounded, lost, bounds }
     }
 
     /// Tokens after every row that can be among its `exact` likeliest, and END, with their log probabilities, by token.
@@ -206,22 +194,21 @@ impl Rounded {
 
     /// What becomes of some tokens, from a multiple of [`PANEL`] on, after every row.
     fn block(&self, tokens: Range<usize>, rows: &RoundedRows, bias: &[f32], exact: usize) -> Vec<Summary> {
-        let (n, width) = (rows.factors.len(), tokens.len().next_multiple_of(GROUP));
+        let (n, width) = (rows.rows.len(), tokens.len().next_multiple_of(GROUP));
         let mut logits = vec![f32::NEG_INFINITY; n * width];
-        let mut sums = vec![0i32; n * PANEL];
+        let mut products = vec![0.0; n * PANEL];
         for first in tokens.clone().step_by(PANEL) {
             let panel = &self.panels[first * self.stride..(first + PANEL) * self.stride];
-            bytes::multiply(panel, &rows.wholes, self.stride, &mut sums);
+            rows.rows.multiply(0..n, panel, &[], &mut products);
             let last = (first + PANEL).min(tokens.end);
             let (factors, bias) = (&self.factors[first..last], &bias[first..last]);
             vectorised(
                 #[inline(always)]
                 || {
-                    for (row, sums) in sums.chunks_exact(PANEL).enumerate() {
-                        let (shift, factor, lost) = (rows.shifts[row], rows.factors[row], rows.lost[row]);
+                    for (row, (products, lost)) in products.chunks_exact(PANEL).zip(&rows.lost).enumerate() {
                         let out = &mut logits[row * width + first - tokens.start..][..last - first];
-                        for (((out, &sum), own), bias) in out.iter_mut().zip(sums).zip(factors).zip(bias) {
-                            *out = (sum - shift) as f32 * (factor * own) + (bias + lost);
+                        for (((out, product), factor), bias) in out.iter_mut().zip(products).zip(factors).zip(bias) {
+                            *out = product * factor + (bias + lost);
                         }
                     }
                 },

@@ -3,14 +3,15 @@
 #![expect(unsafe_code, reason = "vector loads by address; lengths are asserted first, instructions are detected first")]
 
 use std::arch::x86_64::*;
+use std::ptr;
 
-use super::{PANEL, QUAD};
+use super::{Factors, PANEL, QUAD, Worth};
 
 /// Bytes that a panel is fetched before they are needed: the processor's own fetching stops at every 4,096.
 const AHEAD: usize = 2048;
 
-/// A panel, some rows, their stride, the sums; false where the processor cannot.
-pub(super) type Kernel = fn(&[u8], &[i8], usize, &mut [i32]) -> bool;
+/// Products `[rows, PANEL]`; false where the processor cannot.
+pub(super) type Kernel = fn(&Factors<'_>, &mut [f32]) -> bool;
 
 /// All kernels, the fastest first.
 pub(super) const KERNELS: [Kernel; 2] = [wide_if_there, narrow_if_there];
@@ -18,8 +19,8 @@ pub(super) const KERNELS: [Kernel; 2] = [wide_if_there, narrow_if_there];
 /// Writes one kernel: its instructions, how many bytes its registers hold, rows of a block, and its operations.
 macro_rules! kernel {
     (
-        $name:ident, $features:literal, $bytes:literal, $rows:literal, $zero:ident, $load:ident,
-        $store:ident, $broadcast:ident, $multiply_add:ident
+        $name:ident, $features:literal, $bytes:literal, $rows:literal, $zero:ident, $load:ident, $broadcast:ident,
+        $multiply_add:ident, $subtract:ident, $convert:ident, $broadcast_float:ident, $multiply:ident, $store:ident
     ) => {
         mod $name {
             use super::*;
@@ -27,13 +28,15 @@ macro_rules! kernel {
             /// Registers that hold a quad of columns of a panel.
             const PARTS: usize = PANEL * QUAD / $bytes;
 
-            /// `R` rows with a panel.
+            /// `R` rows, from row `first` on, with the panel.
             ///
             /// # Safety
-            /// The machine has the instructions; `panel` points at `PANEL * stride` bytes, `rows` at `R * stride`, `sums`
-            /// at `R * PANEL` numbers; `stride` is a multiple of [`QUAD`].
+            /// The machine has the instructions; lengths are as [`all`] asserts them, and there are `R` rows.
             #[target_feature(enable = $features)]
-            unsafe fn block<const R: usize>(panel: *const u8, rows: *const i8, stride: usize, sums: *mut i32) {
+            unsafe fn block<const R: usize>(factors: &Factors<'_>, first: usize, products: *mut f32) {
+                let Factors { panel, rows, stride, worths, soon } = *factors;
+                let (panel, rows) = (panel.as_ptr(), rows.as_ptr().wrapping_add(first * stride));
+                let soon_line = first / $rows * (stride / QUAD);
                 let mut own = [[$zero(); PARTS]; R];
                 let mut at = 0;
                 while at < stride {
@@ -41,6 +44,9 @@ macro_rules! kernel {
                     for line in 0..PANEL * QUAD / 64 {
                         // Fetching what may lie behind the panels' end does nothing.
                         _mm_prefetch::<_MM_HINT_T0>(panel.wrapping_add(at * PANEL + AHEAD + line * 64).cast());
+                    }
+                    if let Some(line) = soon.get((soon_line + at / QUAD) * (64 / size_of::<f32>())) {
+                        _mm_prefetch::<_MM_HINT_T1>(ptr::from_ref(line).cast());
                     }
                     for i in 0..PARTS {
                         // SAFETY: at + QUAD ≤ stride, so PANEL * QUAD bytes from here lie inside the panel.
@@ -56,9 +62,12 @@ macro_rules! kernel {
                     at += QUAD;
                 }
                 for r in 0..R {
+                    let Worth { factor, shift } = worths[first + r];
                     for i in 0..PARTS {
-                        // SAFETY: row r of R, and the parts of a row are PANEL numbers.
-                        unsafe { $store(sums.add(r * PANEL + i * $bytes / 4).cast(), own[r][i]) };
+                        let sums = $convert($subtract(own[r][i], $broadcast(shift)));
+                        // SAFETY: row first + r of all, and the parts of a row are PANEL numbers.
+                        let out = unsafe { products.add((first + r) * PANEL + i * $bytes / 4) };
+                        unsafe { $store(out, $multiply(sums, $broadcast_float(factor))) };
                     }
                 }
             }
@@ -68,29 +77,26 @@ macro_rules! kernel {
             /// # Safety
             /// The machine has the instructions.
             #[target_feature(enable = $features)]
-            pub(super) unsafe fn all(panel: &[u8], rows: &[i8], stride: usize, sums: &mut [i32]) {
-                let n = sums.len() / PANEL;
-                assert!(panel.len() == PANEL * stride && stride.is_multiple_of(QUAD) && sums.len() == n * PANEL);
-                assert!(rows.len() == n * stride);
-                let mut row = 0;
-                while row < n {
-                    let count = (n - row).min($rows);
-                    let (panel, rows) = (panel.as_ptr(), rows[row * stride..].as_ptr());
-                    let sums = sums[row * PANEL..].as_mut_ptr();
-                    // SAFETY: at least `count` rows are left in both, by the lengths asserted above.
+            pub(super) unsafe fn all(factors: &Factors<'_>, products: &mut [f32]) {
+                let Factors { panel, rows, stride, worths, .. } = *factors;
+                let n = worths.len();
+                assert!(panel.len() == PANEL * stride && stride.is_multiple_of(QUAD));
+                assert!(rows.len() == n * stride && products.len() == n * PANEL);
+                let products = products.as_mut_ptr();
+                for first in (0..n).step_by($rows) {
+                    // SAFETY: at least as many rows are left in all, by the lengths asserted above.
                     unsafe {
-                        match count {
-                            1 => block::<1>(panel, rows, stride, sums),
-                            2 => block::<2>(panel, rows, stride, sums),
-                            3 => block::<3>(panel, rows, stride, sums),
-                            4 => block::<{ if 4 < $rows { 4 } else { $rows } }>(panel, rows, stride, sums),
-                            5 => block::<{ if 5 < $rows { 5 } else { $rows } }>(panel, rows, stride, sums),
-                            6 => block::<{ if 6 < $rows { 6 } else { $rows } }>(panel, rows, stride, sums),
-                            7 => block::<{ if 7 < $rows { 7 } else { $rows } }>(panel, rows, stride, sums),
-                            _ => block::<$rows>(panel, rows, stride, sums),
+                        match n - first {
+                            1 => block::<1>(factors, first, products),
+                            2 => block::<2>(factors, first, products),
+                            3 => block::<3>(factors, first, products),
+                            4 => block::<{ if 4 < $rows { 4 } else { $rows } }>(factors, first, products),
+                            5 => block::<{ if 5 < $rows { 5 } else { $rows } }>(factors, first, products),
+                            6 => block::<{ if 6 < $rows { 6 } else { $rows } }>(factors, first, products),
+                            7 => block::<{ if 7 < $rows { 7 } else { $rows } }>(factors, first, products),
+                            _ => block::<$rows>(factors, first, products),
                         }
                     }
-                    row += count;
                 }
             }
         }
@@ -104,9 +110,13 @@ kernel!(
     8,
     _mm512_setzero_si512,
     _mm512_loadu_si512,
-    _mm512_storeu_si512,
     _mm512_set1_epi32,
-    _mm512_dpbusd_epi32
+    _mm512_dpbusd_epi32,
+    _mm512_sub_epi32,
+    _mm512_cvtepi32_ps,
+    _mm512_set1_ps,
+    _mm512_mul_ps,
+    _mm512_storeu_ps
 );
 
 kernel!(
@@ -116,25 +126,29 @@ kernel!(
     3,
     _mm256_setzero_si256,
     _mm256_loadu_si256,
-    _mm256_storeu_si256,
     _mm256_set1_epi32,
-    _mm256_dpbusd_avx_epi32
+    _mm256_dpbusd_avx_epi32,
+    _mm256_sub_epi32,
+    _mm256_cvtepi32_ps,
+    _mm256_set1_ps,
+    _mm256_mul_ps,
+    _mm256_storeu_ps
 );
 
-fn wide_if_there(panel: &[u8], rows: &[i8], stride: usize, sums: &mut [i32]) -> bool {
+fn wide_if_there(factors: &Factors<'_>, products: &mut [f32]) -> bool {
     let can = has_wide();
     if can {
         // SAFETY: the instructions were just detected.
-        unsafe { wide::all(panel, rows, stride, sums) };
+        unsafe { wide::all(factors, products) };
     }
     can
 }
 
-fn narrow_if_there(panel: &[u8], rows: &[i8], stride: usize, sums: &mut [i32]) -> bool {
+fn narrow_if_there(factors: &Factors<'_>, products: &mut [f32]) -> bool {
     let can = has_narrow();
     if can {
         // SAFETY: the instructions were just detected.
-        unsafe { narrow::all(panel, rows, stride, sums) };
+        unsafe { narrow::all(factors, products) };
     }
     can
 }
@@ -155,7 +169,7 @@ pub(super) fn can_multiply() -> bool {
 }
 
 /// By the fastest kernel; only where [`can_multiply`].
-pub(super) fn multiply(panel: &[u8], rows: &[i8], stride: usize, sums: &mut [i32]) {
-    let done = KERNELS.iter().any(|kernel| kernel(panel, rows, stride, sums));
+pub(super) fn multiply(factors: &Factors<'_>, products: &mut [f32]) {
+    let done = KERNELS.iter().any(|kernel| kernel(factors, products));
     assert!(done, "asked for products that this processor cannot make");
 }
