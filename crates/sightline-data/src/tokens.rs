@@ -62,9 +62,24 @@ fn is_combining(c: char) -> bool {
         | '\u{fe20}'..='\u{fe2f}')
 }
 
+/// English words that name nothing to be seen. Other languages have none here.
+const FUNCTION_WORDS: &str = include_str!("function_words.txt");
+
+/// Whether a token is an English word that names nothing to be seen, `the` or `of`.
+pub fn is_function_word(token: &str) -> bool {
+    let lines = FUNCTION_WORDS.lines().filter(|line| !line.starts_with('#'));
+    lines.flat_map(str::split_whitespace).any(|word| word == token)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn function_words_are_found() {
+        assert!(["a", "the", "your", "in"].into_iter().all(is_function_word));
+        assert!(!["dog", "under", "two", "red", "", "#"].into_iter().any(is_function_word));
+    }
 
     #[test]
     fn tokens_of() {

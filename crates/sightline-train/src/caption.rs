@@ -1,6 +1,7 @@
 //! Training and use of the caption models, image level and region level.
 
 mod captioner;
+mod endings;
 mod items;
 mod learner;
 mod reward;
@@ -11,7 +12,7 @@ use sightline_data::{Dataset, Split};
 use sightline_model::caption::GeneratorKind;
 use sightline_model::random;
 
-pub use captioner::{Caption, Captioner, Decoding};
+pub use captioner::{Caption, Captioner, Decoding, USUAL_CONTRAST};
 
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
 use crate::corpus::{Corpus, check_features, training_vocabulary};

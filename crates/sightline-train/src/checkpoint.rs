@@ -141,7 +141,10 @@ impl Checkpoint {
         let mut hash = Xxh3::new();
         for (name, weight) in &self.model {
             hash.update(name.as_bytes());
-            weight.values.iter().for_each(|x| hash.update(&x.to_le_bytes()));
+            for values in weight.values.chunks(1024) {
+                let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+                hash.update(&bytes);
+            }
         }
         format!("{:016x}", hash.digest())
     }

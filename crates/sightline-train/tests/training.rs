@@ -329,6 +329,31 @@ fn regions_learn_the_phrases_decoded_for_them() {
         let pictures = captioner.pictures([(vectors.as_slice(), 1)].into_iter());
         let captions = captioner.captions(&pictures, Decoding::Beam(BeamSettings::default()));
         assert_eq!(captions[0][0].text, "a black dog", "{region_context:?}");
+
+        // With contrast: of all that a wide beam finds the one that is likelier of the region than of its photo.
+        let beam = BeamSettings { beam: 12, ..BeamSettings::default() };
+        let all = Decoding::Beam(BeamSettings { n_best: beam.beam, ..beam });
+        let regions = (0..store.len()).map(|photo| (store.get(photo).vectors(), 1)).collect::<Vec<_>>();
+        let views = || regions.iter().map(|(vectors, region)| (vectors.as_slice(), *region));
+        let likely = captioner.captions(&captioner.pictures(views()), all);
+        let mut others = 0;
+        for contrast in [0.0, 0.5, 2.0] {
+            let found = captioner.region_captions(views(), beam, contrast);
+            for ((found, likely), (vectors, _)) in found.iter().zip(&likely).zip(&regions) {
+                let photo = captioner.pictures([(vectors.as_slice(), 0)].into_iter());
+                let worth = |caption: &Caption| {
+                    let words = captioner.vocabulary.encode(&tokenize(&caption.text));
+                    caption.log_probability
+                        - f64::from(contrast * captioner.log_likelihoods(&photo, &[&words], &[0])[0])
+                };
+                let best = likely.iter().map(worth).fold(f64::NEG_INFINITY, f64::max);
+                let found = found.as_ref().unwrap();
+                assert!((worth(found) - best).abs() < 1e-4, "{contrast}: {found:?} of {likely:?}");
+                others += usize::from(found.text != likely[0].text);
+                assert!(contrast > 0.0 || found == &likely[0]);
+            }
+        }
+        assert!(others > 0, "or the contrast was not looked at");
     }
 }
 

@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use rand::Rng as _;
 use sightline::index::catalogue::{Catalogue, Change, Encoding, PhotoRow, Settings, Stamp};
-use sightline_data::{BoxXyxy, Vocabulary, checksum, tokens};
+use sightline_data::{BoxXyxy, Vocabulary, tokens};
 use sightline_model::alignment::{AlignmentModel, AlignmentSettings, Sizes};
 use sightline_model::{Device, random, weights};
 use sightline_search::Place;
@@ -74,11 +74,12 @@ fn main() -> anyhow::Result<()> {
         features: features.clone(),
         progress: Progress::default(),
     };
-    Checkpoint { header, model: weights::export(&network), optimizer: Default::default() }.save(&model)?;
+    let checkpoint = Checkpoint { header, model: weights::export(&network), optimizer: Default::default() };
+    checkpoint.save(&model)?;
 
     let settings = Settings {
         root: photos.canonicalize()?,
-        model_checksum: checksum::of_file(&model)?,
+        model_checksum: checkpoint.checksum(),
         model: model.canonicalize()?,
         features,
         dim: args.dim,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use sightline_data::{BoxXyxy, StoreSettings};
 use sightline_model::caption::BeamSettings;
 use sightline_train::aligner::Aligner;
-use sightline_train::caption::{Caption, Captioner, Decoding};
+use sightline_train::caption::{Caption, Captioner, Decoding, USUAL_CONTRAST};
 use sightline_train::checkpoint::Kind;
 use sightline_vision::Photo;
 
@@ -148,9 +148,9 @@ impl Describer {
             _ => self.photos.captions(&pictures, decoding),
         };
         let record = |((image, own), captions): ((String, &Seen), Vec<Caption>)| {
-            let regions = self.regions.as_ref().zip(most);
-            let regions =
-                regions.map(|(model, most)| region_captions(model, &own.vectors, &own.boxes, self.beams.regions, most));
+            let regions = self.regions.as_ref().zip(most).map(|(model, most)| {
+                region_captions(model, &own.vectors, &own.boxes, self.beams.regions, USUAL_CONTRAST, most)
+            });
             let has_regions = captions.iter().any(|caption| !caption.word_regions.is_empty());
             let boxes = if has_regions { own.boxes.clone() } else { Vec::new() };
             Described { image, captions, boxes, regions }

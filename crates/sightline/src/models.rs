@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use sightline_data::{FeatureStore, checksum};
+use sightline_data::FeatureStore;
 use sightline_train::aligner::Aligner;
 use sightline_train::caption::Captioner;
 use sightline_train::checkpoint::{Checkpoint, Kind, Outline};
@@ -131,9 +131,10 @@ fn lacks(spec: &Path, kinds: &[Kind]) -> String {
     format!("{} does not hold {}", spec.display(), wanted.join(" or "))
 }
 
-/// The checksum of the file that a model is read from.
+/// What tells an alignment model's weights from others. A pack may get another card or other captions, and an index that was
+/// made with it stays as good as it was.
 pub fn checksum_of(spec: &Path) -> anyhow::Result<String> {
-    Ok(if spec == Path::new(BUILTIN) { pack(spec)?.checksum().to_owned() } else { checksum::of_file(&file(spec))? })
+    Ok(checkpoint(spec, &[Kind::Alignment])?.checksum())
 }
 
 /// A model's name as it is understood from any folder.

@@ -5,7 +5,7 @@ use sightline_data::{BoxXyxy, FeatureStore};
 use sightline_model::caption::BeamSettings;
 use sightline_model::decode;
 use sightline_train::aligner::Aligner;
-use sightline_train::caption::{Captioner, Decoding};
+use sightline_train::caption::{Captioner, Decoding, USUAL_CONTRAST};
 use sightline_train::corpus::Corpus;
 use sightline_train::evaluate::Scores;
 use sightline_vision::Photo;
@@ -73,7 +73,7 @@ impl Panels<'_> {
                 let stored = store.find(&image.path).with_context(missing)?;
                 let boxes: Vec<BoxXyxy> = stored.boxes().collect();
                 let most = MostRegions { captions: self.regions, ..MostRegions::default() };
-                region_captions(captioner, &stored.vectors(), &boxes, self.beam, most)
+                region_captions(captioner, &stored.vectors(), &boxes, self.beam, USUAL_CONTRAST, most)
             }
             None => Vec::new(),
         };
@@ -147,21 +147,22 @@ impl Default for MostRegions {
 }
 
 /// Captions of a photo's regions, the likeliest a token first, near-duplicates left out. `vectors` is `[regions, dim]`,
-/// and the first box and vector are those of the whole photo, which is not described.
+/// and the first box and vector are those of the whole photo, which is not described. `contrast` is that of
+/// [`Captioner::region_captions`].
 pub fn region_captions(
     captioner: &Captioner,
     vectors: &[f32],
     boxes: &[BoxXyxy],
     beam: BeamSettings,
+    contrast: f32,
     most: MostRegions,
 ) -> Vec<RegionCaption> {
     if boxes.len() < 2 {
         return Vec::new();
     }
-    let pictures = captioner.pictures((1..boxes.len()).map(|region| (vectors, region)));
-    let best = captioner.captions(&pictures, Decoding::Beam(BeamSettings { n_best: 1, ..beam }));
-    let all = best.into_iter().zip(&boxes[1..]).filter_map(|(captions, &region_box)| {
-        let best = captions.into_iter().next()?;
+    let best = captioner.region_captions((1..boxes.len()).map(|region| (vectors, region)), beam, contrast);
+    let all = best.into_iter().zip(&boxes[1..]).filter_map(|(best, &region_box)| {
+        let best = best?;
         let log_probability = best.log_probability as f32;
         Some(RegionCaption { region_box, text: best.text, log_probability, score: None })
     });

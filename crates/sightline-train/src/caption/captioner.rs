@@ -16,6 +16,10 @@ use crate::corpus::check_features;
 use crate::settings::CaptionRunSettings;
 use crate::{Error, Result};
 
+/// What a sentence of a region loses for each natural logarithm that it is likely of the whole photo
+/// ([`Captioner::region_captions`]); good for a network and for a small one (docs/log.md).
+pub const USUAL_CONTRAST: f32 = 0.5;
+
 /// A caption with its probability.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Caption {
@@ -115,6 +119,38 @@ impl Captioner {
             word_regions: h.regions,
         };
         found.into_iter().map(|own| own.into_iter().map(caption).collect()).collect()
+    }
+
+    /// What regions show, one caption each, given as all vectors of their photo `[regions, dim]` and a region: of the beam's
+    /// sentences the one with the highest log probability, less `contrast` times what it has of the whole photo. Without
+    /// contrast small regions are often told as what surrounds them. None where the beam finds no sentence.
+    pub fn region_captions<'a>(
+        &self,
+        regions: impl Iterator<Item = (&'a [f32], usize)> + Clone,
+        beam: BeamSettings,
+        contrast: f32,
+    ) -> Vec<Option<Caption>> {
+        let n_best = if contrast == 0.0 { 1 } else { beam.beam };
+        let pictures = self.pictures(regions.clone());
+        let found = self.captions(&pictures, Decoding::Beam(BeamSettings { n_best, ..beam }));
+        if contrast == 0.0 {
+            return found.into_iter().map(|own| own.into_iter().next()).collect();
+        }
+        let of: Vec<usize> = (0..).zip(&found).flat_map(|(region, own)| own.iter().map(move |_| region)).collect();
+        let tokens = |caption: &Caption| caption.text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let sentences: Vec<Vec<u32>> =
+            found.iter().flatten().map(|caption| self.vocabulary.encode(&tokens(caption))).collect();
+        let sentences: Vec<&[u32]> = sentences.iter().map(Vec::as_slice).collect();
+        let photos = self.pictures(regions.map(|(photo, _)| (photo, 0)));
+        let of_photos = self.log_likelihoods(&photos, &sentences, &of);
+        let mut best: Vec<Option<(f64, Caption)>> = vec![None; found.len()];
+        for ((region, caption), of_photo) in of.into_iter().zip(found.into_iter().flatten()).zip(of_photos) {
+            let worth = caption.log_probability - f64::from(contrast * of_photo);
+            if best[region].as_ref().is_none_or(|(most, _)| worth > *most) {
+                best[region] = Some((worth, caption));
+            }
+        }
+        best.into_iter().map(|best| Some(best?.1)).collect()
     }
 
     /// Log probability of each sentence about its picture, END included. `of` names the picture of each.

@@ -7,6 +7,7 @@ use sightline_data::{Dataset, Split, Vocabulary};
 use sightline_metrics::ptb::Tokenizer;
 use sightline_model::caption::{GeneratorKind, Pictures};
 
+use super::endings::Endings;
 use crate::checkpoint::Kind;
 use crate::corpus::Corpus;
 use crate::phrases::Phrases;
@@ -113,6 +114,10 @@ pub(super) fn phrase_items(
     vocabulary: &Vocabulary,
     settings: &CaptionRunSettings,
 ) -> Result<Vec<Item>> {
+    let endings = settings.whole_phrases.then(|| {
+        let sentences = dataset.split(Split::Train).flat_map(|image| &image.sentences);
+        Endings::of(&sentences.map(|sentence| sentence.tokens.as_slice()).collect::<Vec<_>>())
+    });
     let mut items = BTreeMap::new();
     for image in dataset.split(split) {
         let (Some(position), Some(own)) = (store.position(&image.path), phrases.photos.get(&image.path)) else {
@@ -128,12 +133,13 @@ pub(super) fn phrase_items(
                     store.path().display()
                 )));
             }
-            let words = vocabulary.encode(&phrase.words);
+            let said = endings.as_ref().map_or(phrase.words.as_slice(), |endings| endings.whole(&phrase.words));
+            let words = vocabulary.encode(said);
             if words.len() >= settings.min_phrase_words.max(1) && phrase.score >= settings.min_phrase_score {
                 let empty = || Item { position, region: phrase.region, sentences: Vec::new(), references: Vec::new() };
                 let item: &mut Item = items.entry((position, phrase.region)).or_insert_with(empty);
                 item.sentences.push(words);
-                item.references.push(phrase.words.join(" "));
+                item.references.push(said.join(" "));
             }
         }
     }

@@ -12,7 +12,7 @@ use sightline_metrics::meteor::{Meteor, Task};
 use sightline_model::Device;
 use sightline_model::caption::BeamSettings;
 use sightline_train::aligner::Aligner;
-use sightline_train::caption::{Captioner, Decoding};
+use sightline_train::caption::{Captioner, USUAL_CONTRAST};
 use sightline_train::checkpoint::Kind;
 use sightline_train::describe::PhraseRanking;
 use sightline_train::phrases::Phrases;
@@ -64,6 +64,10 @@ pub struct Args {
     /// Boxes that no region of the store covers with this IoU are left out
     #[arg(long, default_value_t = 0.5)]
     min_iou: f32,
+    /// The model of regions says what they show rather than their photo: of the beam's sentences the best by log
+    /// probability, less this much of that of the whole photo; 0 is the likeliest sentence
+    #[arg(long, default_value_t = USUAL_CONTRAST)]
+    contrast: f32,
     #[command(flatten)]
     beam: BeamArgs,
 }
@@ -107,6 +111,9 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     if !(0.0..=1.0).contains(&args.min_iou) {
         return Err(Usage(format!("--min-iou {}: expected 0 to 1", args.min_iou)).into());
     }
+    if !(args.contrast >= 0.0 && args.contrast.is_finite()) {
+        return Err(Usage(format!("--contrast {}: expected a number of 0 or more", args.contrast)).into());
+    }
     let store = FeatureStore::open(&args.features)?;
     let (record, file) = match (&args.phrases, &args.instances) {
         (Some(file), _) => (RegionPhrases::load(file)?, file),
@@ -148,10 +155,10 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     }
     if let Some(run) = &args.caption_model {
         let whole = open(run, Kind::Caption, &store)?;
-        rows.insert("full_frame", row(&captions(&whole, &store, &targets, beam))?);
+        rows.insert("full_frame", row(&captions(&whole, &store, &targets, beam, 0.0))?);
     }
-    rows.insert("region_level", row(&captions(&regional, &store, &targets, beam))?);
-    let dense_map = dense(&regional, &record, &store, beam, &meteor);
+    rows.insert("region_level", row(&captions(&regional, &store, &targets, beam, args.contrast))?);
+    let dense_map = dense(&regional, &record, &store, beam, args.contrast, &meteor);
     let record = Record { described, covered: targets.len(), rows, dense_map };
     ui.result(&record, || text(&record))
 }
@@ -174,11 +181,17 @@ fn targets<'a>(record: &'a RegionPhrases, store: &FeatureStore, min_iou: f32) ->
 }
 
 /// The best caption of each target.
-fn captions(captioner: &Captioner, store: &FeatureStore, targets: &[Target<'_>], beam: BeamSettings) -> Vec<String> {
+fn captions(
+    captioner: &Captioner,
+    store: &FeatureStore,
+    targets: &[Target<'_>],
+    beam: BeamSettings,
+    contrast: f32,
+) -> Vec<String> {
     let photos: Vec<Vec<f32>> = targets.iter().map(|target| store.get(target.covering.position).vectors()).collect();
     let regions = photos.iter().zip(targets).map(|(photo, target)| (photo.as_slice(), target.covering.region));
-    let found = captioner.captions(&captioner.pictures(regions), Decoding::Beam(beam));
-    found.into_iter().map(|captions| captions.into_iter().next().map_or_else(String::new, |best| best.text)).collect()
+    let found = captioner.region_captions(regions, beam, contrast);
+    found.into_iter().map(|best| best.map_or_else(String::new, |best| best.text)).collect()
 }
 
 /// The best training phrase of each target.
@@ -261,6 +274,7 @@ fn dense(
     record: &RegionPhrases,
     store: &FeatureStore,
     beam: BeamSettings,
+    contrast: f32,
     meteor: &Meteor,
 ) -> f64 {
     let mut counts = DenseCounts::default();
@@ -268,7 +282,7 @@ fn dense(
         let Some(photo) = store.find(&image.image) else { continue };
         let boxes: Vec<_> = photo.boxes().collect();
         let most = MostRegions { captions: usize::MAX, ..MostRegions::default() };
-        let detections: Vec<Detection> = region_captions(captioner, &photo.vectors(), &boxes, beam, most)
+        let detections: Vec<Detection> = region_captions(captioner, &photo.vectors(), &boxes, beam, contrast, most)
             .into_iter()
             .map(|c| Detection { region: c.region_box.into(), confidence: f64::from(per_token(&c)), caption: c.text })
             .collect();

@@ -175,8 +175,10 @@ pub fn update(args: &Args, ui: &Ui) -> anyhow::Result<Updated> {
     let n_files = plan.n_files();
     let networks = match networks {
         None if plan.n_todo() > 0 => {
-            catalogue.settings().check_model()?;
-            Some(self::networks(args, &catalogue.settings().model, &catalogue.settings().features.sources, ui)?)
+            let settings = catalogue.settings();
+            let networks = self::networks(args, &settings.model, &settings.features.sources, ui)?;
+            settings.check_model(&networks.aligner)?;
+            Some(networks)
         }
         opened => opened,
     };
@@ -213,7 +215,7 @@ fn open(args: &Args, index: &Path, root: PathBuf, ui: &Ui) -> anyhow::Result<(Ca
         );
         let settings = Settings {
             root,
-            model_checksum: models::checksum_of(&model)?,
+            model_checksum: networks.aligner.checksum.clone(),
             model,
             features: with_sources(&networks.aligner.features, args),
             dim: networks.aligner.dim(),

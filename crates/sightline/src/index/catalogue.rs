@@ -11,12 +11,11 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, param
 use serde::{Deserialize, Serialize};
 use sightline_data::StoreSettings;
 use sightline_search::Place;
+use sightline_train::aligner::Aligner;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
-use crate::models;
-
 /// Format of the whole index folder.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 const FILE: &str = "catalogue.sqlite";
 
@@ -47,7 +46,7 @@ pub struct Settings {
     pub root: PathBuf,
     /// The alignment model's file, absolute.
     pub model: PathBuf,
-    /// Checksum of that file.
+    /// What tells its weights from others.
     pub model_checksum: String,
     /// Region features that the model reads.
     pub features: StoreSettings,
@@ -64,11 +63,10 @@ impl Settings {
         xxh3_64(format!("{VERSION} {model_checksum} {dim} {encoding:?}").as_bytes())
     }
 
-    /// An error where the model's file is not there any more, or not the one that the index was made with.
-    pub fn check_model(&self) -> anyhow::Result<()> {
-        let found = models::checksum_of(&self.model).context("the index's model is needed; name it with --model")?;
+    /// An error where the model found in its place is not the one that the index was made with.
+    pub fn check_model(&self, found: &Aligner) -> anyhow::Result<()> {
         ensure!(
-            found == self.model_checksum,
+            found.checksum == self.model_checksum,
             "{} is not the model that the index was made with; name that one with --model, or index anew",
             self.model.display()
         );

@@ -276,7 +276,8 @@ pub struct WordRecord {
     pub region_box: [f32; 4],
     /// Product of their vectors.
     pub score: f32,
-    /// Whether its best product with any region stands out from what it scores elsewhere in the collection.
+    /// Whether its best product with any region stands out from what it scores elsewhere in the collection, and the word
+    /// is no function word ("the").
     pub matched: bool,
 }
 
@@ -795,7 +796,8 @@ impl Searcher {
 }
 
 /// Words with the regions that they are attached to, from their values `[words, regions]`. A word stands out where its best
-/// value is a deviation above the mean of its best ones over the collection, and a tenth of the best word's here.
+/// value is a deviation above the mean of its best ones over the collection, and a tenth of the best word's here. A function
+/// word never does: what it scores, its neighbours lend it.
 fn word_records(
     words: &[String],
     values: &[f32],
@@ -809,12 +811,13 @@ fn word_records(
     let each = words.iter().zip(of_regions).zip(attached).zip(of_word);
     each.map(|(((word, values), &region), spread)| {
         let best = best(values);
+        let stands_out = best > 0.1 * most && spread.deviations(best).is_none_or(|deviations| deviations >= 1.0);
         WordRecord {
             word: word.clone(),
             region,
             region_box: boxes[region],
             score: values[region],
-            matched: best > 0.1 * most && spread.deviations(best).is_none_or(|deviations| deviations >= 1.0),
+            matched: stands_out && !tokens::is_function_word(word),
         }
     })
     .collect()
@@ -835,9 +838,10 @@ pub fn open_models(
     if let Some(model) = model {
         settings.model = models::file(model);
     }
-    settings.check_model()?;
-    let checkpoint = models::checkpoint(&settings.model, &[Kind::Alignment])?;
+    let needed = "the index's model is needed; name it with --model";
+    let checkpoint = models::checkpoint(&settings.model, &[Kind::Alignment]).context(needed)?;
     let aligner = Aligner::new(checkpoint, device).context("cannot open the index's model")?;
+    settings.check_model(&aligner)?;
     let given = [backbone, proposals].map(|spec| spec.map(str::to_owned));
     let is_there = |(key, given): (&str, &Option<String>)| {
         let spec = given.as_ref().or(settings.features.sources.get(key));
