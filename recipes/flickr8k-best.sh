@@ -17,7 +17,7 @@ for row in 14-muon 15-muon-gru; do train align "$row" "ablation/$row.toml"; done
 train caption attention flickr8k-caption-attention.toml
 train caption cider flickr8k-caption-cider.toml --start "$out/attention"
 # Words that share a region are phrases; the detector knows a thing from its part.
-sightline align --model "$out/14-muon" --dataset "$data" --features "$features" -o "$out/phrases-best.json" --affinity 0.06 --prior 0.5
+sightline align --model "$out/14-muon" --dataset "$data" --features "$features" -o "$out/phrases-best.json" --affinity 0.03 --prior 1
 train caption regions-best flickr8k-regions-best.toml --phrases "$out/phrases-best.json" --start "$out/attention"
 
 echo "== retrieval, two models together, then re-ranked, then the nearest read again"

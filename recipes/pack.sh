@@ -25,7 +25,7 @@ if [ $# -eq 6 ]; then teachers+=(--teacher "$5" --more-features "$6"); fi
 features="$out/small.features"
 [ -e "$features" ] || sightline features "$data" -o "$features" --backbone "$backbone" --regions "compact=$backbone" --context class
 train align align pack/align.toml "${teachers[@]}"
-sightline align --model "$out/align" --dataset "$data" --features "$features" -o "$out/phrases.json" --affinity 0.02
+sightline align --model "$out/align" --dataset "$data" --features "$features" -o "$out/phrases.json" --affinity 0.03 --prior 1
 train caption caption pack/caption.toml
 train caption regions pack/regions.toml --phrases "$out/phrases.json"
 sightline pack -o "$out/sightline.pack" --backbone "$backbone" --align "$out/align" --caption "$out/caption" \

@@ -102,8 +102,8 @@ pub struct Args {
 /// How captions are searched for.
 #[derive(Debug, Clone, Copy, ClapArgs)]
 pub struct BeamArgs {
-    /// Hypotheses kept at every word; 1 is greedy [default: 3, 6 for regions and where an alignment model chooses among
-    /// them, and the paper's 7 in evaluations]
+    /// Hypotheses kept at every word; 1 is greedy [default: 3, 6 where an alignment model chooses among them, and the
+    /// paper's 7 in evaluations]
     #[arg(long)]
     beam: Option<usize>,
     /// Most words a sentence
@@ -173,8 +173,7 @@ impl FitArgs {
 /// Beam where photos are described for people: models that are sure of their words say more with a narrow one
 /// (docs/log.md).
 pub const USUAL_BEAM: usize = 3;
-/// The same where something chooses among the beam's sentences, an alignment model or a region's contrast with its photo:
-/// enough to choose from.
+/// The same where an alignment model chooses among the beam's sentences: enough to choose from.
 pub const CHOOSING_BEAM: usize = 6;
 /// Beam of evaluations: the paper's.
 pub const PAPER_BEAM: usize = 7;
@@ -242,7 +241,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let chooses = args.fit.is_wanted(model) || !others.is_empty();
     let usual = if chooses { CHOOSING_BEAM } else { USUAL_BEAM };
     let photos_beam = args.beam.settings(usual.max(args.n_best))?;
-    let beams = Beams { photos: photos_beam, regions: args.beam.settings(CHOOSING_BEAM)? };
+    let beams = Beams { photos: photos_beam, regions: args.beam.settings(USUAL_BEAM)? };
     let decoding = args.decoding(photos_beam)?;
     let photos = args.photos.iter().map(|path| expand(path)).collect::<anyhow::Result<Vec<_>>>()?.concat();
     let device = args.device.open()?;

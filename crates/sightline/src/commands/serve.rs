@@ -115,7 +115,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     };
     check_fit(args.fit)?;
     let usual = if args.fit > 0.0 { CHOOSING_BEAM } else { USUAL_BEAM };
-    let beams = Beams { photos: args.beam.settings(usual)?, regions: args.beam.settings(CHOOSING_BEAM)? };
+    let beams = Beams { photos: args.beam.settings(usual)?, regions: args.beam.settings(USUAL_BEAM)? };
     let describer = match runs_of_captions {
         Some((photos, regions)) => Some(LazyDescriber::new(photos, regions, &searcher.settings().features, beams)?),
         None => None,

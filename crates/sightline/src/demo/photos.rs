@@ -50,8 +50,7 @@ pub fn describe(folder: &Path, ui: &Ui) -> anyhow::Result<OwnPhotos> {
     let photos = Captioner::new(of_pack(Kind::Caption)?)?;
     let regions = Captioner::new(of_pack(Kind::RegionCaption)?)?;
     let beam = |beam| BeamSettings { beam, ..BeamSettings::default() };
-    let beams =
-        Beams { photos: BeamSettings { n_best: USUAL_BEAM, ..beam(CHOOSING_BEAM) }, regions: beam(CHOOSING_BEAM) };
+    let beams = Beams { photos: BeamSettings { n_best: USUAL_BEAM, ..beam(CHOOSING_BEAM) }, regions: beam(USUAL_BEAM) };
     let describer = Describer::new(photos, Some(regions), beams)?;
     let extraction = Extraction::like(&aligner.features, None, None, &device, ui)?;
 
