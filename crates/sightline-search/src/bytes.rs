@@ -9,8 +9,6 @@ mod x86;
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use crate::simd::{nearest, vectorised};
 
 /// Vectors of a panel.
@@ -64,12 +62,11 @@ impl Rows {
     pub fn round(rows: &[f32], columns: usize) -> Self {
         let stride = columns.next_multiple_of(QUAD);
         let mut wholes = vec![0; rows.len() / columns * stride];
-        let each = wholes.par_chunks_exact_mut(stride).zip(rows.par_chunks_exact(columns));
         let worth = |(wholes, row): (&mut [i8], &[f32])| {
             let (factor, sum) = round(row, wholes);
             Worth { factor, shift: sum * OFFSET }
         };
-        let worths = each.with_min_len(64).map(worth).collect();
+        let worths = wholes.chunks_exact_mut(stride).zip(rows.chunks_exact(columns)).map(worth).collect();
         Self { wholes, stride, worths }
     }
 
@@ -133,7 +130,7 @@ fn slow_multiply(factors: &Factors<'_>, products: &mut [f32]) {
 
 /// Rounds a vector of finite numbers, and tells what one of the whole numbers is worth and what they sum to. `wholes` may be
 /// longer; the rest stays as it is.
-pub fn round(x: &[f32], wholes: &mut [i8]) -> (f32, i32) {
+pub(crate) fn round(x: &[f32], wholes: &mut [i8]) -> (f32, i32) {
     let most = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
     let factor = if most > 0.0 { most / MOST } else { 1.0 };
     let mut sum = 0;

@@ -302,7 +302,8 @@ pub struct CaptionRunSettings {
     pub min_phrase_words: usize,
     /// Region level: phrases whose mean word score is lower are left out.
     pub min_phrase_score: f32,
-    /// Region level: words at the end of a phrase that want another behind them ("a man in") are left out.
+    /// Region level: words at the end of a phrase that want another behind them ("a man in") are left out; the paper keeps
+    /// them.
     pub whole_phrases: bool,
     /// Region level: what the model sees besides the region.
     pub region_context: RegionContext,
@@ -333,7 +334,7 @@ impl Default for CaptionRunSettings {
             min_count: 5,
             min_phrase_words: 1,
             min_phrase_score: 0.0,
-            whole_phrases: false,
+            whole_phrases: true,
             region_context: RegionContext::None,
             objective: CaptionObjective::Likelihood,
             label_smoothing: 0.0,

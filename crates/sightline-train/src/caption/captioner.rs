@@ -17,7 +17,8 @@ use crate::settings::CaptionRunSettings;
 use crate::{Error, Result};
 
 /// What a sentence of a region loses for each natural logarithm that it is likely of the whole photo
-/// ([`Captioner::region_captions`]); good for a network and for a small one (docs/log.md).
+/// ([`Captioner::region_captions`]); good for models on a large backbone's vectors and for
+/// the program's own (docs/log.md).
 pub const USUAL_CONTRAST: f32 = 0.5;
 
 /// A caption with its probability.

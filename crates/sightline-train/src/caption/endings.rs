@@ -79,10 +79,14 @@ mod tests {
         let nouns = ["dog", "man", "ball", "girl", "bench"];
         let sentences: Vec<Vec<String>> = (0..2000)
             .map(|i| {
-                let (who, what) = (nouns[i % 5], nouns[i / 5 % 5]);
-                let verb = ["near", "on", "watches"][i % 3];
-                let tail = if i % 10 == 0 { format!("a {who} looks on") } else { format!("a {who} {verb} the {what}") };
-                tail.split(' ').map(str::to_owned).collect()
+                let (which, who, what) = (["a", "the"][i / 3 % 2], nouns[i % 5], nouns[i / 5 % 5]);
+                let does = ["near the", "on the"][i % 2];
+                // "on" stands at the end of every tenth sentence, and five times as often before "the".
+                let said = match i % 10 {
+                    0 => format!("{which} {who} looks on"),
+                    _ => format!("{which} {who} {does} {what}"),
+                };
+                said.split(' ').map(str::to_owned).collect()
             })
             .collect();
         let endings = Endings::of(&sentences.iter().map(Vec::as_slice).collect::<Vec<_>>());
@@ -93,7 +97,6 @@ mod tests {
         assert_eq!(whole("a man near"), "a man");
         // "on" may end a sentence, but mostly "the" is behind it.
         assert_eq!(whole("a man on the"), "a man");
-        assert_eq!(whole("a man looks"), "a man");
         assert_eq!(whole("the ball"), "the ball");
         assert_eq!(whole("near the"), "");
         // Nothing is known of a word that no sentence has.

@@ -1,6 +1,6 @@
 //! `eval regions`: captions of regions against people's phrases for them (the paper's table 3), and dense captioning.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -206,13 +206,16 @@ fn ranked(
         dataset.map(|d| d.split(sightline_data::Split::Train).map(|image| image.path.as_str()).collect());
     let allowed = phrases.photos.iter().filter(|(key, _)| training.as_ref().is_none_or(|t| t.contains(key.as_str())));
     let ranking = PhraseRanking::new(aligner, allowed.flat_map(|(_, own)| own).map(|phrase| phrase.words.as_slice()));
-    let positions: Vec<usize> = targets.iter().map(|target| target.covering.position).collect();
+    // A photo has several targets.
+    let positions: BTreeSet<usize> = targets.iter().map(|target| target.covering.position).collect();
+    let positions: Vec<usize> = positions.into_iter().collect();
     let regions = aligner.regions(store, &positions);
-    let of_target = |(i, target): (usize, &Target<'_>)| {
+    let of_target = |target: &Target<'_>| {
+        let photo = positions.binary_search(&target.covering.position).expect("the photos of all targets");
         let (dim, region) = (regions.dim(), target.covering.region);
-        ranking.best(&regions.get(i)[region * dim..(region + 1) * dim])[0].to_owned()
+        ranking.best(&regions.get(photo)[region * dim..(region + 1) * dim])[0].to_owned()
     };
-    targets.iter().enumerate().map(of_target).collect()
+    targets.iter().map(of_target).collect()
 }
 
 /// People against each other: the first phrase of every region that has several, against the others.
