@@ -866,3 +866,20 @@ pub fn open_models(
     }
     Ok(models)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_match_where_they_stand_out_and_name_something() {
+        let words = ["a", "dog", "sofa"].map(str::to_owned);
+        // Two regions a word; over the collection the best products are 0.1, give or take 0.1.
+        let values = [0.6, 0.1, /**/ 0.1, 0.6, /**/ 0.15, 0.0];
+        let usual: Vec<Spread> = (0..3).map(|_| Spread { middle: 0.1, deviation: 0.1 }).collect();
+        let boxes = [[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 3.0, 3.0]];
+        let found = word_records(&words, &values, &[0, 1, 0], &boxes, &usual);
+        assert_eq!(found.iter().map(|word| word.matched).collect::<Vec<_>>(), [false, true, false]);
+        assert_eq!((found[1].region, found[1].region_box, found[1].score), (1, boxes[1], 0.6));
+    }
+}
