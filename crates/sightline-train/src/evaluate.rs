@@ -6,6 +6,7 @@ use sightline_model::alignment::{AlignmentModel, AlignmentSettings, Score};
 use sightline_search::VectorSets;
 
 use crate::aligner::{self, Aligner, encode_regions, encode_words};
+use crate::bank::log_sum;
 use crate::corpus::{Corpus, CorpusPhoto};
 
 /// All scores of a split, and which photo each sentence belongs to.
@@ -31,14 +32,19 @@ impl Scores {
         let mut sum = vec![0.0f64; first.scores.len()];
         for member in members {
             assert_eq!(member.image_of_sentence, first.image_of_sentence, "members score the same split");
-            let n = member.scores.len() as f64;
-            let mean = member.scores.iter().map(|&s| f64::from(s)).sum::<f64>() / n;
-            let variance = member.scores.iter().map(|&s| (f64::from(s) - mean).powi(2)).sum::<f64>() / n;
-            let scale = 1.0 / variance.sqrt().max(f64::MIN_POSITIVE);
-            sum.iter_mut().zip(&member.scores).for_each(|(sum, &s)| *sum += (f64::from(s) - mean) * scale);
+            let [mean, deviation] = member.mean_and_deviation();
+            sum.iter_mut().zip(&member.scores).for_each(|(sum, &s)| *sum += (f64::from(s) - mean) / deviation);
         }
         let scores = sum.into_iter().map(|s| (s / members.len() as f64) as f32).collect();
         Self { scores, ..first.clone() }
+    }
+
+    /// Mean and standard deviation of all scores.
+    pub(crate) fn mean_and_deviation(&self) -> [f64; 2] {
+        let n = self.scores.len() as f64;
+        let mean = self.scores.iter().map(|&s| f64::from(s)).sum::<f64>() / n;
+        let variance = self.scores.iter().map(|&s| (f64::from(s) - mean).powi(2)).sum::<f64>() / n;
+        [mean, variance.sqrt().max(f64::MIN_POSITIVE)]
     }
 
     /// Brought to mean 0 and this deviation.
@@ -55,18 +61,34 @@ impl Scores {
     pub fn reciprocal(&self) -> Self {
         let (images, sentences) = (self.images, self.image_of_sentence.len());
         let at = |image: usize, sentence: usize| f64::from(self.scores[image * sentences + sentence]);
-        let log_sum = |scores: &mut dyn Iterator<Item = f64>| {
-            let scores: Vec<f64> = scores.collect();
-            let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            most + scores.iter().map(|s| (s - most).exp()).sum::<f64>().ln()
-        };
-        let of_images: Vec<f64> = (0..images).map(|i| log_sum(&mut (0..sentences).map(|s| at(i, s)))).collect();
-        let of_sentences: Vec<f64> = (0..sentences).map(|s| log_sum(&mut (0..images).map(|i| at(i, s)))).collect();
+        let of_images: Vec<f64> = (0..images).map(|i| log_sum((0..sentences).map(|s| at(i, s)))).collect();
+        let of_sentences: Vec<f64> = (0..sentences).map(|s| log_sum((0..images).map(|i| at(i, s)))).collect();
         let scores = (0..images * sentences)
             .map(|k| {
                 let (image, sentence) = (k / sentences, k % sentences);
                 (2.0 * at(image, sentence) - of_images[image] - of_sentences[sentence]) as f32
             })
+            .collect();
+        Self { scores, ..self.clone() }
+    }
+
+    /// [`Scores::reciprocal`] with more turns: the exponentials are scaled, photo by photo and sentence by sentence, until
+    /// every photo has as much of them as every other, and every sentence too (Sinkhorn and Knopp 1967).
+    ///
+    /// It needs all queries at once, and supposes that all photos are meant equally often, as in the evaluation sets of
+    /// the field.
+    pub fn balanced(&self, rounds: usize) -> Self {
+        let (images, sentences) = (self.images, self.image_of_sentence.len());
+        let at = |image: usize, sentence: usize| f64::from(self.scores[image * sentences + sentence]);
+        let (mut of_images, mut of_sentences) = (vec![0.0; images], vec![0.0; sentences]);
+        for round in 0..=rounds {
+            of_sentences = (0..sentences).map(|s| log_sum((0..images).map(|i| at(i, s) - of_images[i]))).collect();
+            if round < rounds {
+                of_images = (0..images).map(|i| log_sum((0..sentences).map(|s| at(i, s) - of_sentences[s]))).collect();
+            }
+        }
+        let scores = (0..images * sentences)
+            .map(|k| (at(k / sentences, k % sentences) - of_images[k / sentences] - of_sentences[k % sentences]) as f32)
             .collect();
         Self { scores, ..self.clone() }
     }
@@ -128,6 +150,27 @@ mod tests {
         let scores = Scores { scores: vec![0.95, 0.1, 0.9, 0.85], image_of_sentence: vec![0, 1], images: 2 };
         assert_eq!(scores.best_sentences(), [0, 0]);
         assert_eq!(scores.sharpened(5.0).reciprocal().best_sentences(), [0, 1]);
+    }
+
+    #[test]
+    fn a_balance_gives_every_photo_and_sentence_as_much() {
+        // Photo 0 is the nearest of all sentences but has one of three.
+        let scores = vec![0.95, 0.9, 0.8, 0.2, 0.85, 0.3, 0.1, 0.2, 0.75];
+        let scores = Scores { scores, image_of_sentence: vec![0, 1, 2], images: 3 }.sharpened(3.0);
+        let balanced = scores.balanced(50);
+        let share = |i: usize, s: usize| f64::from(balanced.scores[i * 3 + s]).exp();
+        for k in 0..3 {
+            let (row, column) = ((0..3).map(|s| share(k, s)).sum::<f64>(), (0..3).map(|i| share(i, k)).sum::<f64>());
+            assert!((row - 1.0).abs() < 1e-3 && (column - 1.0).abs() < 1e-3, "{k}: {row} {column}");
+        }
+        let best = |scores: &Scores, s: usize| {
+            (0..3).max_by(|&a, &b| scores.scores[a * 3 + s].total_cmp(&scores.scores[b * 3 + s]))
+        };
+        assert_eq!([0, 1, 2].map(|s| best(&scores, s)), [Some(0); 3]);
+        assert_eq!([0, 1, 2].map(|s| best(&balanced, s)), [Some(0), Some(1), Some(2)]);
+        // None of it is a softmax over photos.
+        let none = scores.balanced(0);
+        assert!(((0..3).map(|i| f64::from(none.scores[i * 3]).exp()).sum::<f64>() - 1.0).abs() < 1e-5);
     }
 
     #[test]

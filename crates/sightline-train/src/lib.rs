@@ -5,6 +5,7 @@
 pub mod align;
 pub mod aligner;
 pub mod backbone;
+pub mod bank;
 pub mod caption;
 pub mod checkpoint;
 pub mod committee;

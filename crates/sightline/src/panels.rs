@@ -30,9 +30,15 @@ pub struct Panels<'a> {
 pub const THUMBNAIL_SIDE: u32 = 480;
 
 impl Panels<'_> {
-    /// Panels of `photos` (indices into the corpus), each with its best sentence of the corpus.
-    pub fn make(&self, corpus: &Corpus<'_>, scores: &Scores, photos: &[usize]) -> anyhow::Result<Vec<PhotoPanel>> {
-        let best = scores.best_sentences();
+    /// Panels of `photos` (indices into the corpus), each with its sentence of `best` ([`Scores::best_sentences`]) and what
+    /// `scores` say of the two.
+    pub fn make(
+        &self,
+        corpus: &Corpus<'_>,
+        scores: &Scores,
+        best: &[usize],
+        photos: &[usize],
+    ) -> anyhow::Result<Vec<PhotoPanel>> {
         let first_sentence: Vec<(usize, usize)> = corpus
             .photos
             .iter()

@@ -114,7 +114,7 @@ impl ParsesFile {
     }
 }
 
-/// A backbone by name: `pixels`, a `.safetensors` file of a vision transformer, an `.onnx` file, what was pulled, a run of
+/// A backbone by name: `pixels`, a `.safetensors` file of a vision transformer or MobileNetV2, an `.onnx` file, what was pulled, a run of
 /// `train backbone`, or a pack.
 pub fn backbone(spec: &str, device: &Device) -> anyhow::Result<Box<dyn Backbone>> {
     if spec == Pixels::NAME {
@@ -124,19 +124,16 @@ pub fn backbone(spec: &str, device: &Device) -> anyhow::Result<Box<dyn Backbone>
     if is_checkpoint(path) {
         return Ok(trained(path, device)?.into_backbone());
     }
-    let vit = |path: &Path| -> anyhow::Result<Box<dyn Backbone>> {
-        Ok(Box::new(Vit::load(path, &VitOptions::default(), device)?))
-    };
     match path.extension().and_then(|e| e.to_str()) {
         Some("onnx") => Ok(Box::new(OnnxBackbone::load(path, &OnnxOptions::default())?)),
-        Some(backbones::EXTENSION) => vit(path),
+        Some(backbones::EXTENSION) => Ok(sightline_vision::backbone::open(path, device)?),
         _ => match backbones::find(spec) {
-            Some(pulled) => vit(&pulled),
+            Some(pulled) => Ok(sightline_vision::backbone::open(&pulled, device)?),
             None if backbones::Table::built_in().row(spec).is_ok() => {
                 Err(Usage(format!("--backbone {spec}: it is not here yet; `sightline pull {spec}` gets it")).into())
             }
             None => Err(Usage(format!(
-                "--backbone {spec}: expected a .safetensors file (ViT, DeiT, DINOv2, CLIP, SigLIP), an .onnx file, a name of \
+                "--backbone {spec}: expected a .safetensors file (ViT, DeiT, DINOv2, CLIP, SigLIP, MobileNetV2), an .onnx file, a name of \
                  `sightline pull`, a run of `train backbone`, a pack, `builtin` or `pixels`"
             ))
             .into()),

@@ -91,6 +91,7 @@ fn every_command_on_a_small_collection() {
     assert_eq!((&table["images"], &table["sentences"]), (&10.into(), &50.into()));
     assert!(table["rsum"].as_f64().unwrap() > 0.0);
 
+    against_a_bank(&[&["eval", "retrieval", "--model", &align], &data[..]].concat(), &table);
     several_seeds(&c, &[&data[..], &SMALL, &sizes].concat(), &data);
     parsed_sentences(&c, &[&data[..], &SMALL, &sizes].concat(), &data);
 
@@ -152,6 +153,21 @@ fn every_command_on_a_small_collection() {
     joined_stores(&c, &features, &other);
     let again = ["features", &dataset, "-o", &other, "--backbone", "pixels", "--max-regions", "4"];
     fails(&again, 1, &["max_regions"]);
+}
+
+/// Scores measured against training photos, and Sinkhorn's balance; `plain` is what `retrieval` says without.
+fn against_a_bank(retrieval: &[&str], plain: &serde_json::Value) {
+    let with = |more: &[&str]| json(&[retrieval, more].concat());
+    assert_eq!(&with(&["--bank", "0"]), plain);
+    let banked = with(&["--bank", "20"]);
+    assert_eq!((&banked["images"], &banked["sentences"]), (&10.into(), &50.into()));
+    assert_ne!(&banked, plain, "a bank that says nothing");
+    assert_eq!(with(&["--bank", "1000"]), with(&["--bank", "1001"]), "there are fewer training photos");
+    let (reciprocal, balanced) = (with(&["--rerank", "3"]), with(&["--rerank", "3", "--balance", "10"]));
+    assert_ne!(reciprocal, balanced);
+    let alone = sightline(&[retrieval, &["--balance", "10"]].concat());
+    assert!(alone.status.code() == Some(2) && stderr(&alone).contains("--rerank"), "{}", stderr(&alone));
+    fails(&[retrieval, &["--bank", "20", "--split", "train"]].concat(), 2, &["--bank 20", "train split"]);
 }
 
 /// Caption models that count in retrieval, and those that learn to tell pictures apart.

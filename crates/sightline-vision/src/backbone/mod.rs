@@ -1,6 +1,7 @@
 //! Backbones: photos in, a grid of patch vectors and one global vector out.
 
 pub mod compact;
+pub mod mobilenet;
 pub mod onnx;
 pub mod pixels;
 pub mod vectors;
@@ -10,9 +11,12 @@ pub mod weights;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::{Photo, Result};
+use burn::tensor::Device;
+
+use crate::{Error, Photo, Result};
 
 pub use compact::Compact;
+pub use mobilenet::MobileNetV2;
 pub use onnx::{OnnxBackbone, OnnxOptions};
 pub use pixels::Pixels;
 pub use vectors::{Context, region_vectors};
@@ -32,6 +36,39 @@ pub struct FeatureMap {
     pub patches: Vec<f32>,
     /// The class token, or the mean of the grid where the network has none: `[dim]`.
     pub global: Vec<f32>,
+}
+
+impl FeatureMap {
+    /// A convolutional network's map, `[dim, grid_h, grid_w]`: its cells, and their mean for all of the photo.
+    fn of_planes(grid_h: usize, grid_w: usize, planes: &[f32]) -> Self {
+        let cells = grid_h * grid_w;
+        let dim = planes.len() / cells;
+        let mut patches = vec![0.0; planes.len()];
+        for (channel, plane) in planes.chunks_exact(cells).enumerate() {
+            for (cell, value) in plane.iter().enumerate() {
+                patches[cell * dim + channel] = *value;
+            }
+        }
+        Self { grid_h, grid_w, dim, global: mean_of(&patches, dim), patches }
+    }
+}
+
+/// The mean of rows of `dim` numbers.
+fn mean_of(patches: &[f32], dim: usize) -> Vec<f32> {
+    let cells = patches.len() / dim;
+    let mut mean = vec![0.0; dim];
+    for patch in patches.chunks_exact(dim) {
+        mean.iter_mut().zip(patch).for_each(|(m, p)| *m += p / cells as f32);
+    }
+    mean
+}
+
+/// Appends a picture as a convolution reads it, `[3, height, width]`: the colours in `0..=1` less `mean`, over `std`.
+fn write_planes(picture: &Photo, mean: [f32; 3], std: [f32; 3], values: &mut Vec<f32>) {
+    for channel in 0..3 {
+        let line = picture.pixels.iter().skip(channel).step_by(3);
+        values.extend(line.map(|&level| (f32::from(level) / 255.0 - mean[channel]) / std[channel]));
+    }
 }
 
 /// A network that turns photos into vectors.
@@ -75,6 +112,17 @@ impl<B: Backbone + ?Sized> Backbone for Arc<B> {
     fn encode_map(&self, photos: &[Photo]) -> Result<Vec<FeatureMap>> {
         (**self).encode_map(photos)
     }
+}
+
+/// Opens a safetensors file: a [`MobileNetV2`], else a [`Vit`] with its family's settings.
+///
+/// Fails as they do.
+pub fn open(path: &Path, device: &Device) -> Result<Box<dyn Backbone>> {
+    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    if MobileNetV2::is_in(&weights::tensors(path, &bytes)?) {
+        return Ok(Box::new(MobileNetV2::of_file(path, &bytes, mobilenet::CELL, device)?));
+    }
+    Ok(Box::new(Vit::of_file(path, &bytes, &VitOptions::default(), device)?))
 }
 
 fn file_stem(path: &Path) -> String {

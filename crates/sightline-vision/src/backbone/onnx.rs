@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Backbone, FeatureMap, file_stem};
+use super::{Backbone, FeatureMap, file_stem, mean_of, write_planes};
 use crate::onnx::OnnxNetwork;
 use crate::{Error, Filter, Photo, Result};
 
@@ -80,13 +80,9 @@ impl OnnxBackbone {
 
     /// One photo as the network's input `[1, 3, height, width]`.
     fn input(&self, photo: &Photo) -> Vec<f32> {
+        let mut values = Vec::with_capacity(3 * self.width * self.height);
         let resized = photo.resize(self.width as u32, self.height as u32, Filter::Bicubic);
-        let OnnxOptions { mean, std, .. } = self.options;
-        let mut values = Vec::with_capacity(resized.pixels.len());
-        for channel in 0..3 {
-            let line = resized.pixels.iter().skip(channel).step_by(3);
-            values.extend(line.map(|&level| (f32::from(level) / 255.0 - mean[channel]) / std[channel]));
-        }
+        write_planes(&resized, self.options.mean, self.options.std, &mut values);
         values
     }
 
@@ -96,16 +92,7 @@ impl OnnxBackbone {
         let dim = self.output.dim();
         Ok(match self.output {
             Output::Vector { .. } => FeatureMap { grid_h: 1, grid_w: 1, dim, patches: values.clone(), global: values },
-            Output::Map { grid_h, grid_w, .. } => {
-                let cells = grid_h * grid_w;
-                let mut patches = vec![0.0; cells * dim];
-                for (channel, plane) in values.chunks_exact(cells).enumerate() {
-                    for (cell, value) in plane.iter().enumerate() {
-                        patches[cell * dim + channel] = *value;
-                    }
-                }
-                FeatureMap { grid_h, grid_w, dim, global: mean_of(&patches, dim), patches }
-            }
+            Output::Map { grid_h, grid_w, .. } => FeatureMap::of_planes(grid_h, grid_w, &values),
             Output::Tokens { prefix, grid, .. } => {
                 let patches = values[prefix * dim..].to_vec();
                 let global = if prefix == 0 { mean_of(&patches, dim) } else { values[..dim].to_vec() };
@@ -200,15 +187,6 @@ fn output_of(network: &OnnxNetwork, [height, width]: [usize; 2], options: &OnnxO
         }
         _ => Err(wrong("")),
     }
-}
-
-fn mean_of(patches: &[f32], dim: usize) -> Vec<f32> {
-    let cells = patches.len() / dim;
-    let mut mean = vec![0.0; dim];
-    for patch in patches.chunks_exact(dim) {
-        mean.iter_mut().zip(patch).for_each(|(m, p)| *m += p / cells as f32);
-    }
-    mean
 }
 
 /// A shape in words, `?` for what is open.

@@ -12,7 +12,7 @@ use super::weights::tests::file;
 use super::*;
 use crate::Error;
 
-type Tensors = Vec<(String, Vec<usize>, Vec<f32>)>;
+pub(super) type Tensors = Vec<(String, Vec<usize>, Vec<f32>)>;
 
 /// Sizes that all differ: dim 8, 2 heads, hidden 12, patch 3, grid 2, depth 2, 5 classes.
 const DIM: usize = 8;
@@ -22,7 +22,7 @@ const GRID: usize = 2;
 const CLASSES: usize = 5;
 
 /// Small numbers that look random: splitmix64 of the tensor's name and position.
-fn values(name: &str, len: usize, scale: f32) -> Vec<f32> {
+pub(super) fn values(name: &str, len: usize, scale: f32) -> Vec<f32> {
     let mut state = xxhash_rust::xxh3::xxh3_64(name.as_bytes());
     (0..len)
         .map(|_| {
@@ -692,7 +692,7 @@ fn region_vectors_of_every_mode_and_context() {
 }
 
 /// The shared data beside the project, where it is there.
-fn shared(part: &str) -> Option<PathBuf> {
+pub(super) fn shared(part: &str) -> Option<PathBuf> {
     let root = std::env::var_os("SIGHTLINE_SHARED")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared"), PathBuf::from);
     let path = root.join(part);

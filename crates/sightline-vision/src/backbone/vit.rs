@@ -17,8 +17,8 @@ use super::{Backbone, FeatureMap, file_stem};
 use crate::{Error, Filter, Photo, Result};
 
 const HALF: [f32; 3] = [0.5; 3];
-const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
+pub(super) const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+pub(super) const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
@@ -499,12 +499,17 @@ impl Vit {
     /// lacks a tensor, or holds one of another shape than the others ask for.
     pub fn load(path: &Path, options: &VitOptions, device: &Device) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        let mut weights = weights::read(path, &bytes)?;
+        Self::of_file(path, &bytes, options, device)
+    }
+
+    /// As [`Vit::load`], of a file that was read.
+    pub(super) fn of_file(path: &Path, bytes: &[u8], options: &VitOptions, device: &Device) -> Result<Self> {
+        let mut weights = weights::read(path, &weights::tensors(path, bytes)?)?;
         let config = VitConfig::new(path, &weights, options)?;
         let unused = std::mem::take(&mut weights.unused);
         Ok(Self {
             name: file_stem(path),
-            checksum: sightline_data::checksum::of_bytes(&bytes),
+            checksum: sightline_data::checksum::of_bytes(bytes),
             layout: weights.layout,
             network: VitNetwork::new(weights, &config, device),
             config,
@@ -676,6 +681,6 @@ fn centre_of(photo: &Photo, side: u32) -> Photo {
     resized.crop(&sightline_data::BoxXyxy::from_xywh(left, top, side as f32, side as f32))
 }
 
-fn floats(data: TensorData) -> Vec<f32> {
+pub(super) fn floats(data: TensorData) -> Vec<f32> {
     data.convert::<f32>().try_into_vec().expect("data that was just converted to f32")
 }

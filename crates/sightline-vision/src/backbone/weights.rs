@@ -264,11 +264,18 @@ pub(super) struct VitWeights {
 }
 
 /// The tensors of one file, and which of them were asked for.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     path: &'a Path,
     prefix: String,
     tensors: &'a SafeTensors<'a>,
     used: BTreeSet<String>,
+}
+
+impl<'a> Reader<'a> {
+    /// Of a file whose names all begin with `prefix`; `path` only appears in errors.
+    pub(super) fn new(path: &'a Path, tensors: &'a SafeTensors<'a>, prefix: impl Into<String>) -> Self {
+        Self { path, prefix: prefix.into(), tensors, used: BTreeSet::new() }
+    }
 }
 
 impl Reader<'_> {
@@ -276,11 +283,13 @@ impl Reader<'_> {
         format!("{}{name}", self.prefix)
     }
 
-    fn has(&self, name: &str) -> bool {
+    /// Whether there is a tensor of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
         !name.is_empty() && self.tensors.tensor(&self.full(name)).is_ok()
     }
 
-    fn shape(&self, name: &str) -> Result<Vec<usize>> {
+    /// The shape of `name`, which must be there.
+    pub(super) fn shape(&self, name: &str) -> Result<Vec<usize>> {
         let full = self.full(name);
         match self.tensors.tensor(&full) {
             Ok(view) => Ok(view.shape().to_vec()),
@@ -289,7 +298,7 @@ impl Reader<'_> {
     }
 
     /// The values of `name`, whose shape must be `expected`.
-    fn take(&mut self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
+    pub(super) fn take(&mut self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
         let found = self.shape(name)?;
         let full = self.full(name);
         if found != expected {
@@ -311,7 +320,8 @@ impl Reader<'_> {
         Ok(values)
     }
 
-    fn wrong_shape(&self, name: &str, expected: &str, found: &[usize]) -> Error {
+    /// What to say of a tensor of another shape than `expected`.
+    pub(super) fn wrong_shape(&self, name: &str, expected: &str, found: &[usize]) -> Error {
         let full = self.full(name);
         Error::weights(self.path, format!("tensor `{full}` has shape {found:?}, expected {expected}"))
     }
@@ -445,16 +455,16 @@ fn recognise(path: &Path, tensors: &SafeTensors<'_>) -> Result<(&'static Names, 
         path,
         format!(
             "no vision transformer whose names are known (timm, DeiT, DINOv2, CLIP, SigLIP): {} tensors, among them {}; export \
-             any other network to ONNX and give that file",
+             any other network but MobileNetV2 to ONNX and give that file",
             names.len(),
             some.join(", "),
         ),
     ))
 }
 
-/// Reads all weights from the bytes of a safetensors file; `path` only appears in errors.
-pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<VitWeights> {
-    let tensors = SafeTensors::deserialize(bytes).map_err(|reason| {
+/// The tensors in the bytes of a safetensors file; `path` only appears in errors.
+pub(super) fn tensors<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
+    SafeTensors::deserialize(bytes).map_err(|reason| {
         let message = match &reason {
             safetensors::SafeTensorError::MetadataIncompleteBuffer
             | safetensors::SafeTensorError::InvalidHeaderLength => {
@@ -463,9 +473,13 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<VitWeights> {
             _ => format!("not a safetensors file: {reason}"),
         };
         Error::weights(path, message)
-    })?;
-    let (names, prefix) = recognise(path, &tensors)?;
-    let mut reader = Reader { path, prefix, tensors: &tensors, used: BTreeSet::new() };
+    })
+}
+
+/// Reads all weights of a vision transformer; `path` only appears in errors.
+pub(super) fn read(path: &Path, tensors: &SafeTensors<'_>) -> Result<VitWeights> {
+    let (names, prefix) = recognise(path, tensors)?;
+    let mut reader = Reader::new(path, tensors, prefix);
 
     let patch_name = format!("{}.weight", names.patch);
     let patch_shape = reader.shape(&patch_name)?;

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use sightline_data::parses::Parses;
 use sightline_data::{FeatureStore, Split};
 use sightline_metrics::retrieval::RetrievalReport;
 use sightline_model::caption::BeamSettings;
 use sightline_train::aligner::Aligner;
+use sightline_train::bank::{self, Banked};
 use sightline_train::caption::Captioner;
 use sightline_train::checkpoint::Kind;
 use sightline_train::corpus::Corpus;
@@ -41,6 +43,7 @@ pub enum Command {
   sightline eval retrieval --model runs/align --dataset flickr8k.json --features flickr8k.features --split val
   sightline eval retrieval --model runs/tuned --model runs/align --dataset d.json --features tuned.features \\
       --more-features f.features --rerank 3
+  sightline eval retrieval --model runs/align --dataset d.json --features f.features --bank 2000
   sightline eval retrieval --model runs/align --dataset d.json --features f.features --rerank 3 --reader runs/reader
   sightline eval retrieval --model runs/align --dataset d.json --features f.features --html report.html \\
       --caption-model runs/caption --region-model runs/regions")]
@@ -55,9 +58,17 @@ pub struct RetrievalArgs {
     more_features: Vec<PathBuf>,
     #[command(flatten)]
     parses: ParsesFile,
+    /// Measure scores against so many training photos and their sentences (2000 is usual), so that no photo and no sentence
+    /// is found just because it is near everything; each query is still answered alone
+    #[arg(long, default_value_t = 0, value_name = "PHOTOS")]
+    bank: usize,
     /// Re-rank by reciprocal neighbours, with this sharpness (2 to 4 is usual); it needs all queries at once
     #[arg(long, value_name = "SHARPNESS")]
     rerank: Option<f64>,
+    /// With --rerank: so many turns of Sinkhorn's balance in place of reciprocal neighbours (10 is usual); it supposes that
+    /// every photo is meant as often as the others
+    #[arg(long, value_name = "TURNS", requires = "rerank")]
+    balance: Option<usize>,
     /// With --rerank: a run of `train caption` that reads the nearest pairs again and counts by how likely it is to say the
     /// sentence of the photo; several are added
     #[arg(long, value_name = "RUN", requires = "rerank")]
@@ -111,7 +122,8 @@ fn retrieval(args: &RetrievalArgs, ui: &Ui) -> anyhow::Result<()> {
     let open = |run: &PathBuf| -> anyhow::Result<Aligner> {
         Ok(Aligner::new(models::checkpoint(run, &[Kind::Alignment])?, &data.device)?)
     };
-    let parses = args.parses.read(&data.dataset, &[data.split], ui)?;
+    let splits = if args.bank == 0 { vec![data.split] } else { vec![data.split, Split::Train] };
+    let parses = args.parses.read(&data.dataset, &splits, ui)?;
     let corpus_of = |aligner: &Aligner, store| aligner.corpus(&data.dataset, data.split, store, parses.as_ref());
     let (first, others) = args.model.split_first().expect("clap asks for one run at least");
     let aligner = open(first)?;
@@ -125,28 +137,75 @@ fn retrieval(args: &RetrievalArgs, ui: &Ui) -> anyhow::Result<()> {
         .chain(args.reader.iter().zip(&readers).map(|(run, reader)| (run.as_path(), reader as &dyn Reads)))
         .collect();
     let stores = models::stores_of(&named, &data.store, &more)?;
-    let mut members = vec![evaluate::scores(&aligner, &corpus)];
-    for (other, store) in of_others.iter().zip(&stores) {
+    let mut models = vec![(&aligner, &data.store)];
+    models.extend(of_others.iter().zip(stores.iter().copied()));
+    let mut corpora = vec![corpus];
+    for (other, store) in &models[1..] {
         let own = corpus_of(other, store)?;
-        same_photos(&corpus, &own)?;
-        members.push(evaluate::scores(other, &own));
+        same_photos(&corpora[0], &own)?;
+        corpora.push(own);
     }
-    let mut scores = if others.is_empty() { members.swap_remove(0) } else { Scores::ensemble(&members) };
+    let banks = banks(args.bank, &data, &models, parses.as_ref())?;
+    let (shown, mut scores) = scores_of(&models, &corpora, banks.as_deref());
+    let corpus = corpora.swap_remove(0);
     if let Some(sharpness) = args.rerank {
         scores = scores.sharpened(sharpness);
         if !readers.is_empty() {
             scores = read_again(args, &readers, &stores[others.len()..], &corpus, data.split, &scores)?;
         }
-        scores = scores.reciprocal();
+        scores = args.balance.map_or_else(|| scores.reciprocal(), |turns| scores.balanced(turns));
     }
     let report = scores.report();
     if let Some(html) = &args.html {
-        let page = page(args, &data, &aligner, &corpus, &scores, &report)?;
+        let page = page(args, &data, &aligner, &corpus, (&shown, &scores.best_sentences()), &report)?;
         report::write(html, &page)?;
         report::write_json(&html.with_extension("json"), &page)?;
         ui.say(format_args!("page written to {}", html.display()));
     }
     ui.result(&report, || retrieval_text(&report))
+}
+
+/// The scores of all models together, as they are and less what a bank says of photos and sentences.
+fn scores_of(
+    models: &[(&Aligner, &FeatureStore)],
+    corpora: &[Corpus<'_>],
+    banks: Option<&[Corpus<'_>]>,
+) -> (Scores, Scores) {
+    let members = models.iter().zip(corpora).map(|((model, _), corpus)| (*model, corpus));
+    if let Some(banks) = banks {
+        let mut members: Vec<Banked> =
+            members.zip(banks).map(|((model, corpus), bank)| Banked::new(model, corpus, bank)).collect();
+        let together = if members.len() == 1 { members.swap_remove(0) } else { Banked::ensemble(&members) };
+        let without = together.without_hubs();
+        return (together.scores, without);
+    }
+    let mut members: Vec<Scores> = members.map(|(model, corpus)| evaluate::scores(model, corpus)).collect();
+    let together = if members.len() == 1 { members.swap_remove(0) } else { Scores::ensemble(&members) };
+    (together.clone(), together)
+}
+
+/// The bank as each model reads it; none where it is not wanted.
+fn banks<'a>(
+    photos: usize,
+    data: &'a Data,
+    models: &[(&Aligner, &'a FeatureStore)],
+    parses: Option<&Parses>,
+) -> anyhow::Result<Option<Vec<Corpus<'a>>>> {
+    if photos == 0 {
+        return Ok(None);
+    }
+    if data.split == Split::Train {
+        return Err(Usage(format!("--bank {photos}: the bank is of the train split, which is what is measured")).into());
+    }
+    let mut banks: Vec<Corpus<'_>> = Vec::with_capacity(models.len());
+    for (model, store) in models {
+        let bank = bank::evenly(model.corpus(&data.dataset, Split::Train, store, parses)?, photos);
+        if let Some(first) = banks.first() {
+            same_photos(first, &bank)?;
+        }
+        banks.push(bank);
+    }
+    Ok(Some(banks))
 }
 
 /// The scores with what caption models say of the near pairs, each by the store that it reads.
@@ -168,13 +227,13 @@ fn read_again(
     Ok(near.add(scores, &read, args.reader_weight))
 }
 
-/// Photos, words and their regions, with the table.
+/// Photos, words and their regions, with the table; `found` is each photo's best sentence, and the scores to show.
 fn page(
     args: &RetrievalArgs,
     data: &Data,
     aligner: &Aligner,
     corpus: &Corpus<'_>,
-    scores: &Scores,
+    (scores, found): (&Scores, &[usize]),
     report: &RetrievalReport,
 ) -> anyhow::Result<Report> {
     let open = |run: &Option<PathBuf>, kind: Kind| -> anyhow::Result<Option<Captioner>> {
@@ -205,7 +264,7 @@ fn page(
         command: Some(std::env::args().collect::<Vec<_>>().join(" ")),
         threshold: args.threshold,
         tables: vec![retrieval_table(&data.dataset.name, report)],
-        photos: panels.make(corpus, scores, &chosen)?,
+        photos: panels.make(corpus, scores, found, &chosen)?,
     })
 }
 

@@ -174,7 +174,7 @@ pub(super) fn run(plan: &Plan, ui: &Ui) -> anyhow::Result<Demo> {
                 &[("Sightline, regions", described.region_level), ("Sightline, whole photos", described.full_frame)],
             ),
         ],
-        photos: panels.make(&corpus, &scores, &chosen)?,
+        photos: panels.make(&corpus, &scores, &scores.best_sentences(), &chosen)?,
     };
     Ok(Demo { seconds, retrieval, bleu, grounding, described, report })
 }
