@@ -114,8 +114,8 @@ impl ParsesFile {
     }
 }
 
-/// A backbone by name: `pixels`, a `.safetensors` file of a vision transformer or MobileNetV2, an `.onnx` file, what was pulled, a run of
-/// `train backbone`, or a pack.
+/// A backbone by name: `pixels`, a `.safetensors` file of a vision transformer or MobileNetV2, an `.onnx` file, what was
+/// pulled, a run of `train backbone`, or a pack.
 pub fn backbone(spec: &str, device: &Device) -> anyhow::Result<Box<dyn Backbone>> {
     if spec == Pixels::NAME {
         return Ok(Box::new(Pixels::default()));
@@ -133,8 +133,8 @@ pub fn backbone(spec: &str, device: &Device) -> anyhow::Result<Box<dyn Backbone>
                 Err(Usage(format!("--backbone {spec}: it is not here yet; `sightline pull {spec}` gets it")).into())
             }
             None => Err(Usage(format!(
-                "--backbone {spec}: expected a .safetensors file (ViT, DeiT, DINOv2, CLIP, SigLIP, MobileNetV2), an .onnx file, a name of \
-                 `sightline pull`, a run of `train backbone`, a pack, `builtin` or `pixels`"
+                "--backbone {spec}: expected a .safetensors file (ViT, DeiT, DINOv2, CLIP, SigLIP, MobileNetV2), an .onnx file, a \
+                 name of `sightline pull`, a run of `train backbone`, a pack, `builtin` or `pixels`"
             ))
             .into()),
         },

@@ -41,8 +41,8 @@ pub struct Args {
     /// The feature store to write
     #[arg(short, long, value_name = "FEATURES", required = true)]
     output: Option<PathBuf>,
-    /// `builtin`, weights of a vision transformer (.safetensors), a network (.onnx), a name of `sightline pull`, a run of
-    /// `train backbone`, a pack, or `pixels` for models with an own encoder
+    /// `builtin`, weights of a vision transformer or MobileNetV2 (.safetensors), a network (.onnx), a name of
+    /// `sightline pull`, a run of `train backbone`, a pack, or `pixels` for models with an own encoder
     #[arg(long, value_name = "FILE|NAME|RUN", required = true)]
     backbone: Option<String>,
     /// Where boxes come from: selective_search, builtin, compact=RUN|PACK, nanodet=FILE.onnx or boxes=FILE.json

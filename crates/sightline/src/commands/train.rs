@@ -128,7 +128,8 @@ pub struct CaptionArgs {
 pub struct BackboneArgs {
     #[command(flatten)]
     common: Common,
-    /// The larger backbone: weights of a vision transformer (.safetensors) or a network (.onnx) with 14 by 14 cells
+    /// The larger backbone: weights of a vision transformer or MobileNetV2 (.safetensors), or a network (.onnx) with
+    /// 14 by 14 cells
     #[arg(long, value_name = "FILE")]
     teacher: String,
     /// Begin with the weights of this run of the same sizes. With --resume it is read where nothing was kept yet
