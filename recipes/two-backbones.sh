@@ -17,19 +17,18 @@ data="$out/flickr8k.json" frozen="$out/flickr8k.features" features="$out/cnn.fea
 
 [ -e "$features" ] || sightline features "$data" -o "$features" --backbone "$cnn" --regions "nanodet=$nanodet"
 train align cnn-14-muon ablation/14-muon.toml
-train align cnn-15-muon-gru ablation/15-muon-gru.toml
 train caption cnn-attention flickr8k-caption-attention.toml
 
 given=(--dataset "$data" --features "$frozen" --more-features "$features" --split val)
-four=(--model "$out/14-muon" --model "$out/15-muon-gru" --model "$out/cnn-14-muon" --model "$out/cnn-15-muon-gru")
+three=(--model "$out/14-muon" --model "$out/15-muon-gru" --model "$out/cnn-14-muon")
 readers=(--reader "$out/attention" --reader "$out/cnn-attention" --near 50)
 echo "== one model, then measured against training photos"
 sightline eval retrieval --model "$out/14-muon" --dataset "$data" --features "$frozen" --split val
 sightline eval retrieval --model "$out/14-muon" --dataset "$data" --features "$frozen" --split val --bank 2000
-echo "== four models on two backbones, likewise"
-sightline eval retrieval "${four[@]}" "${given[@]}"
-sightline eval retrieval "${four[@]}" "${given[@]}" --bank 2000
+echo "== three models on two backbones, likewise"
+sightline eval retrieval "${three[@]}" "${given[@]}"
+sightline eval retrieval "${three[@]}" "${given[@]}" --bank 2000
 echo "== re-ranked, then the nearest read again, then balanced"
-sightline eval retrieval "${four[@]}" "${given[@]}" --bank 2000 --rerank 3
-sightline eval retrieval "${four[@]}" "${given[@]}" --bank 2000 --rerank 3 "${readers[@]}"
-sightline eval retrieval "${four[@]}" "${given[@]}" --bank 2000 --rerank 3 "${readers[@]}" --balance 10
+sightline eval retrieval "${three[@]}" "${given[@]}" --bank 2000 --rerank 3
+sightline eval retrieval "${three[@]}" "${given[@]}" --bank 2000 --rerank 3 "${readers[@]}"
+sightline eval retrieval "${three[@]}" "${given[@]}" --bank 2000 --rerank 3 "${readers[@]}" --balance 10

@@ -6,8 +6,6 @@
 //! inverted softmax of Smith et al. (2017) with a bank of queries in place of the ones that are asked (Bogolin et al.
 //! 2022). The bank is training data, so each query is still answered as if it were the only one.
 
-use sightline_model::Device;
-
 use crate::aligner::{self, Aligner};
 use crate::corpus::Corpus;
 use crate::evaluate::{Encoded, Scores};
@@ -43,7 +41,7 @@ pub struct Banked {
 impl Banked {
     /// Scores of `corpus` and of a bank, both as `aligner` reads them.
     pub fn new(aligner: &Aligner, corpus: &Corpus<'_>, bank: &Corpus<'_>) -> Self {
-        let device: Device = aligner.model.device();
+        let device = aligner.model.device();
         let encoded = |corpus| Encoded::new(&aligner.model, &aligner.settings, corpus);
         let (own, others) = (encoded(corpus), encoded(bank));
         let score = aligner.settings.score;
