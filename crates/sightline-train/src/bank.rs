@@ -8,7 +8,7 @@
 
 use crate::aligner::{self, Aligner};
 use crate::corpus::Corpus;
-use crate::evaluate::{Encoded, Scores};
+use crate::evaluate::{Encoded, Scores, log_sum};
 
 /// Scores are brought to this deviation before they are exponents. On Flickr8k's validation photos 2 to 4 are alike.
 const SHARPNESS: f64 = 3.0;
@@ -90,12 +90,6 @@ impl Banked {
         }
         scores
     }
-}
-
-/// `ln Σ exp`.
-pub(crate) fn log_sum(values: impl Iterator<Item = f64> + Clone) -> f64 {
-    let most = values.clone().fold(f64::NEG_INFINITY, f64::max);
-    most + values.map(|v| (v - most).exp()).sum::<f64>().ln()
 }
 
 #[cfg(test)]

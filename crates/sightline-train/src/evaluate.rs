@@ -6,7 +6,6 @@ use sightline_model::alignment::{AlignmentModel, AlignmentSettings, Score};
 use sightline_search::VectorSets;
 
 use crate::aligner::{self, Aligner, encode_regions, encode_words};
-use crate::bank::log_sum;
 use crate::corpus::{Corpus, CorpusPhoto};
 
 /// All scores of a split, and which photo each sentence belongs to.
@@ -138,6 +137,12 @@ impl Encoded {
             images: corpus.photos.len(),
         }
     }
+}
+
+/// `ln Σ exp`.
+pub(crate) fn log_sum(values: impl Iterator<Item = f64> + Clone) -> f64 {
+    let most = values.clone().fold(f64::NEG_INFINITY, f64::max);
+    most + values.map(|v| (v - most).exp()).sum::<f64>().ln()
 }
 
 #[cfg(test)]
