@@ -245,8 +245,6 @@ impl Backbone for MobileNetV2 {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use safetensors::Dtype;
 
     use super::super::tests::{Tensors, shared, values};
@@ -485,7 +483,7 @@ mod tests {
         ) else {
             return;
         };
-        let bytes = std::fs::read::<PathBuf>(path.clone()).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
         let network = MobileNetV2::of_file(&path, &bytes, 32, &Device::flex()).unwrap();
         let map = network.encode_map(&[Photo::open(photos.join("seal.jpg")).unwrap()]).unwrap().pop().unwrap();
         assert_eq!((map.grid_h, map.grid_w), (7, 7));
