@@ -37,6 +37,9 @@ struct Annotation {
     category_id: u64,
     /// `x y width height`.
     bbox: [f32; 4],
+    /// 1 where the box holds a crowd of things rather than one.
+    #[serde(default)]
+    iscrowd: u8,
 }
 
 #[derive(Deserialize)]
@@ -45,7 +48,8 @@ struct Category {
     name: String,
 }
 
-/// Reads COCO's instances JSON: boxes by photo, under the file name that the file gives it.
+/// Reads COCO's instances JSON: boxes by photo, under the file name that the file gives it. Crowds are left out: they are
+/// no single thing that a word could name.
 pub fn read_instances(path: &Path) -> Result<BTreeMap<String, Vec<NamedBox>>> {
     let text = std::fs::read(path).map_err(Error::io("read", path))?;
     let wrong = |message: String| Error::format(path, message);
@@ -55,7 +59,10 @@ pub fn read_instances(path: &Path) -> Result<BTreeMap<String, Vec<NamedBox>>> {
     let names: FxHashMap<u64, String> = categories.into_iter().map(|category| (category.id, category.name)).collect();
     let files: FxHashMap<u64, String> = images.into_iter().map(|image| (image.id, image.file_name)).collect();
     let mut boxes: BTreeMap<String, Vec<NamedBox>> = files.values().map(|file| (file.clone(), Vec::new())).collect();
-    for Annotation { image_id, category_id, bbox: [x, y, width, height] } in annotations {
+    for Annotation { image_id, category_id, bbox: [x, y, width, height], iscrowd } in annotations {
+        if iscrowd != 0 {
+            continue;
+        }
         let file =
             files.get(&image_id).ok_or_else(|| wrong(format!("a box of image {image_id}, which is not listed")))?;
         let category = names
@@ -149,6 +156,11 @@ mod tests {
         let boxes = write(r#"{"image_id": 7, "category_id": 3, "bbox": [1, 2, 10, 20]}"#).unwrap();
         let region = BoxXyxy { x1: 1.0, y1: 2.0, x2: 11.0, y2: 22.0 };
         assert_eq!(boxes["a.jpg"], [NamedBox { category: "dog".into(), region }]);
+        let crowd = write(
+            r#"{"image_id": 7, "category_id": 3, "bbox": [0, 0, 90, 90], "iscrowd": 1},
+               {"image_id": 7, "category_id": 3, "bbox": [1, 2, 10, 20], "iscrowd": 0}"#,
+        );
+        assert_eq!(crowd.unwrap(), boxes);
         for (annotation, message) in [
             (r#"{"image_id": 8, "category_id": 3, "bbox": [1, 2, 3, 4]}"#, "image 8"),
             (r#"{"image_id": 7, "category_id": 4, "bbox": [1, 2, 3, 4]}"#, "category 4"),

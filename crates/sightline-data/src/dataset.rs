@@ -17,7 +17,8 @@ pub enum Split {
     Val,
     /// Reported once.
     Test,
-    /// COCO's validation photos that no split uses; trained on only when asked for.
+    /// COCO's validation photos that no split uses. Nothing is trained on them as they are; an import can put them into
+    /// training ([`crate::import::ImportOptions::train_on_restval`]), as in the paper's COCO experiments.
     Restval,
 }
 
@@ -122,13 +123,7 @@ impl std::str::FromStr for Split {
 impl Dataset {
     /// The vocabulary of the training split: words seen at least `min_count` times there (5 in the paper).
     pub fn vocabulary(&self, min_count: u64) -> Vocabulary {
-        self.vocabulary_of(&[Split::Train], min_count)
-    }
-
-    /// The vocabulary of chosen splits: [`Split::Train`] and [`Split::Restval`] where COCO's left-over validation
-    /// photos are trained on too, as in the paper's COCO experiments.
-    pub fn vocabulary_of(&self, splits: &[Split], min_count: u64) -> Vocabulary {
-        let images = self.images.iter().filter(|image| splits.contains(&image.split));
+        let images = self.split(Split::Train);
         let sentences = images.flat_map(|image| image.sentences.iter().map(|sentence| sentence.tokens.as_slice()));
         Vocabulary::from_sentences(sentences, min_count)
     }

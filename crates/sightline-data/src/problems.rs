@@ -35,6 +35,8 @@ pub enum ProblemKind {
     BadRecord,
     /// A row with more columns than its header; the surplus was taken as part of the sentence.
     ExtraColumns,
+    /// A text of a photo that has another one.
+    SecondText,
     /// Text or a file name that is not UTF-8.
     NotUtf8,
     /// A box without area, or outside of all numbers.
@@ -60,6 +62,7 @@ impl ProblemKind {
             Self::UnknownKey => "key unknown here, kept out",
             Self::BadRecord => "record that makes no sense, kept out",
             Self::ExtraColumns => "row with more columns than the header, the surplus taken into the sentence",
+            Self::SecondText => "second text of a photo, kept out: put its sentences into the first",
             Self::NotUtf8 => "text that is not UTF-8, kept out",
             Self::BadBox => "box without area, kept out",
             Self::Unreadable => "cannot be read, kept out",

@@ -175,6 +175,17 @@ impl Dataset {
         })
     }
 
+    /// Whether [`Dataset::save`] wrote this file, whole or not.
+    pub fn is_ours(path: &Path) -> bool {
+        let Ok(bytes) = std::fs::read(path) else { return false };
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        match serde_json::from_slice::<Peek>(bytes) {
+            Ok(peek) => peek.sightline.is_some(),
+            // Torn or edited by hand: the first key is ours.
+            Err(_) => bytes.trim_ascii_start().starts_with(b"{\"sightline\""),
+        }
+    }
+
     /// Reads a dataset that [`Dataset::save`] wrote; `path` is the file, or a folder with `dataset.json` in it.
     ///
     /// # Errors
@@ -284,6 +295,7 @@ mod tests {
                 assert!(error.contains(part), "{content}: {error}");
             }
             assert!(error.contains("dataset.json") && !error.contains('\n'), "{error}");
+            assert_eq!(Dataset::is_ours(&path), content.starts_with("{\"sightline\""), "{content}");
         }
     }
 
@@ -366,7 +378,9 @@ mod tests {
         assert!(Dataset::load(&path).unwrap_err().to_string().contains("changed since it was written"));
         std::fs::write(&path, text.replace("\"root\":\".\"", "\"root\": \"other\"")).unwrap();
         assert_eq!(Dataset::load(&path).unwrap(), dataset(&folder.path().join("other")));
+        assert!(Dataset::is_ours(&path));
         std::fs::write(&path, &text[..text.len() / 2]).unwrap();
+        assert!(Dataset::is_ours(&path), "half of ours is not somebody else's");
         assert!(Dataset::load(&path).unwrap_err().to_string().contains("EOF while parsing"));
     }
 

@@ -19,6 +19,8 @@ pub struct WordVectors {
 
 /// The longest word that is believed; beyond it the file is no word vectors.
 const LONGEST_WORD: u64 = 1000;
+/// The longest vector that is believed, likewise.
+const LONGEST_VECTOR: usize = 65_536;
 
 /// Reads the vectors of a vocabulary's words. The form is told by the content: word2vec's begins with a line of two
 /// numbers (words, dim) and goes on in text or in binary; GloVe's has no such line.
@@ -35,14 +37,14 @@ pub fn read_word_vectors(path: &Path, vocabulary: &Vocabulary) -> Result<WordVec
         if dim == 0 {
             return Err(Error::format(path, "vectors of length 0"));
         }
-        // A binary file has bytes that no text has within the first vector.
-        let start = reader.fill_buf().map_err(Error::io("read", path))?;
-        let binary = start[..start.len().min(4 * dim)].iter().any(|byte| !(9..=126).contains(byte));
-        return if binary {
-            read_binary(reader, dim, vocabulary, path)
-        } else {
-            read_text(reader, dim, vocabulary, path)
-        };
+        if dim > LONGEST_VECTOR {
+            let message = format!("vectors of length {dim}, expected at most {LONGEST_VECTOR}: no word vectors");
+            return Err(Error::format(path, message));
+        }
+        read_until(&mut reader, b'\n', &mut line, path)?;
+        let is_text = is_text(&line, dim);
+        let rest = BufReader::new(std::io::Cursor::new(line).chain(reader));
+        return if is_text { read_text(rest, dim, vocabulary, path) } else { read_binary(rest, dim, vocabulary, path) };
     }
     let dim = fields.len().saturating_sub(1);
     if dim < 2 || fields[1..].iter().any(|x| x.parse::<f32>().is_err()) {
@@ -53,6 +55,17 @@ pub fn read_word_vectors(path: &Path, vocabulary: &Vocabulary) -> Result<WordVec
     }
     let rest = std::io::Cursor::new(line).chain(reader);
     read_text(BufReader::new(rest), dim, vocabulary, path)
+}
+
+/// Whether the line after the header is of a text, in whatever script its word is: it ends in `dim` numbers, or at least
+/// it can be read, so that the reader of texts says what is wrong with it.
+fn is_text(line: &[u8], dim: usize) -> bool {
+    let is_vector = |text: &str| {
+        let fields: Vec<&str> = text.trim_end().rsplitn(dim + 1, ' ').collect();
+        fields.len() == dim + 1 && fields[..dim].iter().all(|x| x.parse::<f32>().is_ok())
+    };
+    is_vector(&String::from_utf8_lossy(line))
+        || std::str::from_utf8(line).is_ok_and(|text| !text.trim_end().contains(|c: char| c.is_control() && c != '\t'))
 }
 
 fn read_until(reader: &mut impl BufRead, end: u8, out: &mut Vec<u8>, path: &Path) -> Result<()> {
@@ -149,6 +162,17 @@ mod tests {
     }
 
     #[test]
+    fn words_of_any_script_are_text() {
+        for first in ["собака 9 9 9", "犬 9 9 9", "the\u{a0}dog 9 9 9", "\u{7f} 9 9 9"] {
+            let vectors = read(format!("2 3\n{first}\ndog 1 -0.5 2 \n").as_bytes()).unwrap();
+            assert_eq!((vectors.dim, vectors.by_word["dog"].as_slice()), (3, &[1.0, -0.5, 2.0][..]), "{first}");
+        }
+        // A word that is not even UTF-8, as word2vec cuts some.
+        let vectors = read(b"2 3\n\xd0 9 9 9\ndog 1 -0.5 2\n").unwrap();
+        assert_eq!(vectors.by_word["dog"], [1.0, -0.5, 2.0]);
+    }
+
+    #[test]
     fn what_is_no_vectors_says_so() {
         for (bytes, message) in [
             (&b"hello world\n"[..], "not word vectors"),
@@ -157,6 +181,9 @@ mod tests {
             (b"dog 1 2 3\nsnow 1 2\n", "vector 2: expected a word and 3 numbers"),
             (b"dog 1 2 3\nsnow 1 x 3\n", "the word snow"),
             (b"1 3\ndog \x00\x00\x80\x3f\x00", "truncated"),
+            ("2 3\nсобака 1 2\n".as_bytes(), "vector 1: expected a word and 3 numbers"),
+            (b"1 65537\ndog \x00", "length 65537, expected at most 65536"),
+            (b"1 18446744073709551615\ndog \x00", "expected at most 65536"),
         ] {
             let error = read(bytes).unwrap_err().to_string();
             assert!(error.contains(message), "{error}");

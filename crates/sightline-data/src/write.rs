@@ -1,28 +1,22 @@
 //! Files written beside their place, synced, then renamed: a kill at any moment leaves the old file or the new one.
 
 use std::fs::{File, TryLockError};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 use std::time::Duration;
+
+use tempfile::NamedTempFile;
 
 use crate::{Error, Result};
 
 /// Calls `fill` with a buffered writer on a temporary file beside `path`, syncs it, and renames it to `path`.
+///
+/// # Errors
+/// A picture lies at `path`: nothing here is one, and a user's photos are never written over. Or the system refused.
 pub fn atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&File>) -> std::io::Result<()>) -> Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    std::fs::create_dir_all(folder).map_err(Error::io("create the folder", folder))?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".sightline-").suffix(".partial");
-    #[cfg(unix)]
-    {
-        // A temporary file is private by default; what replaces a user's file follows the usual mask instead.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o644));
-    }
-    let temporary = builder.tempfile_in(folder).map_err(Error::io("write beside", path))?;
+    refuse_picture(path)?;
+    let folder = folder_of(path);
+    let temporary = temporary_beside(path)?;
     let mut writer = BufWriter::new(temporary.as_file());
     fill(&mut writer).and_then(|()| writer.flush()).map_err(Error::io("write", path))?;
     drop(writer);
@@ -33,6 +27,76 @@ pub fn atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&File>) -> std::
         let _ = directory.sync_all();
     }
     Ok(())
+}
+
+/// Whether [`atomically`] could write to `path`: asked before long work whose result goes there.
+///
+/// # Errors
+/// A picture or a folder lies there, or nothing can be written beside it.
+pub fn check_place(path: &Path) -> Result<()> {
+    refuse_picture(path)?;
+    if path.is_dir() {
+        return Err(Error::format(path, "a folder lies here: name a file"));
+    }
+    temporary_beside(path).map(drop)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn temporary_beside(path: &Path) -> Result<NamedTempFile> {
+    let folder = folder_of(path);
+    std::fs::create_dir_all(folder).map_err(Error::io("create the folder", folder))?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".sightline-").suffix(".partial");
+    #[cfg(unix)]
+    {
+        // A temporary file is private by default; what replaces a user's file follows the usual mask instead.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o644));
+    }
+    builder.tempfile_in(folder).map_err(Error::io("write beside", path))
+}
+
+/// An error where a picture lies at `path`. Only plain files are opened: a pipe would make us wait.
+fn refuse_picture(path: &Path) -> Result<()> {
+    if !path.is_file() {
+        return Ok(());
+    }
+    let mut start = Vec::new();
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    file.take(32).read_to_end(&mut start).map_err(Error::io("read", path))?;
+    match picture_kind(&start) {
+        Some(kind) => Err(Error::format(
+            path,
+            format!("a picture ({kind}) lies here, and none is ever written over: name another file"),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The kind of picture that a file beginning so is, if it is one.
+fn picture_kind(start: &[u8]) -> Option<&'static str> {
+    let is_bitmap = || start.get(14..18).is_some_and(|header| matches!(header, [12..=124, 0, 0, 0]));
+    match start {
+        [0xff, 0xd8, 0xff, ..] => Some("JPEG"),
+        [0x89, b'P', b'N', b'G', b'\r', b'\n', ..] => Some("PNG"),
+        [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some("GIF"),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some("WebP"),
+        [b'I', b'I', b'*' | b'+', 0, ..] | [b'M', b'M', 0, b'*' | b'+', ..] => Some("TIFF"),
+        // Two letters begin texts too; the length of the header behind them does not.
+        [b'B', b'M', ..] if is_bitmap() => Some("BMP"),
+        [0, 0, 0, _, b'f', b't', b'y', b'p', b'a', b'v', b'i', ..] => Some("AVIF"),
+        [0, 0, 0, _, b'f', b't', b'y', b'p', b'h', b'e', ..] | [0, 0, 0, _, b'f', b't', b'y', b'p', b'm', b'i', ..] => {
+            Some("HEIF")
+        }
+        [0xff, 0x0a, ..] | [0, 0, 0, 0x0c, b'J', b'X', b'L', b' ', ..] => Some("JPEG XL"),
+        _ => None,
+    }
 }
 
 /// Locks a file for this process alone; refuses at once, or nearly, where another has it.
@@ -74,5 +138,39 @@ mod tests {
         assert!(failed.unwrap_err().to_string().contains("disk full"));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "[\n  1,\n  2\n]\n");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+    #[test]
+    fn pictures_are_never_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("photo.jpg");
+        let bitmap = b"BM\x46\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0\x02\0\0\0";
+        for (start, kind) in [
+            (&b"\xff\xd8\xff\xe0\0\x10JFIF"[..], "JPEG"),
+            (b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR", "PNG"),
+            (b"GIF89a\x01\0", "GIF"),
+            (b"RIFF\x24\0\0\0WEBPVP8 ", "WebP"),
+            (b"II*\0\x08\0\0\0", "TIFF"),
+            (b"MM\0*\0\0\0\x08", "TIFF"),
+            (bitmap, "BMP"),
+            (b"\0\0\0\x1cftypavif\0\0\0\0", "AVIF"),
+            (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIF"),
+        ] {
+            std::fs::write(&path, start).unwrap();
+            for refused in [json(&path, &[1]), check_place(&path)] {
+                let error = refused.unwrap_err().to_string();
+                assert!(error.contains("photo.jpg") && error.contains(&format!("({kind})")), "{error}");
+            }
+            assert_eq!(std::fs::read(&path).unwrap(), start);
+        }
+        // What only begins like one is no picture.
+        for start in [&b""[..], b"BMW, a car and a road with trees", b"GIF", b"RIFF and WEBP are words", b"{}"] {
+            std::fs::write(&path, start).unwrap();
+            check_place(&path).unwrap();
+            json(&path, &[1]).unwrap();
+        }
+        assert!(check_place(folder.path()).unwrap_err().to_string().contains("a folder lies here"));
+        std::fs::write(folder.path().join("file"), "x").unwrap();
+        assert!(check_place(&folder.path().join("file/page.html")).is_err());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "a check leaves nothing behind");
     }
 }

@@ -4,18 +4,18 @@
 //! [`DocumentFrequencies`] (they merge) over all references of the split, or read them from a file; then score every
 //! image. One image alone has log(1) = 0 as its weight and scores 0 by definition.
 
-use std::io::{BufRead, Write};
 use std::path::Path;
 
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::text::{Interner, pack, words};
 use crate::{Error, Result};
 
 /// Variance of the length penalty of CIDEr-D.
 const SIGMA: f64 = 6.0;
-const HEADER: &str = "sightline-document-frequencies 1";
+const HEADER: &str = "sightline-document-frequencies 2";
 
 /// In how many images every n-gram of up to four words occurs in some reference.
 #[derive(Debug, Clone, Default)]
@@ -104,10 +104,9 @@ impl DocumentFrequencies {
         id
     }
 
-    /// Writes the counts as text: a header with the number of images, then `count`, a tab and the n-gram a line.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        let file = std::fs::File::create(path).map_err(Error::io("write", path))?;
-        let mut out = std::io::BufWriter::new(file);
+    /// Writes the counts as text: a header with the number of images and the XXH3-64 of the lines behind it, then `count`,
+    /// a tab and the n-gram a line.
+    pub fn write(&self, out: &mut impl std::io::Write) -> std::io::Result<()> {
         let mut names = vec![""; self.words.len()];
         for (word, &id) in &self.words {
             names[id as usize] = word;
@@ -120,41 +119,46 @@ impl DocumentFrequencies {
             })
             .collect();
         lines.sort_unstable();
-        (|| {
-            writeln!(out, "{HEADER}\t{}", self.images)?;
-            for (gram, count) in lines {
-                writeln!(out, "{count}\t{gram}")?;
-            }
-            out.flush()
-        })()
-        .map_err(Error::io("write", path))
+        let lines: String = lines.iter().map(|(gram, count)| format!("{count}\t{gram}\n")).collect();
+        writeln!(out, "{HEADER}\t{}\t{:016x}", self.images, xxh3_64(lines.as_bytes()))?;
+        out.write_all(lines.as_bytes())
     }
 
     /// Reads what [`write`](Self::write) wrote.
     pub fn read(path: &Path) -> Result<Self> {
-        let malformed = |what: String, expected: &str, got: &str| Error::Malformed {
+        let malformed = |what: &str, expected: &str, got: &str| Error::Malformed {
             path: path.to_owned(),
-            what,
+            what: what.to_owned(),
             expected: expected.to_owned(),
             got: format!("{got:?}"),
         };
-        let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
-        let mut lines = std::io::BufReader::new(file).lines();
-        let first = lines.next().transpose().map_err(Error::io("read", path))?.unwrap_or_default();
-        let images = first.strip_prefix(HEADER).and_then(|rest| rest.trim().parse().ok());
-        let Some(images) = images else {
-            return Err(malformed("line 1".to_owned(), &format!("{HEADER:?}, a tab, the number of images"), &first));
+        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let (first, lines) = text.split_once('\n').unwrap_or((&text, ""));
+        let header = first.strip_prefix(HEADER).and_then(|rest| {
+            let (images, checksum) = rest.strip_prefix('\t')?.split_once('\t')?;
+            Some((images.parse().ok()?, u64::from_str_radix(checksum, 16).ok()?))
+        });
+        let Some((images, checksum)) = header else {
+            return Err(malformed(
+                "line 1",
+                &format!("{HEADER:?}, the number of images and a checksum, by tabs"),
+                first,
+            ));
         };
+        let found = xxh3_64(lines.as_bytes());
+        if found != checksum {
+            let (expected, got) = (format!("the checksum {checksum:016x}"), format!("{found:016x}"));
+            return Err(malformed("the lines (cut short or changed since they were written)", &expected, &got));
+        }
         let mut frequencies = Self { images, ..Self::default() };
-        for (number, line) in lines.enumerate() {
-            let line = line.map_err(Error::io("read", path))?;
+        for (number, line) in lines.lines().enumerate() {
             let parsed = line.split_once('\t').and_then(|(count, gram)| Some((count.parse::<u32>().ok()?, gram)));
             let Some((count, gram)) = parsed else {
-                return Err(malformed(format!("line {}", number + 2), "a count, a tab and an n-gram", &line));
+                return Err(malformed(&format!("line {}", number + 2), "a count, a tab and an n-gram", line));
             };
             let ids: Vec<u32> = words(gram).map(|w| frequencies.id(w)).collect();
             if ids.is_empty() || ids.len() > 4 {
-                return Err(malformed(format!("line {}", number + 2), "one to four words", gram));
+                return Err(malformed(&format!("line {}", number + 2), "one to four words", gram));
             }
             frequencies.counts.insert(pack(&ids), count);
         }
@@ -336,14 +340,24 @@ mod tests {
 
     #[test]
     fn frequencies_survive_a_file() {
-        let folder = std::env::temp_dir().join(format!("sightline-df-{}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("sightline-df-{}", std::process::id()));
         let whole = DocumentFrequencies::of(&[vec!["a dog runs", "é dog"], vec!["a cat"]]);
-        whole.write(&folder).unwrap();
-        let read = DocumentFrequencies::read(&folder).unwrap();
+        let mut text = Vec::new();
+        whole.write(&mut text).unwrap();
+        std::fs::write(&path, &text).unwrap();
+        let read = DocumentFrequencies::read(&path).unwrap();
         assert_eq!((read.images(), read.count("a"), read.count("é dog")), (2, 2, 1));
-        std::fs::write(&folder, "nonsense\n").unwrap();
-        let error = DocumentFrequencies::read(&folder).unwrap_err().to_string();
-        assert!(error.contains("line 1") && error.contains("nonsense"), "{error}");
-        std::fs::remove_file(&folder).unwrap();
+        let error = |text: &[u8]| {
+            std::fs::write(&path, text).unwrap();
+            DocumentFrequencies::read(&path).unwrap_err().to_string()
+        };
+        let nonsense = error(b"nonsense\n");
+        assert!(nonsense.contains("line 1") && nonsense.contains("nonsense"), "{nonsense}");
+        let whole_lines = text.len() - text.iter().rev().skip(1).position(|&byte| byte == b'\n').unwrap() - 1;
+        for cut in [text.len() - 1, whole_lines] {
+            let cut_short = error(&text[..cut]);
+            assert!(cut_short.contains("cut short") && cut_short.contains("checksum"), "{cut_short}");
+        }
+        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -1,7 +1,7 @@
 //! Dense captioning (Johnson et al. 2016): mean average precision over thresholds of overlap and of METEOR.
 //!
-//! A described region is right when it overlaps a true region by at least the one threshold and its sentence scores at
-//! least the other; average precision is taken for every pair of thresholds and then averaged. Every description is
+//! A described region is right when it overlaps a true region by at least the one threshold and its sentence scores more
+//! than the other, so that a place without a right word is never right; average precision is taken for every pair of thresholds and then averaged. Every description is
 //! compared with the true region it overlaps most, and only the most confident one of each true region can be right.
 
 use crate::grounding::{BoxXyxy, iou};
@@ -129,7 +129,7 @@ impl DenseCounts {
         let mut right = 0_u64;
         let mut curve: Vec<(f64, f64)> = Vec::with_capacity(order.len()); // recall, precision
         for (i, described) in order.iter().enumerate() {
-            let is_right = described.is_first && described.overlap >= overlap && described.meteor >= meteor;
+            let is_right = described.is_first && described.overlap >= overlap && described.meteor > meteor;
             right += u64::from(is_right);
             curve.push((right as f64 / self.truths as f64, right as f64 / (i + 1) as f64));
         }
@@ -175,8 +175,8 @@ mod tests {
         assert!((counts.mean_average_precision() - 1.0).abs() < 1e-12);
         let mut wrong = DenseCounts::default();
         wrong.push(&[detection(A, 0.9, "cat"), detection(B, 0.8, "dog")], &regions, same);
-        // Right only where any METEOR will do: one of the six thresholds.
-        assert!((wrong.mean_average_precision() - 1.0 / 6.0).abs() < 1e-12);
+        // Not even where any METEOR above nothing will do.
+        assert_eq!(wrong.mean_average_precision(), 0.0);
     }
 
     #[test]

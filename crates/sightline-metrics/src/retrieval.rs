@@ -1,12 +1,30 @@
 //! Retrieval in both directions: Recall@K, median and mean rank, rsum.
 //!
-//! Which image a sentence belongs to is given as data. Ranks count from 0. Among equal scores the larger index ranks
+//! Which image a sentence belongs to is given as data, and which others it describes as well. Ranks count from 0. Among equal scores the larger index ranks
 //! first (a stable ascending sort, reversed: the reproducible reading of the formulas of VSE++ and SCAN); because that
 //! choice can flatter a model that gives equal scores, every summary carries the pessimistic ranks too, in which every
 //! wrong candidate of equal score ranks before the right one. A score that is not a number ranks as minus infinity.
 
+use std::collections::BTreeMap;
+
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+
+/// Which answers are right, by index in the matrix of scores.
+#[derive(Debug, Clone, Copy)]
+pub struct Truth<'a> {
+    /// The image that each sentence belongs to.
+    pub image_of_sentence: &'a [usize],
+    /// Pairs that are right besides, `[image, sentence]`.
+    pub others: &'a [[usize; 2]],
+}
+
+impl<'a, T: AsRef<[usize]> + ?Sized> From<&'a T> for Truth<'a> {
+    /// Every sentence belongs to one image.
+    fn from(image_of_sentence: &'a T) -> Self {
+        Self { image_of_sentence: image_of_sentence.as_ref(), others: &[] }
+    }
+}
 
 /// The rank, from 0, at which a query finds its first right answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,9 +38,9 @@ pub struct Rank {
 /// The ranks of all queries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ranks {
-    /// For every image the rank of its best-ranked own sentence; none where an image has no sentence.
+    /// For every image the rank of its best-ranked right sentence; none where an image has no sentence.
     pub image_to_sentence: Vec<Option<Rank>>,
-    /// For every sentence the rank of its image.
+    /// For every sentence the rank of its best-ranked right image.
     pub sentence_to_image: Vec<Rank>,
 }
 
@@ -150,36 +168,46 @@ fn ordered(score: f32) -> f32 {
     if score.is_nan() { f32::NEG_INFINITY } else { score }
 }
 
+/// The rank of the right answer that ranks first among the scores of a query; none where no answer is right.
+fn rank_of(scores: impl Iterator<Item = f32> + Clone, right: &[usize]) -> Option<Rank> {
+    let of_right = scores.clone().enumerate().filter(|(i, _)| right.contains(i)).map(|(i, s)| (ordered(s), i));
+    // The highest score, then the larger index.
+    let (score, best) = of_right.max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))?;
+    let mut rank = Rank { stable: 0, pessimistic: 0 };
+    for (i, other) in scores.map(ordered).enumerate() {
+        let (greater, equal) = (other > score, other == score);
+        rank.stable += usize::from(greater || (equal && i > best));
+        rank.pessimistic += usize::from(greater || (equal && !right.contains(&i)));
+    }
+    Some(rank)
+}
+
 /// Ranks of every query in both directions. `scores` is [images, sentences], row by row; larger is better.
 ///
-/// `image_of_sentence[j]` is the row that sentence `j` belongs to; any pairing is allowed, an image without a sentence
-/// is no query but still a candidate.
+/// `truth` says which pairs are right; the image of every sentence is enough where there are no others. Any pairing is
+/// allowed; an image without a sentence is no query but still a candidate.
 ///
 /// Panics when the lengths contradict one another.
-pub fn ranks(scores: &[f32], images: usize, sentences: usize, image_of_sentence: &[usize]) -> Ranks {
+pub fn ranks<'a>(scores: &[f32], images: usize, sentences: usize, truth: impl Into<Truth<'a>>) -> Ranks {
+    let Truth { image_of_sentence, others } = truth.into();
     assert_eq!(scores.len(), images * sentences, "scores must be [images, sentences] = [{images}, {sentences}]");
     assert_eq!(image_of_sentence.len(), sentences, "one image for every sentence");
     let mut own = vec![Vec::new(); images];
+    let mut several = BTreeMap::new(); // the images of sentences that have more than one
     for (sentence, &image) in image_of_sentence.iter().enumerate() {
         assert!(image < images, "sentence {sentence} belongs to image {image}, but there are {images} images");
         own[image].push(sentence);
+    }
+    for &[image, sentence] in others {
+        assert!(image < images && sentence < sentences, "no image {image} or no sentence {sentence}");
+        own[image].push(sentence);
+        several.entry(sentence).or_insert_with(|| vec![image_of_sentence[sentence]]).push(image);
     }
 
     let image_to_sentence = own
         .par_iter()
         .enumerate()
-        .map(|(image, own)| {
-            let row = &scores[image * sentences..(image + 1) * sentences];
-            // The own sentence that ranks first: the highest score, then the larger index.
-            let best =
-                own.iter().copied().max_by(|&a, &b| ordered(row[a]).total_cmp(&ordered(row[b])).then(a.cmp(&b)))?;
-            let score = ordered(row[best]);
-            let greater = row.iter().filter(|&&s| ordered(s) > score).count();
-            let later_equal = row[best + 1..].iter().filter(|&&s| ordered(s) == score).count();
-            let equal = row.iter().filter(|&&s| ordered(s) == score).count();
-            let own_equal = own.iter().filter(|&&s| ordered(row[s]) == score).count();
-            Some(Rank { stable: greater + later_equal, pessimistic: greater + equal - own_equal })
-        })
+        .map(|(image, own)| rank_of(scores[image * sentences..(image + 1) * sentences].iter().copied(), own))
         .collect();
 
     // Row by row over a strip of columns, so that memory is read in order.
@@ -204,12 +232,17 @@ pub fn ranks(scores: &[f32], images: usize, sentences: usize, image_of_sentence:
             ranks
         })
         .collect();
-    Ranks { image_to_sentence, sentence_to_image: strips.into_iter().flatten().collect() }
+    let mut sentence_to_image: Vec<Rank> = strips.into_iter().flatten().collect();
+    for (sentence, images) in several {
+        let column = scores.iter().skip(sentence).step_by(sentences).copied();
+        sentence_to_image[sentence] = rank_of(column, &images).expect("the sentence has an image");
+    }
+    Ranks { image_to_sentence, sentence_to_image }
 }
 
-/// Evaluates a matrix of scores [images, sentences], row by row; see [`ranks`] for the pairing and for panics.
-pub fn evaluate(scores: &[f32], images: usize, sentences: usize, image_of_sentence: &[usize]) -> RetrievalReport {
-    let ranks = ranks(scores, images, sentences, image_of_sentence);
+/// Evaluates a matrix of scores [images, sentences], row by row; see [`ranks`] for the truth and for panics.
+pub fn evaluate<'a>(scores: &[f32], images: usize, sentences: usize, truth: impl Into<Truth<'a>>) -> RetrievalReport {
+    let ranks = ranks(scores, images, sentences, truth);
     let image_to_sentence: RankCounts = ranks.image_to_sentence.into_iter().flatten().collect();
     let sentence_to_image: RankCounts = ranks.sentence_to_image.into_iter().collect();
     report(images, sentences, &image_to_sentence, &sentence_to_image)
@@ -229,17 +262,18 @@ pub fn report(
 }
 
 /// Splits the images, in their order, into `folds` equal parts, evaluates each part with its own sentences as the only
-/// candidates, and gives the plain mean of every number (the "5-fold 1K" figures on COCO: 5,000 images, 5 folds).
+/// candidates (pairs across parts do not count), and gives the plain mean of every number (the "5-fold 1K" figures on COCO: 5,000 images, 5 folds).
 ///
 /// Images left over when the count does not divide belong to the last fold. `images` and `sentences` of the report are
 /// totals. Panics when the lengths contradict one another or `folds` is 0 or more than `images`.
-pub fn evaluate_folds(
+pub fn evaluate_folds<'a>(
     scores: &[f32],
     images: usize,
     sentences: usize,
-    image_of_sentence: &[usize],
+    truth: impl Into<Truth<'a>>,
     folds: usize,
 ) -> RetrievalReport {
+    let Truth { image_of_sentence, others } = truth.into();
     assert!(folds > 0 && folds <= images, "{folds} folds of {images} images");
     let size = images / folds;
     let reports: Vec<RetrievalReport> = (0..folds)
@@ -248,8 +282,13 @@ pub fn evaluate_folds(
             let columns: Vec<usize> = (0..sentences).filter(|&j| rows.contains(&image_of_sentence[j])).collect();
             let part: Vec<f32> =
                 rows.clone().flat_map(|i| columns.iter().map(move |&j| scores[i * sentences + j])).collect();
-            let pairing: Vec<usize> = columns.iter().map(|&j| image_of_sentence[j] - rows.start).collect();
-            evaluate(&part, rows.len(), columns.len(), &pairing)
+            let own: Vec<usize> = columns.iter().map(|&j| image_of_sentence[j] - rows.start).collect();
+            let inside = |&[image, sentence]: &[usize; 2]| {
+                let column = columns.binary_search(&sentence).ok()?;
+                rows.contains(&image).then(|| [image - rows.start, column])
+            };
+            let others: Vec<[usize; 2]> = others.iter().filter_map(inside).collect();
+            evaluate(&part, rows.len(), columns.len(), Truth { image_of_sentence: &own, others: &others })
         })
         .collect();
     let mean = |value: &dyn Fn(&RetrievalReport) -> f64| reports.iter().map(value).sum::<f64>() / folds as f64;
@@ -293,6 +332,29 @@ mod tests {
         let report = evaluate(&[0.1, 0.2, 0.9], 3, 1, &[0]);
         assert_eq!(report.image_to_sentence.r1, 100.0, "one query, one candidate");
         assert_eq!(report.sentence_to_image.median_rank, 3.0);
+    }
+
+    #[test]
+    fn a_sentence_may_describe_several_images() {
+        let scores = [0.9, 0.1, 0.2, 0.8, 0.3, 0.7, 0.5, 0.6, 0.4];
+        let own = [0, 1, 2];
+        let alone = ranks(&scores, 3, 3, &own);
+        // Sentence 0 is of image 0, sentence 2 describes image 1 too.
+        let others = [[1, 2]];
+        let truth = Truth { image_of_sentence: &own, others: &others };
+        let several = ranks(&scores, 3, 3, truth);
+        let rank = |stable| Rank { stable, pessimistic: stable };
+        assert_eq!(alone.image_to_sentence[1], Some(rank(2)));
+        assert_eq!(several.image_to_sentence, [Some(rank(0)), Some(rank(1)), Some(rank(2))]);
+        assert_eq!(alone.sentence_to_image[2], rank(1));
+        assert_eq!(several.sentence_to_image[2], rank(0));
+        assert_eq!(several.sentence_to_image[..2], alone.sentence_to_image[..2]);
+        // Each part alone has no such pair.
+        assert_eq!(evaluate_folds(&scores, 3, 3, truth, 3), evaluate_folds(&scores, 3, 3, &own, 3));
+        // An image with another's sentence alone is a query.
+        let lent = Truth { image_of_sentence: &[0], others: &[[1, 0]] };
+        assert_eq!(ranks(&[0.1, 0.2], 2, 1, lent).sentence_to_image, [rank(0)]);
+        assert_eq!(ranks(&[0.1, 0.2], 2, 1, lent).image_to_sentence, [Some(rank(0)); 2]);
     }
 
     #[test]

@@ -194,6 +194,9 @@ pub struct BatchTruth {
     pub pairing: Pairing,
     /// Each photo's class: its index among the training photos. Read by [`Objective::Instance`] alone.
     pub classes: Vec<i64>,
+    /// Sentences of the batch with classes of photos that they describe as well, `[sentence, class]`. Read by
+    /// [`Objective::Instance`] alone.
+    pub other_classes: Vec<[usize; 2]>,
     /// What teachers say of it, for objectives that take teaching.
     pub teaching: Option<Teaching>,
 }
@@ -314,15 +317,14 @@ impl AlignmentModel {
         let instance = self.classifier.as_ref().map(|classifier| {
             let of_images = classifier.forward(counts.means(regions.parts.clone()));
             let of_sentences = classifier.forward(score::means(words.parts.clone(), lengths));
+            let of_sentences = objective::without(of_sentences, &truth.other_classes);
             let classes: Vec<i64> =
                 truth.pairing.image_of_sentence().iter().map(|&image| truth.classes[image]).collect();
             (cross_entropy(of_images, &truth.classes) + cross_entropy(of_sentences, &classes)) / 2.0
         });
         let local = (objective == Objective::Fragments).then(|| {
-            let photos = truth.pairing.image_of_sentence();
-            let image_of_word: Vec<usize> = sentences.owners().into_iter().map(|s| photos[s as usize]).collect();
             let products = regions.parts.clone().matmul(words.parts.clone().transpose());
-            objective::fragment_alignment(products, counts.counts(), &image_of_word)
+            objective::fragment_alignment(products, counts.counts(), &truth.pairing, &sentences.owners())
         });
         let mut scores = settings.score.scores(regions.parts, &counts, words.parts, lengths); // [images, sentences]
         if let (Some(images), Some(whole_sentences)) = (regions.wholes, words.wholes) {

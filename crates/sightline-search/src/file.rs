@@ -130,7 +130,10 @@ impl Mapped {
         version: u32,
         lengths: impl FnOnce(&Header) -> Vec<Option<u64>>,
     ) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
+        let file = File::open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::format(path, "missing; run `sightline index` again"),
+            _ => Error::io("open", path)(error),
+        })?;
         // SAFETY: these files are only ever replaced by renaming, never rewritten in place, and the map is only read.
         // A stranger that rewrites one in place can make reads see other bytes; every access is bounds-checked against
         // the length at opening, so it never reaches outside the map.

@@ -1,6 +1,7 @@
 //! The best product of each word with a photo's regions, found among products of bytes: the region that wins by them, and
 //! every other that rounding may have kept from it, is multiplied again as it is. So the result is that of the exact
-//! products, for a third of their work.
+//! products, for a third of their work, unless rounding errors add up to more than seven of their deviations
+//! ([`DEVIATIONS`]).
 
 use std::iter;
 use std::ops::Range;

@@ -81,7 +81,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .map(|(s, row)| (0..steps).filter(|&t| row[t] > 0.0).map(|t| (s * steps + t) as u32).collect())
         .collect();
     let sentences = SentenceBatch::new(&indices);
-    let truth = BatchTruth { pairing: Pairing::diagonal(photos), classes: Vec::new(), teaching: None };
+    let truth = BatchTruth {
+        pairing: Pairing::diagonal(photos),
+        classes: Vec::new(),
+        other_classes: Vec::new(),
+        teaching: None,
+    };
     let rows = features_tensor(regions.values, features, &device.without_autodiff());
     let counts = RegionCounts::new(vec![n_regions; photos]);
     let loss_of = |model: &AlignmentModel| {

@@ -13,16 +13,18 @@ use sightline_model::alignment::{
 };
 use sightline_model::decode;
 use sightline_model::random::{self, Dropout};
+use sightline_model::weights::Weights;
 
 use crate::aligner::parses_wanted;
 use crate::checkpoint::{Findings, Header, Kind, MatchFloors, Progress};
 use crate::corpus::{Corpus, CorpusPhoto, Hand, region_batch, training_vocabulary};
 use crate::evaluate::{Encoded, Scores};
+use crate::optimizer::LearntModule;
 use crate::pointing::PriorWeights;
 use crate::run::RunFolder;
-use crate::settings::AlignSettings;
+use crate::settings::{AlignSettings, at_least_one, shares};
 use crate::teachers::{Teacher, Teachers};
-use crate::trainer::{self, Plan, Task, Validation, WEIGHTS_STREAM};
+use crate::trainer::{self, Learner, Plan, Validation, WEIGHTS_STREAM};
 use crate::{Control, Error, Outcome, Result};
 
 /// What an alignment model is trained on.
@@ -57,6 +59,7 @@ pub fn train(
     control: &mut Control<'_>,
 ) -> Result<Outcome> {
     let AlignData { dataset, store, parses, teachers } = data;
+    check(settings)?;
     let vocabulary = training_vocabulary(dataset, settings.min_count)?;
     let conv = &settings.model.conv;
     if settings.model.encoder == RegionEncoder::Conv && store.dim() != conv.pixels() {
@@ -68,11 +71,6 @@ pub fn train(
             store.path().display(),
             store.dim()
         )));
-    }
-    if settings.model.whole && !matches!(settings.model.score, Score::MaxOverRegions | Score::MeanOfMax) {
-        return Err(Error::Setting(
-            "model.whole adds to the scores max_over_regions and mean_of_max alone; set model.whole=false".into(),
-        ));
     }
     let mut corpus = Corpus::new(dataset, Split::Train, store, &vocabulary)?;
     let mut validation = Corpus::new(dataset, Split::Val, store, &vocabulary)?;
@@ -115,10 +113,12 @@ pub fn train(
         vocabulary,
         relations,
         teachers: teachers.iter().map(|teacher| teacher.aligner.checksum.clone()).collect(),
+        phrases: None,
         features: store.settings().clone(),
         progress: Progress::default(),
     };
-    let task = AlignTask { corpus: &corpus, validation: &validation, teachers: taught, settings, device: &device };
+    let learnt = LearntModule::new(model, settings.average, &device);
+    let mut learner = AlignLearner { learnt, corpus, validation, teachers: taught, settings, device };
     let plan = Plan {
         seed: settings.seed,
         epochs: settings.epochs,
@@ -128,7 +128,33 @@ pub fn train(
         header,
         resume,
     };
-    trainer::train(&task, model, settings.average, &device, plan, control)
+    trainer::run(&mut learner, plan, control)
+}
+
+/// Settings that no training can follow.
+fn check(settings: &AlignSettings) -> Result<()> {
+    let AlignSettings { epochs, batch, captions_per_photo, average, ref model, .. } = *settings;
+    let wrong = |message: String| Err(Error::Setting(message));
+    at_least_one(&[
+        ("epochs", epochs as usize),
+        ("batch", batch),
+        ("captions_per_photo", captions_per_photo),
+        ("model.dim", model.dim),
+        ("model.hidden", model.hidden),
+        ("model.word_dim", model.word_dim),
+    ])?;
+    shares(&[("average", average), ("model.dropout", model.dropout), ("model.word_dropout", model.word_dropout)])?;
+    for (name, value) in [("model.initial_scale", model.initial_scale), ("model.logit_scale", model.logit_scale)] {
+        if !(value > 0.0 && value.is_finite()) {
+            return wrong(format!("{name} = {value}: expected a number above 0"));
+        }
+    }
+    if model.whole && !matches!(model.score, Score::MaxOverRegions | Score::MeanOfMax) {
+        return wrong(
+            "model.whole adds to the scores max_over_regions and mean_of_max alone; set model.whole=false".into(),
+        );
+    }
+    Ok(())
 }
 
 /// Puts the vectors of a file in place of the random ones.
@@ -151,16 +177,16 @@ fn start_word_vectors(model: &mut AlignmentModel, settings: &AlignSettings, voca
     Ok(())
 }
 
-struct AlignTask<'a> {
-    corpus: &'a Corpus<'a>,
-    validation: &'a Corpus<'a>,
+struct AlignLearner<'a> {
+    learnt: LearntModule<AlignmentModel>,
+    corpus: Corpus<'a>,
+    validation: Corpus<'a>,
     teachers: Option<Teachers<'a>>,
     settings: &'a AlignSettings,
-    device: &'a Device,
+    device: Device,
 }
 
-impl Task for AlignTask<'_> {
-    type Model = AlignmentModel;
+impl Learner for AlignLearner<'_> {
     type Batch = AlignBatch;
 
     fn batches(&self, epoch: u64) -> Vec<AlignBatch> {
@@ -173,17 +199,36 @@ impl Task for AlignTask<'_> {
         batches.into_iter().map(|hands| AlignBatch { hands, objective }).collect()
     }
 
-    fn loss(&self, model: &AlignmentModel, batch: &AlignBatch, dropout: &mut Dropout) -> (Tensor<1>, f64) {
+    fn step(&mut self, batch: &AlignBatch, dropout: &mut Dropout, rate: f64, step: u64) -> (f64, f64) {
         let AlignBatch { hands, objective } = batch;
-        let (settings, photos) = (&self.settings.model, &self.corpus.photos);
-        let positions = hands.iter().map(|hand| photos[hand.photo].position);
+        let settings = &self.settings.model;
+        let positions = hands.iter().map(|hand| self.corpus.photos[hand.photo].position);
         let regions = region_batch(self.corpus.store, positions, settings, &self.device.clone().without_autodiff());
         let teaching = self.teachers.as_ref().map(|teachers| teachers.teach(hands));
-        loss_of(model, settings, *objective, photos, hands, regions, teaching, dropout)
+        let model = self.learnt.module();
+        let (loss, divisor) = loss_of(model, settings, *objective, &self.corpus, hands, regions, teaching, dropout);
+        let gradients = loss.backward();
+        let loss = f64::from(loss.into_scalar::<f32>());
+        if loss.is_finite() {
+            self.learnt.step(&gradients, &self.settings.optimizer, rate, step);
+        }
+        (loss, divisor)
     }
 
-    fn validate(&self, model: &AlignmentModel) -> Result<Validation> {
-        Ok(validation_of(model, &self.settings.model, self.validation))
+    fn validate(&self) -> Result<Validation> {
+        Ok(validation_of(&self.learnt.in_use(), &self.settings.model, &self.validation))
+    }
+
+    fn export(&self) -> (Weights, Weights) {
+        self.learnt.export()
+    }
+
+    fn export_for_use(&self) -> Weights {
+        self.learnt.export_for_use()
+    }
+
+    fn import(&mut self, model: Weights, optimizer: Weights) -> Result<(), String> {
+        self.learnt.import(model, optimizer)
     }
 }
 
@@ -193,17 +238,26 @@ pub(crate) fn loss_of(
     model: &AlignmentModel,
     settings: &AlignmentSettings,
     objective: Objective,
-    photos: &[CorpusPhoto],
+    corpus: &Corpus<'_>,
     hands: &[Hand],
     regions: RegionBatch,
     teaching: Option<Teaching>,
     dropout: &mut Dropout,
 ) -> (Tensor<1>, f64) {
     let pairs = || hands.iter().enumerate().flat_map(|(i, hand)| hand.sentences.iter().map(move |&s| (i, hand, s)));
-    let sentences = SentenceBatch::new(pairs().map(|(_, hand, s)| photos[hand.photo].sentence(s)));
+    let sentences = SentenceBatch::new(pairs().map(|(_, hand, s)| corpus.photos[hand.photo].sentence(s)));
+    let of_sentence = |(i, (_, hand, s)): (usize, (usize, &Hand, usize))| {
+        corpus.others_of(hand.photo, s).map(move |photo| [i, photo])
+    };
+    let other_classes: Vec<[usize; 2]> = pairs().enumerate().flat_map(of_sentence).collect();
+    let in_batch = |&[sentence, photo]: &[usize; 2]| {
+        hands.iter().position(|hand| hand.photo == photo).map(|image| [image, sentence])
+    };
     let truth = BatchTruth {
-        pairing: Pairing::new(hands.len(), pairs().map(|(image, ..)| image).collect()),
+        pairing: Pairing::new(hands.len(), pairs().map(|(image, ..)| image).collect())
+            .with_others(other_classes.iter().filter_map(in_batch).collect()),
         classes: hands.iter().map(|hand| hand.photo as i64).collect(),
+        other_classes,
         teaching,
     };
     let mut blank = (settings.word_dropout > 0.0).then(|| dropout.fork(settings.word_dropout));
@@ -284,6 +338,7 @@ mod tests {
         let scores = Scores {
             scores: (0..n).flat_map(|photo| (0..n).map(move |sentence| score(photo, sentence))).collect(),
             image_of_sentence: (0..n).collect(),
+            others: Vec::new(),
             images: n,
         };
         // The own photo is the best, so a sentence's best is 10 and its number; one in twenty is below the second least.

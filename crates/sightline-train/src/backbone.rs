@@ -17,7 +17,7 @@ use sightline_vision::backbone::Backbone;
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
 use crate::optimizer::same_sizes;
 use crate::run::RunFolder;
-use crate::settings::BackboneRunSettings;
+use crate::settings::{BackboneRunSettings, at_least_one, shares};
 use crate::trainer::{self, Plan, WEIGHTS_STREAM};
 use crate::{Control, Error, Outcome, Result};
 use learner::BackboneLearner;
@@ -70,6 +70,7 @@ pub fn train(
         vocabulary: Vocabulary::from_sentences(std::iter::empty::<&[String]>(), 1),
         relations: Vec::new(),
         teachers: Vec::new(),
+        phrases: None,
         features: views.settings().clone(),
         progress: Progress::default(),
     };
@@ -104,9 +105,9 @@ fn check(settings: &BackboneRunSettings, teacher: &dyn Backbone) -> Result<()> {
             teacher.dim()
         ));
     }
-    if settings.batch == 0 || settings.views == 0 || settings.epochs == 0 {
-        return wrong("batch, views and epochs must be 1 or more".into());
-    }
+    let BackboneRunSettings { batch, views, epochs, colour, average, .. } = *settings;
+    at_least_one(&[("batch", batch), ("views", views), ("epochs", epochs as usize)])?;
+    shares(&[("colour", colour), ("average", average)])?;
     let side = settings.small_side;
     if !(CELL..=INPUT).contains(&side) || !side.is_multiple_of(CELL) {
         return wrong(format!("small_side = {side} must be a multiple of {CELL} up to {INPUT}; 160 for example"));
@@ -114,9 +115,6 @@ fn check(settings: &BackboneRunSettings, teacher: &dyn Backbone) -> Result<()> {
     if settings.model.kernel >= side / CELL {
         let kernel = settings.model.kernel;
         return wrong(format!("small_side = {side} is too small for windows of {kernel} cells of {CELL} pixels"));
-    }
-    if !(0.0..1.0).contains(&settings.colour) {
-        return wrong(format!("colour = {} must be 0 or more and below 1", settings.colour));
     }
     Ok(())
 }
@@ -127,8 +125,7 @@ pub(crate) fn one_thread() -> Result<ThreadPool> {
     rayon::ThreadPoolBuilder::new().num_threads(1).build().map_err(refused)
 }
 
-/// Photos of a split, restval being training too.
+/// Photos of a split.
 fn photos_of(dataset: &Dataset, split: Split) -> impl Iterator<Item = &str> {
-    let belongs = move |own: Split| own == split || (split == Split::Train && own == Split::Restval);
-    dataset.images.iter().filter(move |image| belongs(image.split)).map(|image| image.path.as_str())
+    dataset.split(split).map(|image| image.path.as_str())
 }

@@ -17,13 +17,7 @@ const SHARPNESS: f64 = 3.0;
 pub fn evenly(mut corpus: Corpus<'_>, photos: usize) -> Corpus<'_> {
     let n = corpus.photos.len();
     let kept = photos.min(n);
-    let mut chosen = (0..kept).map(|i| i * n / kept).peekable();
-    let mut at = 0;
-    corpus.photos.retain(|_| {
-        let keep = chosen.next_if_eq(&at).is_some();
-        at += 1;
-        keep
-    });
+    corpus.keep(&(0..kept).map(|i| i * n / kept).collect());
     corpus
 }
 
@@ -98,7 +92,7 @@ mod tests {
 
     /// Two photos with a sentence each, and a bank of two photos and three sentences.
     fn banked(scores: [f32; 4], of_images: [f32; 6], of_sentences: [f32; 4]) -> Banked {
-        let scores = Scores { scores: scores.to_vec(), image_of_sentence: vec![0, 1], images: 2 };
+        let scores = Scores { scores: scores.to_vec(), image_of_sentence: vec![0, 1], others: Vec::new(), images: 2 };
         Banked { scores, of_images: of_images.to_vec(), of_sentences: of_sentences.to_vec() }
     }
 
@@ -124,7 +118,8 @@ mod tests {
         let scores = [0.9, 0.6, 0.7, 0.8];
         let same = banked(scores, [0.3; 6], [0.2; 4]).without_hubs();
         let deviation =
-            Scores { scores: scores.to_vec(), image_of_sentence: vec![0, 1], images: 2 }.mean_and_deviation()[1];
+            Scores { scores: scores.to_vec(), image_of_sentence: vec![0, 1], others: Vec::new(), images: 2 }
+                .mean_and_deviation()[1];
         for (i, j) in [(0, 1), (1, 2), (2, 3)] {
             let expected = (f64::from(scores[i]) - f64::from(scores[j])) / deviation;
             assert!((f64::from(same.scores[i] - same.scores[j]) - expected).abs() < 1e-5, "{same:?}");

@@ -19,7 +19,7 @@ use crate::corpus::{Corpus, check_features, training_vocabulary};
 use crate::optimizer::same_sizes;
 use crate::phrases::Phrases;
 use crate::run::RunFolder;
-use crate::settings::{Baseline, CaptionObjective, CaptionRunSettings, KeepBestBy};
+use crate::settings::{Baseline, CaptionObjective, CaptionRunSettings, KeepBestBy, at_least_one, shares};
 use crate::trainer::{self, Plan, WEIGHTS_STREAM};
 use crate::{Control, Error, Outcome, Result};
 use items::{Sight, log_frequencies, phrase_items, sentence_items};
@@ -89,6 +89,7 @@ pub fn train(
         vocabulary: vocabulary.clone(),
         relations: Vec::new(),
         teachers: Vec::new(),
+        phrases: phrases.map(Phrases::digest),
         features: store.settings().clone(),
         progress: Progress::default(),
     };
@@ -115,14 +116,19 @@ fn check(settings: &CaptionRunSettings, has_start: bool) -> Result<()> {
     if attends && (model.heads == 0 || !model.hidden.is_multiple_of(model.heads)) {
         return wrong(format!("model.heads = {} does not divide model.hidden = {}", model.heads, model.hidden));
     }
-    if !(0.0..1.0).contains(&model.dropout) {
-        return wrong(format!("model.dropout = {}: expected 0 or more and less than 1", model.dropout));
-    }
-    for (name, value) in [("label_smoothing", settings.label_smoothing), ("average", settings.average)] {
-        if !(0.0..1.0).contains(&value) {
-            return wrong(format!("{name} = {value}: expected 0 or more and less than 1"));
-        }
-    }
+    at_least_one(&[
+        ("epochs", settings.epochs as usize),
+        ("batch", settings.batch),
+        ("model.hidden", model.hidden),
+        ("model.word_dim", model.word_dim),
+        ("model.feed_forward", model.feed_forward),
+        ("self_critical.max_words", settings.self_critical.max_words), // validation decodes too
+    ])?;
+    shares(&[
+        ("model.dropout", model.dropout),
+        ("label_smoothing", settings.label_smoothing),
+        ("average", settings.average),
+    ])?;
     if settings.objective == CaptionObjective::SelfCritical {
         let least = if settings.self_critical.baseline == Baseline::OtherSamples { 2 } else { 1 };
         if settings.self_critical.samples < least {

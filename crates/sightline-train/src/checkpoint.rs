@@ -118,6 +118,9 @@ pub struct Header {
     /// Checksums of the models that it learned from besides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub teachers: Vec<String>,
+    /// Checksum of the phrases that a model of regions learned from; none where there are no phrases, or it is older.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phrases: Option<String>,
     /// What its region vectors are; a model only reads stores of the same settings.
     pub features: StoreSettings,
     /// Where training stood.
@@ -339,6 +342,7 @@ mod tests {
                 vocabulary: Vocabulary::from_sentences([words.as_slice()], 1),
                 relations: vec!["nsubj".into()],
                 teachers: Vec::new(),
+                phrases: Some("0123".into()),
                 features: StoreSettings {
                     backbone: "b".into(),
                     backbone_checksum: String::new(),

@@ -1,6 +1,6 @@
 //! One split of a dataset joined with its feature store: which vectors and which words belong together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::seq::SliceRandom;
 use sightline_data::parses::{Parses, WordEdge};
@@ -56,6 +56,8 @@ pub struct Corpus<'a> {
     pub wordless_sentences: usize,
     /// Ids of sentences without a dependency tree, in a corpus with such; they have no words here.
     pub unparsed: Vec<u64>,
+    /// Other photos that a sentence describes, by photo and sentence ([`Dataset::pairing`]); all indices in `photos`.
+    others: BTreeMap<(usize, usize), BTreeSet<usize>>,
 }
 
 impl<'a> Corpus<'a> {
@@ -83,7 +85,32 @@ impl<'a> Corpus<'a> {
                 )
             }));
         }
-        Ok(Self { dataset, store, photos, missing, wordless_sentences, unparsed: Vec::new() })
+        let others = others(dataset, &photos);
+        Ok(Self { dataset, store, photos, missing, wordless_sentences, unparsed: Vec::new(), others })
+    }
+
+    /// The photos that another store has vectors of.
+    pub(crate) fn in_store<'b>(&self, store: &'b FeatureStore) -> Corpus<'b>
+    where
+        'a: 'b,
+    {
+        let of_photo =
+            |photo: &CorpusPhoto| Some(CorpusPhoto { position: store.position(self.key(photo))?, ..photo.clone() });
+        let photos: Vec<CorpusPhoto> = self.photos.iter().filter_map(of_photo).collect();
+        let others = others(self.dataset, &photos);
+        Corpus { store, photos, others, missing: Vec::new(), unparsed: Vec::new(), ..*self }
+    }
+
+    /// Keeps these photos alone, by index.
+    pub(crate) fn keep(&mut self, photos: &BTreeSet<usize>) {
+        let mut at = 0..;
+        self.photos.retain(|_| at.next().is_some_and(|photo| photos.contains(&photo)));
+        self.others = others(self.dataset, &self.photos);
+    }
+
+    /// Other photos of the corpus that a photo's sentence describes as well, in order.
+    pub fn others_of(&self, photo: usize, sentence: usize) -> impl Iterator<Item = usize> {
+        self.others.get(&(photo, sentence)).into_iter().flatten().copied()
     }
 
     /// The relations that stand at `min_count` words or more, the most frequent first.
@@ -198,6 +225,28 @@ impl<'a> Corpus<'a> {
     }
 }
 
+/// The pairs of [`Dataset::pairing`] whose photos are both among these and differ.
+fn others(dataset: &Dataset, photos: &[CorpusPhoto]) -> BTreeMap<(usize, usize), BTreeSet<usize>> {
+    let mut others: BTreeMap<_, BTreeSet<usize>> = BTreeMap::new();
+    if dataset.pairing.is_empty() {
+        return others;
+    }
+    let (mut by_image, mut by_sentence) = (BTreeMap::new(), BTreeMap::new());
+    for (i, photo) in photos.iter().enumerate() {
+        let image = &dataset.images[photo.image];
+        by_image.insert(image.id, i);
+        by_sentence.extend(image.sentences.iter().enumerate().map(|(s, sentence)| (sentence.id, (i, s))));
+    }
+    for pair in &dataset.pairing {
+        if let (Some(&photo), Some(&own)) = (by_image.get(&pair.image), by_sentence.get(&pair.sentence))
+            && own.0 != photo
+        {
+            others.entry(own).or_default().insert(photo);
+        }
+    }
+    others
+}
+
 /// A photo of a batch and those of its sentences that are in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hand {
@@ -223,6 +272,9 @@ pub fn check_features(expected: &StoreSettings, store: &FeatureStore) -> Result<
 /// The words of the training split seen at least `min_count` times; an error if there is none.
 pub(crate) fn training_vocabulary(dataset: &Dataset, min_count: u64) -> Result<Vocabulary> {
     let vocabulary = dataset.vocabulary(min_count);
+    if dataset.split(Split::Train).next().is_none() {
+        return Err(Error::Mismatch(format!("the dataset {} has no photo in its train split", dataset.name)));
+    }
     if vocabulary.is_empty() {
         return Err(Error::Mismatch(format!(
             "no word stands {min_count} times in the training sentences; lower min_count (--set min_count=1)"

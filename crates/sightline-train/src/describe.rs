@@ -65,15 +65,16 @@ pub struct PhraseRanking<'a> {
 }
 
 impl<'a> PhraseRanking<'a> {
-    /// Over the distinct phrases, as lists of words; words that the aligner does not know are left out.
-    pub fn new(aligner: &'a Aligner, phrases: impl Iterator<Item = &'a [String]>) -> Self {
+    /// Over the distinct phrases, as lists of words; words that the aligner does not know are left out. None where no
+    /// phrase has a word that it knows.
+    pub fn new(aligner: &'a Aligner, phrases: impl Iterator<Item = &'a [String]>) -> Option<Self> {
         let mut distinct: Vec<&[String]> = phrases.collect();
         distinct.sort_unstable();
         distinct.dedup();
         let encoded = distinct.into_iter().map(|words| (words.join(" "), aligner.vocabulary.encode(words)));
         let (phrases, indices): (Vec<String>, Vec<Vec<u32>>) = encoded.filter(|(_, words)| !words.is_empty()).unzip();
         let words = aligner.words(&indices);
-        Self { aligner, phrases, words }
+        (!phrases.is_empty()).then_some(Self { aligner, phrases, words })
     }
 
     /// The best phrase of each region vector `[regions, dim]` of the aligner's own; the first among equals.

@@ -1,6 +1,6 @@
 //! Evaluation of trained models on one split.
 
-use sightline_metrics::retrieval::{self, RetrievalReport};
+use sightline_metrics::retrieval::{self, RetrievalReport, Truth};
 use sightline_model::Device;
 use sightline_model::alignment::{AlignmentModel, AlignmentSettings, Score};
 use sightline_search::VectorSets;
@@ -15,6 +15,8 @@ pub struct Scores {
     pub scores: Vec<f32>,
     /// Index of its photo, a sentence.
     pub image_of_sentence: Vec<usize>,
+    /// Pairs `[image, sentence]` that are right besides.
+    pub others: Vec<[usize; 2]>,
     /// Number of photos.
     pub images: usize,
 }
@@ -22,7 +24,8 @@ pub struct Scores {
 impl Scores {
     /// The retrieval table.
     pub fn report(&self) -> RetrievalReport {
-        retrieval::evaluate(&self.scores, self.images, self.image_of_sentence.len(), &self.image_of_sentence)
+        let truth = Truth { image_of_sentence: &self.image_of_sentence, others: &self.others };
+        retrieval::evaluate(&self.scores, self.images, self.image_of_sentence.len(), truth)
     }
 
     /// Several models' scores as one: each model's brought to mean 0 and deviation 1, then added. All of the same split.
@@ -129,11 +132,12 @@ impl Encoded {
 
     /// Scores of all its photos with all its sentences.
     pub(crate) fn scores(&self, score: Score, corpus: &Corpus<'_>, device: &Device) -> Scores {
-        let image_of_sentence =
-            corpus.photos.iter().enumerate().flat_map(|(i, photo)| photo.sentences.iter().map(move |_| i)).collect();
+        let pairs = || corpus.photos.iter().enumerate().flat_map(|(i, p)| (0..p.sentences.len()).map(move |s| (i, s)));
+        let of_sentence = |(sentence, (i, s))| corpus.others_of(i, s).map(move |image| [image, sentence]);
         Scores {
             scores: aligner::scores(score, &self.regions, &self.words, device),
-            image_of_sentence,
+            image_of_sentence: pairs().map(|(i, _)| i).collect(),
+            others: pairs().enumerate().flat_map(of_sentence).collect(),
             images: corpus.photos.len(),
         }
     }
@@ -152,7 +156,8 @@ mod tests {
     #[test]
     fn reciprocal_neighbours_beat_a_hub() {
         // Sentence 0 is near every photo, but photo 0 is its own nearest; photo 1 has sentence 1 close behind.
-        let scores = Scores { scores: vec![0.95, 0.1, 0.9, 0.85], image_of_sentence: vec![0, 1], images: 2 };
+        let scores =
+            Scores { scores: vec![0.95, 0.1, 0.9, 0.85], image_of_sentence: vec![0, 1], others: Vec::new(), images: 2 };
         assert_eq!(scores.best_sentences(), [0, 0]);
         assert_eq!(scores.sharpened(5.0).reciprocal().best_sentences(), [0, 1]);
     }
@@ -161,7 +166,7 @@ mod tests {
     fn a_balance_gives_every_photo_and_sentence_as_much() {
         // Photo 0 is the nearest of all sentences but has one of three.
         let scores = vec![0.95, 0.9, 0.8, 0.2, 0.85, 0.3, 0.1, 0.2, 0.75];
-        let scores = Scores { scores, image_of_sentence: vec![0, 1, 2], images: 3 }.sharpened(3.0);
+        let scores = Scores { scores, image_of_sentence: vec![0, 1, 2], others: Vec::new(), images: 3 }.sharpened(3.0);
         let balanced = scores.balanced(50);
         let share = |i: usize, s: usize| f64::from(balanced.scores[i * 3 + s]).exp();
         for k in 0..3 {
@@ -180,7 +185,7 @@ mod tests {
 
     #[test]
     fn members_of_an_ensemble_count_the_same_whatever_their_scale() {
-        let member = |scores: Vec<f32>| Scores { scores, image_of_sentence: vec![0, 1], images: 2 };
+        let member = |scores: Vec<f32>| Scores { scores, image_of_sentence: vec![0, 1], others: Vec::new(), images: 2 };
         let (small, large) = (member(vec![1.0, 0.0, 0.0, 1.0]), member(vec![0.0, 300.0, 300.0, 0.0]));
         let both = Scores::ensemble(&[small.clone(), large]);
         assert!(both.scores.iter().all(|s| s.abs() < 1e-6), "{both:?}");

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sightline_model::weights::{Weight, Weights};
 
 pub use average::Average;
+use learnt::check_state;
 pub(crate) use learnt::{Learnt, accumulate, same_sizes};
 pub(crate) use module::LearntModule;
 pub use plain::PlainOptimizer;

@@ -255,6 +255,7 @@ mod tests {
                 vocabulary: Vocabulary::from_sentences([["dog".to_owned()].as_slice()], 1),
                 relations: Vec::new(),
                 teachers: Vec::new(),
+                phrases: None,
                 features: StoreSettings {
                     backbone: "b".into(),
                     backbone_checksum: "c".into(),

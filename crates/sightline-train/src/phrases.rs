@@ -15,7 +15,8 @@ use crate::corpus::CorpusPhoto;
 use crate::pointing::AttachSettings;
 use crate::{Error, Result};
 
-const VERSION: u32 = 2;
+/// Scores of version 2 had the sentence's agreement with the photo in them.
+const VERSION: u32 = 3;
 
 /// A region and contiguous words of one sentence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -85,8 +86,9 @@ impl Phrases {
                     for (s, known) in photo.sentences.iter().enumerate() {
                         if !known.is_empty() {
                             let id = dataset.images[photo.image].sentences[s].id;
-                            let vectors = words.get(sentence_idx);
-                            let products = sightline_search::products(regions.get(i), vectors, regions.dim());
+                            let mut vectors = words.get(sentence_idx).to_vec();
+                            aligner.take_out_whole(&mut vectors);
+                            let products = sightline_search::products(regions.get(i), &vectors, regions.dim());
                             let assignment = settings.attach(&products, &prior, &aligner.prior_weights.of(known));
                             own.extend(phrases_of(aligner, id, known, &products, &boxes, &assignment));
                         }
@@ -124,7 +126,8 @@ impl Phrases {
         Ok(phrases)
     }
 
-    fn digest(&self) -> String {
+    /// XXH3-64 of the photos' JSON, hexadecimal.
+    pub(crate) fn digest(&self) -> String {
         let json = serde_json::to_vec(&(self.settings, &self.photos)).expect("phrases are plain data");
         format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&json))
     }

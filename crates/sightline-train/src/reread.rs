@@ -112,7 +112,7 @@ mod tests {
             0.9, 0.1, 0.5, 0.2,
             0.8, 0.7, 0.6, 0.3,
         ];
-        Scores { scores, image_of_sentence: vec![0, 0, 1, 1], images: 2 }
+        Scores { scores, image_of_sentence: vec![0, 0, 1, 1], others: Vec::new(), images: 2 }
     }
 
     #[test]

@@ -391,6 +391,22 @@ where
     settings.try_into().map_err(|e: toml::de::Error| Error::Setting(format!("{source}: {}", e.message())))
 }
 
+/// Refuses a setting that is none.
+pub(crate) fn at_least_one(settings: &[(&str, usize)]) -> Result<()> {
+    match settings.iter().find(|(_, value)| *value == 0) {
+        Some((name, _)) => Err(Error::Setting(format!("{name} = 0: expected 1 or more"))),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a setting that is no share below one.
+pub(crate) fn shares(settings: &[(&str, f32)]) -> Result<()> {
+    match settings.iter().find(|(_, value)| !(0.0..1.0).contains(value)) {
+        Some((name, value)) => Err(Error::Setting(format!("{name} = {value}: expected 0 or more and less than 1"))),
+        None => Ok(()),
+    }
+}
+
 /// A TOML value, or the text itself where it is none: `sgd` needs no quotes.
 fn parse_value(text: &str) -> toml::Value {
     let parsed = format!("value = {text}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("value"));

@@ -6,14 +6,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use burn::module::Module;
-use burn::tensor::{Device, Tensor};
 use serde_json::json;
 use sightline_model::random::{self, Dropout};
 use sightline_model::weights::Weights;
 
 use crate::checkpoint::{Checkpoint, Findings, Header, Progress};
-use crate::optimizer::{LearntModule, OptimizerSettings};
+use crate::optimizer::OptimizerSettings;
 use crate::run::RunFolder;
 use crate::{Error, Result};
 
@@ -87,21 +85,6 @@ pub(crate) struct Validation {
     pub(crate) findings: Findings,
 }
 
-/// One model's part of training.
-pub(crate) trait Task {
-    /// What is trained.
-    type Model: Module;
-    /// One step's data.
-    type Batch;
-
-    /// The batches of one pass, in order; the same for the same pass.
-    fn batches(&self, epoch: u64) -> Vec<Self::Batch>;
-    /// The loss of a batch, and what to divide it by for a figure a pair or sentence.
-    fn loss(&self, model: &Self::Model, batch: &Self::Batch, dropout: &mut Dropout) -> (Tensor<1>, f64);
-    /// Quality on the validation split.
-    fn validate(&self, model: &Self::Model) -> Result<Validation>;
-}
-
 /// What the loop below trains: it owns the model and what its optimiser remembers.
 pub(crate) trait Learner {
     /// One step's data.
@@ -128,47 +111,6 @@ pub(crate) trait Learner {
     }
 }
 
-/// A module of the tensor framework with its task.
-struct ModuleLearner<'a, T: Task> {
-    task: &'a T,
-    learnt: LearntModule<T::Model>,
-    settings: &'a OptimizerSettings,
-}
-
-impl<T: Task> Learner for ModuleLearner<'_, T> {
-    type Batch = T::Batch;
-
-    fn batches(&self, epoch: u64) -> Vec<T::Batch> {
-        self.task.batches(epoch)
-    }
-
-    fn step(&mut self, batch: &T::Batch, dropout: &mut Dropout, rate: f64, step: u64) -> (f64, f64) {
-        let (loss, divisor) = self.task.loss(self.learnt.module(), batch, dropout);
-        let gradients = loss.backward();
-        let loss = f64::from(loss.into_scalar::<f32>());
-        if loss.is_finite() {
-            self.learnt.step(&gradients, self.settings, rate, step);
-        }
-        (loss, divisor)
-    }
-
-    fn validate(&self) -> Result<Validation> {
-        self.task.validate(&self.learnt.in_use())
-    }
-
-    fn export(&self) -> (Weights, Weights) {
-        self.learnt.export()
-    }
-
-    fn export_for_use(&self) -> Weights {
-        self.learnt.export_for_use()
-    }
-
-    fn import(&mut self, model: Weights, optimizer: Weights) -> Result<(), String> {
-        self.learnt.import(model, optimizer)
-    }
-}
-
 /// What stays the same over a run.
 pub(crate) struct Plan<'a> {
     pub(crate) seed: u64,
@@ -190,21 +132,6 @@ const DROPOUT_STREAM: u64 = 1 << 33;
 /// Records of steps are this far apart in the log.
 const LOG_EVERY: u64 = 20;
 
-/// Trains a module of the tensor framework on a device.
-///
-/// With `average` above zero, its weights are averaged over steps with this decay, and the average is validated and kept.
-pub(crate) fn train<T: Task>(
-    task: &T,
-    model: T::Model,
-    average: f32,
-    device: &Device,
-    plan: Plan<'_>,
-    control: &mut Control<'_>,
-) -> Result<Outcome> {
-    let learnt = LearntModule::new(model, average, device);
-    run(&mut ModuleLearner { task, learnt, settings: plan.optimizer }, plan, control)
-}
-
 /// The loop.
 pub(crate) fn run<L: Learner>(learner: &mut L, plan: Plan<'_>, control: &mut Control<'_>) -> Result<Outcome> {
     let Plan { seed, epochs, dropout, optimizer: settings, run, mut header, resume, .. } = plan;
@@ -218,6 +145,12 @@ pub(crate) fn run<L: Learner>(learner: &mut L, plan: Plan<'_>, control: &mut Con
         }
         if header.teachers != checkpoint.header.teachers {
             differences.push("other teachers".into());
+        }
+        if header.kind != checkpoint.header.kind {
+            let (expected, got) = (checkpoint.header.kind, header.kind);
+            differences.push(format!("{} there, {} now", expected.name(), got.name()));
+        } else if checkpoint.header.phrases.is_some() && header.phrases != checkpoint.header.phrases {
+            differences.push("other phrases".into());
         }
         if !same_words || !differences.is_empty() {
             let what = if same_words { differences.join("; ") } else { "other words in the training split".into() };
@@ -269,7 +202,7 @@ pub(crate) fn run<L: Learner>(learner: &mut L, plan: Plan<'_>, control: &mut Con
         let validation = learner.validate()?;
         progress.epoch += 1;
         progress.batch = 0;
-        let best = progress.best.is_none_or(|best| validation.score > best);
+        let best = progress.best.is_none_or(|best| best.is_nan() || validation.score > best);
         if best {
             progress.best = Some(validation.score);
             progress.best_epoch = progress.epoch;

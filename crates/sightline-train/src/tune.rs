@@ -15,7 +15,7 @@ use crate::backbone::{Named, Network, network_of};
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
 use crate::corpus::{Corpus, check_features};
 use crate::run::RunFolder;
-use crate::settings::TuneRunSettings;
+use crate::settings::{TuneRunSettings, at_least_one, shares};
 use crate::teachers::{Teacher, Teachers};
 use crate::trainer::{self, Plan};
 use crate::{Control, Error, Outcome, Result};
@@ -72,7 +72,7 @@ pub struct TuneData<'a> {
 /// Tunes both on the training split, keeping the best by rsum on the validation split: the alignment model as the run's,
 /// the backbone in [`BACKBONE_FILE`] beside it. Also the photos that could not be read, by name.
 ///
-/// With `resume`, goes on from the run's last checkpoint, bit for bit as if it had never stopped.
+/// With `resume`, goes on from the run's last checkpoint, on as many threads bit for bit as if it had never stopped.
 pub fn train(
     data: TuneData<'_>,
     settings: &TuneRunSettings,
@@ -135,20 +135,14 @@ fn check(settings: &TuneRunSettings, store: &FeatureStore, header: &Header, back
     if !header.relations.is_empty() {
         return wrong("a model that reads dependency trees cannot be tuned with its backbone".into());
     }
-    if settings.batch == 0 || settings.epochs == 0 || settings.captions_per_photo == 0 {
-        return wrong("batch, epochs and captions_per_photo must be 1 or more".into());
-    }
-    if settings.batch < 2 * settings.captions_per_photo {
-        let TuneRunSettings { batch, captions_per_photo, .. } = settings;
+    let TuneRunSettings { batch, epochs, captions_per_photo, colour, drop_path, average, .. } = *settings;
+    at_least_one(&[("batch", batch), ("epochs", epochs as usize), ("captions_per_photo", captions_per_photo)])?;
+    shares(&[("colour", colour), ("drop_path", drop_path), ("average", average)])?;
+    if batch < 2 * captions_per_photo {
         return wrong(format!(
             "batch = {batch} sentences are fewer than two photos with captions_per_photo = {captions_per_photo}; nothing \
              could be told apart"
         ));
-    }
-    for (name, value) in [("colour", settings.colour), ("drop_path", settings.drop_path)] {
-        if !(0.0..1.0).contains(&value) {
-            return wrong(format!("{name} = {value} must be 0 or more and below 1"));
-        }
     }
     if !(settings.least_area > 0.0 && settings.least_area <= 1.0) {
         return wrong(format!("least_area = {} must lie above 0 and at most at 1", settings.least_area));

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sightline_data::categories::NamedBox;
 use sightline_data::parses::Parses;
 use sightline_data::{
-    BoxXyxy, Dataset, FeatureStore, Image, PhotoFeatures, Sentence, Split, StoreSettings, StoreWriter,
+    BoxXyxy, Dataset, FeatureStore, Image, Pair, PhotoFeatures, Sentence, Split, StoreSettings, StoreWriter,
 };
 use sightline_data::{VectorMode, Vocabulary, tokens::tokenize};
 use sightline_model::Device;
@@ -193,6 +193,14 @@ fn alignment_models_overfit_and_decode() {
         let report = evaluate::scores(&aligner, &corpus).report();
         assert_eq!((report.image_to_sentence.r1, report.sentence_to_image.r1), (100.0, 100.0), "{:?}", settings.model);
 
+        // A sentence that describes another photo too is a right answer there.
+        let [of, image] = [&dataset.images[8], &dataset.images[10]];
+        let pairing = vec![Pair { sentence: of.sentences[0].id, image: image.id }];
+        let lent = Dataset { pairing, ..dataset.clone() };
+        let corpus = Corpus::new(&lent, Split::Val, &store, &aligner.vocabulary).unwrap();
+        assert_eq!(corpus.others_of(0, 0).collect::<Vec<_>>(), [2]);
+        assert_eq!(evaluate::scores(&aligner, &corpus).others, [[2, 0]]);
+
         let together = AttachSettings { affinity: 1000.0, prior: 0.0 };
         let phrases = Phrases::decode(&aligner, &dataset, &store, None, &[Split::Val], together, |_, _| {}).unwrap();
         assert_eq!(phrases.len(), SAID.len(), "a huge affinity leaves one phrase a sentence");
@@ -318,7 +326,7 @@ fn regions_learn_the_phrases_decoded_for_them() {
         score: 1.0,
     };
     let photos = dataset.images.iter().map(|image| (image.path.clone(), vec![phrase(image)])).collect();
-    let phrases = Phrases { version: 2, checksum: String::new(), settings: AttachSettings::default(), photos };
+    let phrases = Phrases { version: 3, checksum: String::new(), settings: AttachSettings::default(), photos };
     let data = CaptionData { dataset: &dataset, store: &store, phrases: Some(&phrases) };
     for region_context in [RegionContext::None, RegionContext::WholeImage] {
         let settings = CaptionRunSettings { region_context, ..caption_settings() };
@@ -601,6 +609,113 @@ fn a_run_is_not_resumed_on_other_data() {
     let error =
         align::train(AlignData::new(&dataset, &store), &settings, &run, true, &device, &mut control).unwrap_err();
     assert!(error.to_string().contains("other data"), "{error}");
+}
+
+#[test]
+fn a_caption_run_is_not_resumed_on_other_phrases() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dataset, store) = collection(folder.path());
+    let of = |words: usize| {
+        let phrase = |image: &Image| Phrase {
+            sentence: image.id,
+            region: 1,
+            region_box: BoxXyxy::whole(99, 80),
+            words: image.sentences[0].tokens[..words].to_vec(),
+            score: 1.0,
+        };
+        let photos = dataset.images.iter().map(|image| (image.path.clone(), vec![phrase(image)])).collect();
+        Phrases { version: 3, checksum: String::new(), settings: AttachSettings::default(), photos }
+    };
+    let (three, two) = (of(3), of(2));
+    let settings = CaptionRunSettings { epochs: 3, ..caption_settings() };
+    let run = RunFolder::create(&folder.path().join("run"), &settings).unwrap();
+    let data = |phrases| CaptionData { dataset: &dataset, store: &store, phrases };
+    until(1, |c| caption::train(data(Some(&three)), None, &settings, &run, false, c));
+    for (phrases, part) in [(None, "a caption model of regions there"), (Some(&two), "other phrases")] {
+        let stop = AtomicBool::new(false);
+        let mut control = Control { on_event: &mut |_| {}, stop: &stop };
+        let error = caption::train(data(phrases), None, &settings, &run, true, &mut control).unwrap_err().to_string();
+        assert!(error.contains("other data") && error.contains(part), "{error}");
+    }
+    let outcome = until(u64::MAX, |c| caption::train(data(Some(&three)), None, &settings, &run, true, c));
+    assert!(!outcome.stopped);
+}
+
+#[test]
+fn a_run_goes_on_with_an_average_that_it_had_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dataset, store) = collection(folder.path());
+    let before = CaptionRunSettings { epochs: 2, ..caption_settings() };
+    let run = RunFolder::create(&folder.path().join("run"), &before).unwrap();
+    let data = CaptionData { dataset: &dataset, store: &store, phrases: None };
+    until(1, |c| caption::train(data, None, &before, &run, false, c));
+    let after = CaptionRunSettings { average: 0.9, ..before };
+    until(u64::MAX, |c| caption::train(data, None, &after, &run, true, c));
+    captioner(&run, Kind::Caption);
+}
+
+#[test]
+fn settings_that_no_training_can_follow_are_named() {
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
+    let (dataset, store) = collection(folder.path());
+    let stop = AtomicBool::new(false);
+    let mut control = Control { on_event: &mut |_| {}, stop: &stop };
+    let base = align_settings(Objective::Contrastive);
+    let model = |model| AlignSettings { model, ..base.clone() };
+    for (settings, part) in [
+        (AlignSettings { epochs: 0, ..base.clone() }, "epochs = 0"),
+        (AlignSettings { average: 1.0, ..base.clone() }, "average = 1"),
+        (model(AlignmentSettings { dim: 0, ..base.model.clone() }), "model.dim = 0"),
+        (model(AlignmentSettings { dropout: f32::NAN, ..base.model.clone() }), "model.dropout = NaN"),
+    ] {
+        let run = RunFolder::create(&folder.path().join("align"), &settings).unwrap();
+        let data = AlignData::new(&dataset, &store);
+        let error = align::train(data, &settings, &run, false, &device, &mut control).unwrap_err().to_string();
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    let mut settings = caption_settings();
+    settings.self_critical.max_words = 0;
+    let run = RunFolder::create(&folder.path().join("caption"), &settings).unwrap();
+    let data = CaptionData { dataset: &dataset, store: &store, phrases: None };
+    let error = caption::train(data, None, &settings, &run, false, &mut control).unwrap_err().to_string();
+    assert!(error.contains("self_critical.max_words = 0"), "{error}");
+}
+
+/// Two training photos alike in everything: told apart by nothing, they are no negatives of each other.
+#[test]
+fn pairs_besides_are_no_negatives_in_training() {
+    let device = Device::flex();
+    // The instance loss asks besides which of the two a photo is, which nothing tells.
+    for (objective, share) in [(Objective::Contrastive, 0.5), (Objective::SumHinge, 0.5), (Objective::Instance, 0.85)] {
+        let settings = AlignSettings { epochs: 60, ..align_settings(objective) };
+        let loss = |pairs: bool| {
+            let folder = tempfile::tempdir().unwrap();
+            let mut dataset = dataset();
+            let (first, rest) = dataset.images.split_first_mut().unwrap();
+            let twin = &mut rest[0];
+            twin.sentences[0].tokens.clone_from(&first.sentences[0].tokens);
+            if pairs {
+                let pair = |of: &Image, image: &Image| Pair { sentence: of.sentences[0].id, image: image.id };
+                dataset.pairing = vec![pair(first, twin), pair(twin, first)];
+            }
+            let id = |image: &Image| if image.id == 1 { 0 } else { image.id };
+            let store = store(folder.path(), dataset.images.iter().map(|image| entry(image.path.clone(), id(image))));
+            let run = RunFolder::create(&folder.path().join("run"), &settings).unwrap();
+            let stop = AtomicBool::new(false);
+            let mut last = f64::NAN;
+            let mut on_event = |event: &Event| {
+                if let Event::Epoch { loss, .. } = event {
+                    last = *loss;
+                }
+            };
+            let mut control = Control { on_event: &mut on_event, stop: &stop };
+            align::train(AlignData::new(&dataset, &store), &settings, &run, false, &device, &mut control).unwrap();
+            last
+        };
+        let (with, without) = (loss(true), loss(false));
+        assert!(with < share * without, "{objective:?}: {with} {without}");
+    }
 }
 
 /// Trees in which every word hangs on the next; of the sentences with the given ids.

@@ -141,6 +141,7 @@ fn header() -> Header {
         vocabulary: empty,
         relations: Vec::new(),
         teachers: Vec::new(),
+        phrases: None,
         features: ExtractOptions::default()
             .store_settings(&sightline_vision::backbone::Pixels::default(), &SelectiveSearch::default()),
         progress: Progress::default(),

@@ -3,7 +3,7 @@
 //! tract plans a graph for one input shape at a time, so [`OnnxNetwork`] keeps one optimised plan per shape. A plan
 //! runs on the calling thread alone; callers run photos in parallel.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -42,6 +42,24 @@ impl std::fmt::Debug for OnnxNetwork {
     }
 }
 
+/// The checksum of the file's bytes; where tensors lie in files beside it, of theirs too.
+fn checksum(path: &Path, bytes: &[u8]) -> Result<String> {
+    let own = sightline_data::checksum::of_bytes(bytes);
+    // What is no graph is told by the reader.
+    let Ok(proto) = tract_onnx::onnx().proto_model_for_read(&mut &*bytes) else { return Ok(own) };
+    let Some(graph) = proto.graph else { return Ok(own) };
+    let of_nodes = graph.node.iter().flat_map(|node| &node.attribute).filter_map(|attribute| attribute.t.as_ref());
+    let places = graph.initializer.iter().chain(of_nodes).flat_map(|tensor| &tensor.external_data);
+    let files: BTreeSet<&str> = places.filter(|place| place.key == "location").map(|p| p.value.as_str()).collect();
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut all = own;
+    for file in &files {
+        let of_file = sightline_data::checksum::of_file(&folder.join(file));
+        all.push_str(&of_file.map_err(|e| Error::onnx(path, format!("its weights beside it: {e}")))?);
+    }
+    Ok(if files.is_empty() { all } else { sightline_data::checksum::of_bytes(all.as_bytes()) })
+}
+
 impl OnnxNetwork {
     /// Reads a graph; plans are made when a shape is first asked for.
     ///
@@ -57,13 +75,13 @@ impl OnnxNetwork {
         if bytes.is_empty() {
             return Err(unreadable("the file is empty".into()));
         }
+        let checksum = checksum(path, &bytes)?;
         // By path, since large networks keep their weights in files beside it.
         let model = tract_onnx::onnx().model_for_path(path).map_err(|e| unreadable(one_line(&e)))?;
         if model.inputs.len() != 1 || model.outputs.is_empty() {
             let (inputs, outputs) = (model.inputs.len(), model.outputs.len());
             return Err(unreadable(format!("expected one input and some output, got {inputs} and {outputs}")));
         }
-        let checksum = sightline_data::checksum::of_bytes(&bytes);
         Ok(Self { path: path.to_owned(), model, checksum, plans: Mutex::default() })
     }
 
@@ -72,7 +90,7 @@ impl OnnxNetwork {
         &self.path
     }
 
-    /// [`sightline_data::checksum::of_bytes`] of the file.
+    /// [`sightline_data::checksum::of_bytes`] of the file, and of what it keeps in files beside it.
     pub fn checksum(&self) -> &str {
         &self.checksum
     }

@@ -93,7 +93,7 @@ impl Photo {
 
     /// Reads and decodes a file.
     ///
-    /// Fails, naming the file, where it is absent, a folder, empty, cut short, not a picture, of a format that is not
+    /// Fails, naming the file, where it is absent, a folder, a pipe, empty, cut short, not a picture, of a format that is not
     /// read here, or above [`MAX_PIXELS`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
@@ -101,6 +101,9 @@ impl Photo {
         let name = path.display().to_string();
         if facts.is_dir() {
             return Err(Error::photo(name, "a folder, not a picture; name the pictures inside it"));
+        }
+        if !facts.is_file() {
+            return Err(Error::photo(name, "a pipe or a device, not a picture"));
         }
         if facts.len() > MAX_FILE_BYTES {
             return Err(Error::photo(

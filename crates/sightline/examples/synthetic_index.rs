@@ -71,6 +71,7 @@ fn main() -> anyhow::Result<()> {
         vocabulary,
         relations: Vec::new(),
         teachers: Vec::new(),
+        phrases: None,
         features: features.clone(),
         progress: Progress::default(),
     };

@@ -6,6 +6,7 @@ use crate::commands::{
     align, caption, dataset, decode_picture, eval, features, index, meteor_data, pack, pull, search, serve, train,
 };
 use crate::demo;
+use crate::interrupt;
 use crate::ui::Ui;
 
 /// Find photos by sentence, see which word matched which region, and describe photos, on a CPU, offline.
@@ -50,6 +51,9 @@ impl Cli {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<()> {
         let ui = Ui { json: self.json, quiet: self.quiet };
+        if ui.quiet {
+            interrupt::be_quiet();
+        }
         match self.command {
             Command::Demo(args) => demo::run(&args, &ui),
             Command::Dataset(command) => dataset::run(command, &ui),

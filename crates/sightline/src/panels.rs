@@ -101,15 +101,17 @@ impl Panels<'_> {
         let position = corpus.photos[photo].position;
         let regions = self.aligner.regions(corpus.store, &[position]);
         let sentence = &corpus.dataset.images[corpus.photos[of].image].sentences[idx];
-        let words = self.aligner.words([corpus.photos[of].sentence(idx)]);
+        let mut words = self.aligner.words([corpus.photos[of].sentence(idx)]).get(0).to_vec();
+        self.aligner.take_out_whole(&mut words);
         let boxes: Vec<BoxXyxy> = corpus.store.get(position).boxes().collect();
-        let words = word_matches(self.aligner, &sentence.tokens, regions.get(0), words.get(0), &boxes);
-        SentencePanel { text: sentence.raw.clone(), score, is_true: of == photo, words }
+        let words = word_matches(self.aligner, &sentence.tokens, regions.get(0), &words, &boxes);
+        let is_true = of == photo || corpus.others_of(of, idx).any(|other| other == photo);
+        SentencePanel { text: sentence.raw.clone(), score, is_true, words }
     }
 }
 
 /// Where each token points ([`Aligner::pointing`]): `regions` and `words` are vectors as the aligner gives them, those
-/// of the known tokens alone; unknown tokens score nothing. Boxes lie in their proposer's order, the whole photo first.
+/// of the known tokens alone, without the whole ([`Aligner::take_out_whole`]); unknown tokens score nothing. Boxes lie in their proposer's order, the whole photo first.
 pub fn word_matches(
     aligner: &Aligner,
     tokens: &[String],

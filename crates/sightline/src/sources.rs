@@ -174,10 +174,23 @@ pub fn tunable(spec: &str, device: &Device) -> anyhow::Result<Start> {
     Ok(Start::of_vit(&Vit::load(path, &VitOptions::default(), device)?)?)
 }
 
+/// Kinds of proposers that are named before their file.
+const KINDS_WITH_FILES: [&str; 3] = [NanoDet::NAME, Compact::REGIONS, "boxes"];
+
+/// `KIND=FILE` taken apart; a file's own name may hold `=` too.
+fn kind_and_file(spec: &str) -> Option<(&str, &str)> {
+    spec.split_once('=').filter(|(kind, _)| KINDS_WITH_FILES.contains(kind))
+}
+
+/// The file that a spec of a backbone or of regions names, or the word that it is.
+pub fn file_of(spec: &str) -> &Path {
+    Path::new(kind_and_file(spec).map_or(spec, |(_, file)| file))
+}
+
 /// What kind of proposer a spec names, and its file.
 fn kind_of_regions(spec: &str) -> (&str, &str) {
-    match spec.split_once('=') {
-        Some((kind, file)) => (kind, file),
+    match kind_and_file(spec) {
+        Some(found) => found,
         None if spec.ends_with(".onnx") => (NanoDet::NAME, spec),
         None if spec.ends_with(".json") => ("boxes", spec),
         None if spec == models::BUILTIN => (Compact::REGIONS, spec),
@@ -308,17 +321,33 @@ impl Extraction {
 
 /// The absolute form of a file named on the command line, for the store to remember; other words as they are.
 pub fn absolute(spec: &str) -> String {
-    let (prefix, file) = match spec.split_once('=') {
-        Some((kind, file)) => (format!("{kind}="), file),
-        None => (String::new(), spec),
-    };
-    let absolute: Option<PathBuf> = Path::new(file).exists().then(|| std::path::absolute(file).ok()).flatten();
+    let file = file_of(spec);
+    let prefix = kind_and_file(spec).map(|(kind, _)| format!("{kind}=")).unwrap_or_default();
+    let absolute: Option<PathBuf> = file.exists().then(|| std::path::absolute(file).ok()).flatten();
     absolute.map_or_else(|| spec.to_owned(), |path| format!("{prefix}{}", path.display()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_with_an_equals_sign_is_a_file() {
+        let check = |spec: &str, kind: &str, file: &str| assert_eq!(kind_of_regions(spec), (kind, file), "{spec}");
+        check("nanodet=/x/a=b/nanodet.onnx", "nanodet", "/x/a=b/nanodet.onnx");
+        check("/x/a=b/nanodet.onnx", "nanodet", "/x/a=b/nanodet.onnx");
+        check("boxes=a=b.json", "boxes", "a=b.json");
+        check("compact=runs/lr=1e-3", "compact", "runs/lr=1e-3");
+        check("builtin", "compact", "builtin");
+        check("selective_search", "selective_search", "");
+        assert_eq!(file_of("runs/lr=1e-3"), Path::new("runs/lr=1e-3"));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("lr=1e-3");
+        std::fs::write(&file, "").unwrap();
+        let file = file.to_str().unwrap();
+        assert_eq!(absolute(file), file);
+        assert_eq!(absolute(&format!("compact={file}")), format!("compact={file}"));
+    }
 
     #[test]
     fn the_probe_equals_nested_loops() {

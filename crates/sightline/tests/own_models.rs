@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 
 use sightline::demo::scenes;
 use sightline::models;
+use sightline_vision::Photo;
 
 /// A folder of drawn photos, and a place for caches of its own.
 struct Place {
@@ -78,6 +79,17 @@ fn a_photo_is_described_with_nothing_but_the_program() {
 }
 
 #[test]
+fn groups_need_no_beam_beside_them() {
+    let place = Place::new(1);
+    let photo = place.first_photo();
+    for regions in [&[][..], &["--regions"]] {
+        let described = place.json(&[&["caption", &photo, "--groups", "2"], regions].concat());
+        assert!(!described["captions"][0]["text"].as_str().unwrap().is_empty(), "{described}");
+    }
+    place.fails(&["caption", &photo, "--groups", "4"], 2, &["--groups 4", "divisor of the beam's width, 6"]);
+}
+
+#[test]
 fn a_folder_is_searched_and_only_what_is_new_is_read() {
     let place = Place::new(6);
     std::fs::write(place.path("photos/broken.jpg"), b"no picture").unwrap();
@@ -143,6 +155,26 @@ fn a_pack_is_a_model_wherever_one_is_named() {
         "class",
         "--quiet",
     ]);
+}
+
+#[test]
+fn a_pack_that_moved_is_found_where_it_is_named() {
+    let place = Place::new(3);
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/sightline.pack");
+    let path = |name: &str| place.path(name).to_str().unwrap().to_owned();
+    let (photos, photo, index) = (place.photos(), place.first_photo(), path("an.index"));
+    std::fs::copy(own, path("x.pack")).unwrap();
+    place.json(&["index", &photos, "-o", &index, "--model", &path("x.pack")]);
+    std::fs::rename(path("x.pack"), path("y.pack")).unwrap();
+    let new = Photo::uniform(64, 48, [200, 30, 30]).encode_png().unwrap();
+    std::fs::write(place.path("photos/new.png"), new).unwrap();
+    let report = place.json(&["index", &photos, "-o", &index, "--model", &path("y.pack")]);
+    assert_eq!((&report["added"], &report["unchanged"]), (&1.into(), &3.into()));
+    // It is remembered; and `search` too finds one that moved on.
+    let question = ["search", "--photo", &photo, "--index", &index];
+    let first = place.json(&question);
+    std::fs::rename(path("y.pack"), path("z.pack")).unwrap();
+    assert_eq!(place.json(&[&question[..], &["--model", &path("z.pack")]].concat()), first);
 }
 
 #[test]

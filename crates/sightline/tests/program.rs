@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::json as record;
 use sightline::demo::scenes;
-use sightline_data::Split;
+use sightline_data::{FeatureStore, Split};
 
 fn sightline(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sightline")).args(arguments).output().unwrap()
@@ -403,7 +403,8 @@ fn describes_a_folder(c: &Collection, caption: &str, regions: &str) {
     std::fs::remove_file(folder.join("bad.png")).unwrap();
     let again = sightline(&files);
     assert!(again.status.success() && again.stdout.is_empty(), "{}", stderr(&again));
-    assert!(stderr(&again).contains("2 photos described already"), "{}", stderr(&again));
+    assert!(stderr(&again).contains("2 photos described already: each has a text in"), "{}", stderr(&again));
+    assert!(stderr(&again).contains("texts and its lines in") && stderr(&again).contains("name another folder"));
     assert_eq!(std::fs::read_to_string(&csv).unwrap(), table);
 
     let page = ["--regions", "--region-model", regions, "--html", &html, "--most-regions", "3"];
@@ -421,6 +422,21 @@ fn describes_a_folder(c: &Collection, caption: &str, regions: &str) {
     fails(&["caption", &empty, "--model", caption], 1, &["holds no photo"]);
     fails(&["caption", some, "--model", regions], 1, &["expected a caption model of whole photos"]);
     fails(&["caption", some, "--model", caption, "--groups", "2"], 2, &["--groups 2", "divisor"]);
+    for iou in ["5", "-1", "NaN"] {
+        let flag = format!("--region-iou={iou}");
+        fails(&["caption", some, "--model", caption, &flag], 2, &[&format!("--region-iou {iou}"), "0 to 1"]);
+    }
+    // Photos of one name have no text each, and a page that cannot be written is no reason to describe photos.
+    let (both, own) = (c.path("both-texts"), c.path("photos"));
+    fails(&["caption", some, &own, "--model", caption, "--texts", &both], 2, &["scene-00001.png", "two runs"]);
+    fails(&["caption", some, "--model", caption, "--html", &format!("{csv}/page.html")], 1, &["captions.csv"]);
+    let photo = folder.join("scene-00001.png");
+    let before = std::fs::read(&photo).unwrap();
+    let over = ["caption", some, "--model", caption, "--html", photo.to_str().unwrap()];
+    fails(&over, 1, &["scene-00001.png", "a picture (PNG) lies here"]);
+    fails(&["dataset", "import", &c.path("dataset.json"), "-o", over[5]], 1, &["a picture (PNG) lies here"]);
+    fails(&["caption", some, "--model", caption, "--csv", over[5]], 1, &["no table of captions"]);
+    assert_eq!(std::fs::read(&photo).unwrap(), before);
     fails(&["caption", some, "--model", caption, "--beam", "3", "--n-best", "9"], 2, &["--n-best 9"]);
     fails(&["caption", some, "--model", caption, "--sample", "2", "--top-p", "1.5"], 2, &["--top-p 1.5"]);
 }
@@ -472,6 +488,26 @@ fn one_bad_photo_is_named_and_the_others_go_on() {
     std::fs::write(folder.join("scene-00004.png"), &whole).unwrap();
     let record = json(&["features", &c.path("dataset.json"), "-o", &features, "--backbone", "pixels"]);
     assert_eq!((&record["photos"], &record["done"], &record["skipped"]), (&38.into(), &1.into(), &37.into()));
+}
+
+#[test]
+fn a_photo_that_was_changed_is_read_again() {
+    let c = Collection::new();
+    let (folder, features) = (c.path("photos"), c.path("f.features"));
+    let extract = || json(&["features", &folder, "-o", &features, "--backbone", "pixels"]);
+    assert_eq!(extract()["done"], 40);
+    let photo = |name: &str| Path::new(&folder).join(name);
+    std::fs::copy(photo("scene-00001.png"), photo("scene-00002.png")).unwrap();
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(10);
+    let changed = std::fs::File::options().write(true).open(photo("scene-00002.png")).unwrap();
+    changed.set_modified(later).unwrap();
+    std::fs::remove_file(photo("scene-00003.png")).unwrap();
+    let record = extract();
+    assert_eq!((&record["done"], &record["changed"], &record["skipped"]), (&1.into(), &1.into(), &38.into()));
+    assert_eq!((&record["photos"], &record["others"]), (&40.into(), &1.into()));
+    let store = FeatureStore::open(&features).unwrap();
+    let vectors = |key: &str| store.find(key).unwrap().to_features().vectors;
+    assert_eq!(vectors("scene-00002.png"), vectors("scene-00001.png"));
 }
 
 #[test]

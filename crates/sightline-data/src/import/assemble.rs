@@ -73,12 +73,15 @@ pub(super) fn assemble(
     if found.is_empty() {
         return Err(Error::format(source, format!("not one of the {n_named} photos has a usable sentence")));
     }
-    let found = with_splits(detected, found, options, problems, explanation)?;
+    let mut found = with_splits(detected, found, options, problems, explanation)?;
     if found.is_empty() {
         return Err(Error::format(
             source,
             "not one photo is in a split: check the names of the splits and their lists",
         ));
+    }
+    if options.train_on_restval {
+        train_on_restval(&mut found, explanation);
     }
     let name = options.name.clone().or(raw.name).unwrap_or_else(|| default_name(detected));
     let mut images = with_ids(found, problems);
@@ -204,6 +207,19 @@ fn with_splits(
         }
     }
     Ok(kept)
+}
+
+fn train_on_restval(photos: &mut [(Split, RawPhoto)], explanation: &mut Vec<String>) {
+    let mut n_moved = 0;
+    for (split, _) in photos.iter_mut().filter(|(split, _)| *split == Split::Restval) {
+        *split = Split::Train;
+        n_moved += 1;
+    }
+    explanation.push(match n_moved {
+        0 => "no photo is in restval: none is put into train".to_owned(),
+        1 => "1 photo of restval goes to train, as asked for".to_owned(),
+        _ => format!("{n_moved} photos of restval go to train, as asked for"),
+    });
 }
 
 /// Gives ids: the source's own where they are unique, new ones above them elsewhere.

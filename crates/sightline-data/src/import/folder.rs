@@ -2,6 +2,7 @@
 //! named `train`, `val`, `test` at the top are the splits.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
 use rustc_hash::FxHashSet;
@@ -86,7 +87,13 @@ pub(super) fn read(detected: &Detected, problems: &mut Problems) -> Result<Raw> 
     let found = walk(root, problems)?;
     let mut texts: BTreeMap<&str, (&str, bool)> = BTreeMap::new();
     for text in &found.texts {
-        texts.insert(stem(text), (text, false));
+        // `a.TXT` and `a.txt`.
+        match texts.entry(stem(text)) {
+            Entry::Vacant(entry) => drop(entry.insert((text, false))),
+            Entry::Occupied(entry) => {
+                problems.add(ProblemKind::SecondText, format!("{text} beside {}", entry.get().0));
+            }
+        }
     }
     let split_folders = found.photos.iter().all(|photo| folder_split(photo).is_some());
     let mut raw = Raw { root: Some(root.clone()), ..Raw::default() };
@@ -116,8 +123,13 @@ pub(super) fn read(detected: &Detected, problems: &mut Problems) -> Result<Raw> 
             ..RawPhoto::default()
         });
     }
-    for (text, _) in texts.values().filter(|(_, used)| !used) {
-        problems.add(ProblemKind::UnknownPhoto, *text);
+    for (key, (text, _)) in texts.iter().filter(|(_, (_, used))| !used) {
+        // `a.jpg.txt`, where `a.txt` was read.
+        let is_photo = found.photos.binary_search_by(|photo| photo.as_str().cmp(key)).is_ok();
+        match texts.get(stem(key)) {
+            Some((first, _)) if is_photo => problems.add(ProblemKind::SecondText, format!("{text} beside {first}")),
+            _ => problems.add(ProblemKind::UnknownPhoto, *text),
+        }
     }
     Ok(raw)
 }

@@ -88,6 +88,8 @@ pub struct ImportOptions {
     pub photos: Option<PathBuf>,
     /// All photos go here, whatever the source says.
     pub split: Option<Split>,
+    /// Photos of [`Split::Restval`] go to training, as in the paper's COCO experiments.
+    pub train_on_restval: bool,
     /// Lists of photos, one a line, for a token file or any source without splits; found beside it where empty.
     pub split_lists: Vec<(Split, PathBuf)>,
     /// What to do where there is no split at all.
@@ -115,6 +117,7 @@ impl Default for ImportOptions {
             name: None,
             photos: None,
             split: None,
+            train_on_restval: false,
             split_lists: Vec::new(),
             make_split: MakeSplit::EightyTenTen,
             seed: 1,

@@ -28,8 +28,16 @@ const SENTENCE_NAMES: &[&str] =
     &["caption", "sentence", "text", "description", "comment", "raw", "captions", "sentences", "caption_text"];
 const SPLIT_NAMES: &[&str] = &["split", "set", "subset", "fold", "partition"];
 
-/// A row: its number in the file, from 1, and its fields, or nothing where it is not UTF-8.
-type Row = (u64, Option<Vec<String>>);
+/// A row: the number of its line in the file, from 1, and its fields.
+type Row = (u64, Result<Vec<String>, BadRow>);
+
+/// Why a row has no fields.
+#[derive(Debug, Clone, Copy)]
+enum BadRow {
+    NotUtf8,
+    /// A quote opens in it that closes in another row, or nowhere.
+    OpenQuote,
+}
 
 /// Which column holds what.
 #[derive(Debug, PartialEq)]
@@ -46,7 +54,8 @@ pub(super) fn read(detected: &Detected, options: &ImportOptions, problems: &mut 
     let separator = guess_separator(&bytes);
     let mut rows = rows(&bytes, separator, usize::MAX);
     let bad = |message: String| Error::format(path, message);
-    let first = rows.iter().find_map(|(_, row)| row.clone()).ok_or_else(|| bad("holds not one readable row".into()))?;
+    let first =
+        rows.iter().find_map(|(_, row)| row.clone().ok()).ok_or_else(|| bad("holds not one readable row".into()))?;
     let has_header = !first.iter().any(|field| photos::is_photo_name(field));
     let mut raw = Raw::default();
     raw.explanation.push(format!(
@@ -60,13 +69,13 @@ pub(super) fn read(detected: &Detected, options: &ImportOptions, problems: &mut 
         if has_header { "the first row is the header" } else { "without a header" }
     ));
     let names: Vec<String> = if has_header {
-        let at = rows.iter().position(|(_, row)| row.is_some()).expect("the first row was found");
-        rows.remove(at);
+        let at = rows.iter().position(|(_, row)| row.is_ok()).expect("the first row was found");
+        drop(rows.remove(at));
         first.iter().map(|name| name.trim().to_owned()).collect()
     } else {
         (1..=first.len()).map(|i| format!("column {i}")).collect()
     };
-    let sample: Vec<&[String]> = rows.iter().filter_map(|(_, row)| row.as_deref()).take(50).collect();
+    let sample: Vec<&[String]> = rows.iter().filter_map(|(_, row)| row.as_deref().ok()).take(50).collect();
     let shape = shape(&names, has_header, &sample, options).map_err(bad)?;
     let column = |i: usize| format!("`{}`", names[i]);
     raw.explanation.push(format!(
@@ -84,9 +93,16 @@ pub(super) fn read(detected: &Detected, options: &ImportOptions, problems: &mut 
     let mut position: FxHashMap<String, usize> = FxHashMap::default();
     for (number, row) in rows {
         let place = || format!("{} row {number}", file_name(path));
-        let Some(mut row) = row else {
-            problems.add(ProblemKind::NotUtf8, place());
-            continue;
+        let mut row = match row {
+            Ok(row) => row,
+            Err(BadRow::NotUtf8) => {
+                problems.add(ProblemKind::NotUtf8, place());
+                continue;
+            }
+            Err(BadRow::OpenQuote) => {
+                problems.add(ProblemKind::BadRecord, format!("{}: its quote is not closed", place()));
+                continue;
+            }
         };
         if row.iter().all(|field| field.trim().is_empty()) {
             continue;
@@ -133,38 +149,104 @@ pub(super) fn read(detected: &Detected, options: &ImportOptions, problems: &mut 
 }
 
 /// The rows of a table. Tabs never stand inside a field, so there a quote is a quote unless it surrounds the field;
-/// elsewhere quoting is as in CSV.
+/// elsewhere quoting is as in CSV. A row whose quote does not close is bad, and the next one is read from its own line.
 fn rows(bytes: &[u8], separator: u8, limit: usize) -> Vec<Row> {
     let tabs = separator == b'\t';
-    let mut reader = csv::ReaderBuilder::new()
-        .delimiter(separator)
-        .has_headers(false)
-        .flexible(true)
-        .quoting(!tabs)
-        .from_reader(bytes);
-    let mut rows = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
     let mut record = csv::ByteRecord::new();
-    // Reading from memory: only UTF-8, which bytes do not ask for, and lengths, which are flexible, could fail.
-    while rows.len() < limit && matches!(reader.read_byte_record(&mut record), Ok(true)) {
-        let number = record.position().map_or(0, csv::Position::line);
-        let fields: Option<Vec<String>> = record
-            .iter()
-            .map(|field| {
-                let text = std::str::from_utf8(field).ok()?;
-                let quoted = || text.strip_prefix('"')?.strip_suffix('"').map(|inner| inner.replace("\"\"", "\""));
-                Some(if tabs { quoted() } else { None }.unwrap_or_else(|| text.to_owned()))
-            })
-            .collect();
-        rows.push((number, fields));
+    let mut n_columns = 2;
+    // Where the reader begins: the byte, and how many lines are before it.
+    let (mut origin, mut lines_before) = (0, 0);
+    'reader: loop {
+        let mut reader = reader(&bytes[origin..], separator);
+        // Reading from memory: only UTF-8, which bytes do not ask for, and lengths, which are flexible, could fail.
+        while rows.len() < limit && matches!(reader.read_byte_record(&mut record), Ok(true)) {
+            let position = record.position().expect("a record that was read has a place");
+            let read_from = origin + position.byte() as usize;
+            // The line break of the row before, where that is two bytes, and empty lines stand before the row.
+            let breaks = bytes[read_from..].iter().take_while(|byte| b"\r\n".contains(byte)).count();
+            let start = read_from + breaks;
+            let number = lines_before + position.line() + n_line_breaks(&bytes[read_from..start]);
+            let raw = &bytes[start..origin + reader.position().byte() as usize];
+            if !tabs && raw.contains(&b'"') && swallows_rows(raw, separator, n_columns) {
+                rows.push((number, Err(BadRow::OpenQuote)));
+                let line = raw.iter().position(|&byte| byte == b'\n').map_or(raw.len(), |end| end + 1);
+                (origin, lines_before) = (start + line, number);
+                continue 'reader;
+            }
+            let fields: Option<Vec<String>> = record
+                .iter()
+                .map(|field| {
+                    let text = std::str::from_utf8(field).ok()?;
+                    let quoted = || text.strip_prefix('"')?.strip_suffix('"').map(|inner| inner.replace("\"\"", "\""));
+                    Some(if tabs { quoted() } else { None }.unwrap_or_else(|| text.to_owned()))
+                })
+                .collect();
+            if let (true, Some(fields)) = (rows.is_empty(), &fields) {
+                n_columns = fields.len().max(2);
+            }
+            rows.push((number, fields.ok_or(BadRow::NotUtf8)));
+        }
+        return rows;
     }
-    rows
+}
+
+fn reader(bytes: &[u8], separator: u8) -> csv::Reader<&[u8]> {
+    let mut builder = csv::ReaderBuilder::new();
+    builder.delimiter(separator).has_headers(false).flexible(true).quoting(separator != b'\t').from_reader(bytes)
+}
+
+fn n_line_breaks(bytes: &[u8]) -> u64 {
+    bytes.iter().filter(|&&byte| byte == b'\n').count() as u64
+}
+
+/// Whether a record holds other rows because a quote in it does not close where it should.
+fn swallows_rows(raw: &[u8], separator: u8, n_columns: usize) -> bool {
+    has_open_quote(raw, separator)
+        || raw.split(|&byte| byte == b'\n').skip(1).any(|line| is_whole_row(line, separator, n_columns))
+}
+
+/// Whether a quoted field never ends, or goes on over a line break and then ends in the middle of something.
+fn has_open_quote(raw: &[u8], separator: u8) -> bool {
+    let mut at = 0;
+    loop {
+        if raw.get(at) == Some(&b'"') {
+            let opened = at;
+            at += 1;
+            loop {
+                match (raw.get(at), raw.get(at + 1)) {
+                    (None, _) => return true,
+                    (Some(b'"'), Some(b'"')) => at += 2,
+                    (Some(b'"'), _) => break,
+                    _ => at += 1,
+                }
+            }
+            at += 1;
+            let closes = raw.get(at).is_none_or(|&byte| byte == separator || b"\r\n".contains(&byte));
+            if !closes && raw[opened..at].contains(&b'\n') {
+                return true;
+            }
+        }
+        match raw[at..].iter().position(|&byte| byte == separator) {
+            Some(length) => at += length + 1,
+            None => return false,
+        }
+    }
+}
+
+/// Whether a line inside a quoted field is a row of its own: it has the columns of one, and names a photo before any
+/// quote in which the field could end.
+fn is_whole_row(line: &[u8], separator: u8, n_columns: usize) -> bool {
+    let fields: Vec<&[u8]> = line.split(|&byte| byte == separator).collect();
+    let names_photo = |field: &&[u8]| std::str::from_utf8(field).is_ok_and(|name| photos::is_photo_name(name.trim()));
+    fields.len() >= n_columns && fields.iter().take_while(|field| !field.contains(&b'"')).any(names_photo)
 }
 
 /// The separator whose rows agree best in their number of columns, two or more; known headers decide between equals.
 fn guess_separator(bytes: &[u8]) -> u8 {
     let score = |&separator: &u8| -> (bool, usize, usize) {
         let rows = rows(bytes, separator, 100);
-        let mut rows = rows.iter().filter_map(|(_, row)| row.as_ref());
+        let mut rows = rows.iter().filter_map(|(_, row)| row.as_ref().ok());
         let Some(first) = rows.next().filter(|first| first.len() > 1) else { return (false, 0, 0) };
         let known = first.iter().any(|name| matches(name, IMAGE_NAMES))
             && first.iter().any(|name| matches(name, SENTENCE_NAMES))

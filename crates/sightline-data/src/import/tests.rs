@@ -329,6 +329,58 @@ fn rows_that_are_not_utf8_are_counted() {
 }
 
 #[test]
+fn a_quote_that_never_closes_costs_its_own_row_only() {
+    let check = |content: &str, expected: &[&str], rows: &[&str]| {
+        for content in [content.to_owned(), content.replace('\n', "\r\n")] {
+            let folder = folder(&[("x.csv", &content)]);
+            photos(folder.path(), ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]);
+            let imported = import(&folder.path().join("x.csv"), &defaults()).unwrap();
+            assert_eq!(told(&imported), expected, "{content:?}");
+            let bad: Vec<_> = imported.problems.iter().collect();
+            assert_eq!(bad.len(), usize::from(!rows.is_empty()), "{content:?}: {bad:?}");
+            if let [(kind, counted)] = &bad[..] {
+                assert_eq!((*kind, counted.count), (ProblemKind::BadRecord, rows.len() as u64), "{content:?}");
+                let told = counted.examples.iter().zip(rows).all(|(example, row)| {
+                    example.starts_with(&format!("x.csv row {row}: ")) && example.contains("quote")
+                });
+                assert!(told, "{content:?}: {counted:?}");
+            }
+        }
+    };
+    let others = ["a.jpg train: a dog", "c.jpg train: two cats", "d.jpg train: snow"];
+    check("image,caption\na.jpg,A dog\nb.jpg,\"A bird\nc.jpg,\"two, cats\"\nd.jpg,snow\n", &others, &["3"]);
+    check("image,caption\na.jpg,A dog\nb.jpg,\"A bird\nc.jpg,two cats\nd.jpg,snow\n", &others, &["3"]);
+    // Of two, the second closes what the first opened.
+    check("image,caption\na.jpg,\"A dog\nb.jpg,\"A bird\nc.jpg,two cats\n", &["c.jpg train: two cats"], &["2", "3"]);
+    check(
+        "image,caption\na.jpg,\"A dog\nb.jpg,\"\nc.jpg,two cats\nb.jpg,x\n",
+        &["c.jpg train: two cats", "b.jpg train: x"],
+        &["2", "3"],
+    );
+    // At the end of the file, with a line break behind it and without.
+    check("image,caption\na.jpg,A dog\nb.jpg,\"A bird\n", &others[..1], &["3"]);
+    check("image,caption\na.jpg,A dog\nb.jpg,\"A bird", &others[..1], &["3"]);
+    // Photos without an extension, and behind their sentences.
+    check("image,caption\na,A dog\nb,\"A bird\nc,two cats\nd,snow\n", &others, &["3"]);
+    check("caption,image\nA dog,a.jpg\n\"A bird,b.jpg\n\"two cats\",c.jpg\nsnow,d.jpg\n", &others, &["3"]);
+    // A sentence of several lines is one.
+    check("caption,image\n\"A\ndog\",a.jpg\n\"two\n\"\"cats\"\"\",c.jpg\nsnow,d.jpg\n", &others, &[]);
+}
+
+#[test]
+fn rows_are_counted_as_an_editor_counts_lines() {
+    for end in ["\n", "\r\n"] {
+        let lines = ["image,caption", "a.jpg,\"two", "lines\"", "", "b.jpg", "c.jpg,x,y", ""].join(end);
+        let folder = folder(&[("x.csv", &lines)]);
+        photos(folder.path(), ["a.jpg", "c.jpg"]);
+        let imported = import(&folder.path().join("x.csv"), &defaults()).unwrap();
+        let text = imported.problems.to_string();
+        assert!(text.contains("x.csv row 5: expected 2 columns, got 1"), "{text}");
+        assert!(text.contains("the surplus taken into the sentence: x.csv row 6"), "{text}");
+    }
+}
+
+#[test]
 fn columns_can_be_named() {
     let folder = folder(&[("x.csv", "name,de,en\na.jpg,Ein großer Hund,A dog\n")]);
     photos(folder.path(), ["a.jpg"]);
@@ -388,6 +440,44 @@ fn splits_are_made_where_there_are_none() {
 }
 
 #[test]
+fn restval_is_trained_on_where_asked_for() {
+    let json = r#"{"images":[{"filename":"a.jpg","split":"train","sentences":[{"raw":"A dog"}]},
+        {"filename":"b.jpg","split":"restval","sentences":[{"raw":"A cat"}]},
+        {"filename":"c.jpg","split":"val","sentences":[{"raw":"A bird"}]}]}"#;
+    let folder = folder(&[("dataset.json", json), ("x.csv", "image,caption\na.jpg,A dog\n")]);
+    photos(folder.path(), ["a.jpg", "b.jpg", "c.jpg"]);
+    let source = folder.path().join("dataset.json");
+    let left = import(&source, &defaults()).unwrap();
+    assert_eq!(told(&left), ["a.jpg train: a dog", "b.jpg restval: a cat", "c.jpg val: a bird"]);
+    assert_eq!(left.dataset.vocabulary(1).len(), 3);
+    let asked = ImportOptions { train_on_restval: true, ..defaults() };
+    let imported = import(&source, &asked).unwrap();
+    assert_eq!(told(&imported), ["a.jpg train: a dog", "b.jpg train: a cat", "c.jpg val: a bird"]);
+    assert_eq!(imported.dataset.vocabulary(1).len(), 4);
+    let explained = |imported: &Imported, line: &str| imported.explanation.iter().any(|own| own.contains(line));
+    assert!(explained(&imported, "1 photo of restval goes to train"), "{:?}", imported.explanation);
+    let without = import(&folder.path().join("x.csv"), &asked).unwrap();
+    assert!(explained(&without, "no photo is in restval"), "{:?}", without.explanation);
+}
+
+#[test]
+fn a_second_text_of_a_photo_is_no_missing_photo() {
+    let folder = folder(&[("e.txt", "A dog"), ("e.jpg.txt", "A cat"), ("alone.txt", "x")]);
+    photos(folder.path(), ["e.jpg"]);
+    let imported = import(folder.path(), &defaults()).unwrap();
+    let examples = |kind| imported.problems.iter().find(|(own, _)| *own == kind).map(|(_, counted)| counted.examples);
+    assert_eq!(problems(&imported), [(ProblemKind::UnknownPhoto, 1), (ProblemKind::SecondText, 1)]);
+    assert_eq!(examples(ProblemKind::UnknownPhoto).unwrap(), ["alone.txt"]);
+    assert_eq!(examples(ProblemKind::SecondText).unwrap(), ["e.jpg.txt beside e.txt"]);
+    assert_eq!(told(&imported), ["e.jpg train: a dog"]);
+    // Where the file system keeps the two apart.
+    put(folder.path(), "e.TXT", b"A bird");
+    if folder.path().read_dir().unwrap().count() == 5 {
+        assert_eq!(problems(&import(folder.path(), &defaults()).unwrap())[1], (ProblemKind::SecondText, 2));
+    }
+}
+
+#[test]
 fn boxes_and_pairs_come_from_files() {
     let folder = folder(&[
         ("x.csv", "image,caption\nv/a.jpg,A\nv/b.jpg,B\n"),
@@ -400,6 +490,8 @@ fn boxes_and_pairs_come_from_files() {
         ),
         ("pairs.json", "[[1,0],[0,9]]"),
         ("broken.json", "{\"a.jpg\":[[1,2,3]]}"),
+        ("short.json", r#"{"images":[{"id":1,"file_name":"a.jpg"}],"annotations":[{"image_id":1,"bbox":[10,20]}]}"#),
+        ("word.json", "{\"a.jpg\":[[1,2,3,\"four\"]]}"),
     ]);
     photos(folder.path(), ["v/a.jpg", "v/b.jpg"]);
     let source = folder.path().join("x.csv");
@@ -414,7 +506,11 @@ fn boxes_and_pairs_come_from_files() {
         imported.explanation.iter().any(|l| l.contains("1 boxes of crowds left out") && l.contains("1 boxes for 1"))
     );
     assert_eq!(problems(&imported), [(ProblemKind::UnknownPhoto, 1)]);
-    check_error(with("broken.json"), &["broken.json", "expected boxes"]);
+    let place = "box 1 of a.jpg has 3 numbers, expected 4: x1, y1, x2, y2";
+    check_error(with("broken.json"), &["broken.json", place]);
+    let corner = "box 1 of the file, of a.jpg, has 2 numbers, expected 4: x, y, width, height";
+    check_error(with("short.json"), &["short.json", corner]);
+    check_error(with("word.json"), &["word.json", "line 1", "expected f32"]);
     let pairs = ImportOptions { pairing: Some(folder.path().join("pairs.json")), ..defaults() };
     let imported = import(&source, &pairs).unwrap();
     assert_eq!(imported.dataset.pairing, [Pair { sentence: 1, image: 0 }]);
@@ -483,7 +579,6 @@ fn sentences_of_unknown_words_only_encode_to_nothing() {
     let vocabulary = dataset.vocabulary(1);
     assert_eq!(vocabulary.len(), 3);
     assert!(vocabulary.encode(&dataset.images[1].sentences[0].tokens).is_empty());
-    assert_eq!(dataset.vocabulary_of(&[Split::Train, Split::Val], 1).len(), 5);
 }
 
 /// The folder of shared data, or nothing and a word about it.

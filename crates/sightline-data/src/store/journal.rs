@@ -11,8 +11,8 @@
 //!          payload           key bytes u32, width u32, height u32, regions u32, key UTF-8,
 //!                            boxes f32 [regions, 4], scores f32 [regions], vectors f16 [regions, dim]
 //! ```
-//! Little-endian, packed. The header is written whole or not at all; a kill can only tear the last record, which the
-//! next reader cuts off.
+//! Little-endian, packed. A kill can only tear the header, which is then written anew, or the last record, which the next
+//! reader cuts off.
 
 use std::ops::Range;
 use std::path::Path;

@@ -3,6 +3,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 
@@ -358,6 +359,88 @@ fn a_second_writer_is_refused() {
     assert!(error.contains("another process is writing this store"), "{error}");
     first.append(&photo("a", 1, 3)).unwrap();
     assert_eq!(first.finish(&[]).unwrap(), 1);
+}
+
+#[test]
+fn a_writer_that_waited_sees_what_the_other_finished() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f");
+    write_store(&path, &[photo("a", 1, 3)], 3);
+    let first = StoreWriter::create_or_resume(&path, &settings(3)).unwrap();
+    first.append(&photo("b", 1, 3)).unwrap();
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| {
+            loop {
+                match StoreWriter::create_or_resume(&path, &settings(3)) {
+                    Ok(writer) => break writer,
+                    Err(error) => assert!(error.to_string().contains("another process"), "{error}"),
+                }
+            }
+        });
+        // The second asks for the lock meanwhile.
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(first.finish(&[]).unwrap(), 2);
+        let second = second.join().unwrap();
+        assert_eq!(second.recovered(), Recovered { finished: 2, journalled: 0, torn_bytes: 0 });
+        second.append(&photo("c", 1, 3)).unwrap();
+        assert_eq!(second.finish(&[]).unwrap(), 3);
+    });
+    assert_eq!(read_store(&path), [photo("a", 1, 3), photo("b", 1, 3), photo("c", 1, 3)]);
+    assert!(!journal_path(&path).exists());
+}
+
+#[test]
+fn a_refused_store_gets_no_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f");
+    write_store(&path, &[photo("a", 1, 3)], 3);
+    let other = StoreSettings { max_regions: 5, ..settings(3) };
+    assert!(matches!(StoreWriter::create_or_resume(&path, &other).unwrap_err(), Error::Settings { .. }));
+    assert!(!journal_path(&path).exists());
+    assert_eq!(StoreWriter::create_or_resume(&path, &settings(3)).unwrap().done().len(), 1);
+}
+
+#[test]
+fn a_torn_journal_header_is_written_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f");
+    drop(StoreWriter::create_or_resume(&path, &settings(3)).unwrap());
+    let header = std::fs::read(journal_path(&path)).unwrap();
+    for cut in 0..header.len() {
+        std::fs::write(journal_path(&path), &header[..cut]).unwrap();
+        StoreWriter::create_or_resume(&path, &settings(3)).unwrap().append(&photo("a", 1, 3)).unwrap();
+        let writer = StoreWriter::create_or_resume(&path, &settings(3)).unwrap();
+        assert_eq!(writer.recovered(), Recovered { finished: 0, journalled: 1, torn_bytes: 0 });
+    }
+}
+
+#[test]
+fn a_changed_photo_is_appended_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f");
+    write_store(&path, &[photo("a", 2, 3), photo("b", 1, 3)], 3);
+    let written = SystemTime::now() - Duration::from_secs(1000);
+    File::options().write(true).open(&path).unwrap().set_modified(written).unwrap();
+    let (before, after) = (written - Duration::from_secs(1), written + Duration::from_secs(1));
+    let changed = PhotoFeatures { key: "a".into(), ..photo("another picture", 3, 3) };
+
+    let mut writer = StoreWriter::create_or_resume(&path, &settings(3)).unwrap();
+    assert_eq!(writer.forget_changed([("a", after), ("b", before), ("absent", after)]), 1);
+    assert_eq!(writer.done(), &HashSet::from(["b".to_owned()]));
+    writer.append(&changed).unwrap();
+    drop(writer);
+
+    // After an interruption the journal has it already.
+    let mut writer = StoreWriter::create_or_resume(&path, &settings(3)).unwrap();
+    assert_eq!(writer.forget_changed([("a", after), ("b", before)]), 0);
+    assert_eq!(writer.finish(&["a".into(), "b".into()]).unwrap(), 2);
+    assert_eq!(read_store(&path), [changed.clone(), photo("b", 1, 3)]);
+
+    // One that was changed and cannot be read now keeps no vectors of what it was.
+    let mut writer = StoreWriter::create_or_resume(&path, &settings(3)).unwrap();
+    assert_eq!(writer.forget_changed([("b", SystemTime::now() + Duration::from_secs(1000))]), 1);
+    assert_eq!(writer.finish(&[]).unwrap(), 1);
+    assert_eq!(read_store(&path), [changed]);
 }
 
 /// A file on a disk with `room` bytes left; half a record may still land on it, as on a real one.

@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -22,6 +23,12 @@ pub struct StoreWriter {
     before: Option<FeatureStore>,
     done: HashSet<String>,
     recovered: Recovered,
+    /// When the store that was there before was written, and when the journal was, where the system says.
+    written: [Option<SystemTime>; 2],
+    /// The keys that the journal had.
+    journalled: FxHashSet<String>,
+    /// Keys whose earlier vectors count no more.
+    forgotten: FxHashSet<String>,
     state: Mutex<State>,
 }
 
@@ -98,51 +105,48 @@ impl StoreWriter {
                 ),
             ));
         }
-        let mut keys = FxHashSet::default();
-        let mut recovered = Recovered::default();
-        let before = if path.exists() {
-            let store = FeatureStore::open(path)?;
-            same_settings(path, store.settings(), settings)?;
-            keys.extend(store.keys().map(str::to_owned));
-            recovered.finished = store.len();
-            Some(store)
-        } else {
-            None
-        };
-
         let journal = journal_path(path);
-        if !journal.exists() {
-            write::atomically(&journal, |out| out.write_all(&journal::header(settings)))?;
-        }
-        let mut file = OpenOptions::new().read(true).write(true).open(&journal).map_err(Error::io("open", &journal))?;
-        match write::lock(&file) {
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::format(
-                    &journal,
-                    "another process is writing this store: wait for it, or name another file",
-                ));
+        let (mut file, created) = locked_journal(&journal, settings)?;
+        // Only under the lock: another process that finishes meanwhile puts another store there.
+        let before = match opened_before(path, settings) {
+            Err(error) if created => {
+                let _ = std::fs::remove_file(&journal);
+                return Err(error);
             }
-            // A file system without locks: two writers at once stay the user's business, and `finish` notices them.
-            Err(TryLockError::Error(_)) | Ok(()) => {}
-        }
+            before => before?,
+        };
+        let mut keys: FxHashSet<String> = before.iter().flat_map(FeatureStore::keys).map(str::to_owned).collect();
+        let mut recovered = Recovered { finished: keys.len(), ..Recovered::default() };
+        let modified = |path: &Path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+        let written = [before.as_ref().and_then(|_| modified(path)), modified(&journal)];
+        let mut journalled = FxHashSet::default();
         let length = {
             let bytes = map::read_only(&journal)?;
             let scan = journal::scan(&journal, &bytes)?;
             same_settings(&journal, &scan.settings, settings)?;
             for payload in &scan.payloads {
-                keys.insert(record(&bytes, payload, settings.dim).key.to_owned());
+                journalled.insert(record(&bytes, payload, settings.dim).key.to_owned());
             }
             recovered.journalled = scan.payloads.len();
             recovered.torn_bytes = (bytes.len() - scan.length) as u64;
             scan.length as u64
         };
-        Sink::truncate(&mut file, length).map_err(Error::io("continue", &journal))?;
+        keys.extend(journalled.iter().cloned());
+        // Whole journals are left as they are: their time tells when the last photo went in.
+        let placed = match recovered.torn_bytes {
+            0 => file.seek(SeekFrom::End(0)).map(drop),
+            _ => Sink::truncate(&mut file, length),
+        };
+        placed.map_err(Error::io("continue", &journal))?;
         Ok(Self {
             path: path.to_owned(),
             settings: settings.clone(),
             before,
             done: keys.iter().cloned().collect(),
             recovered,
+            written,
+            journalled,
+            forgotten: FxHashSet::default(),
             state: Mutex::new(State { sink: sink(file), length, keys, torn: false }),
             journal,
         })
@@ -161,6 +165,23 @@ impl StoreWriter {
     /// What an earlier run had left.
     pub fn recovered(&self) -> Recovered {
         self.recovered
+    }
+
+    /// Of `photos`, each a key and when its file was changed, forgets those that were changed after their vectors were
+    /// written: they may be appended anew, and what was there before goes when the store is finished. Says how many.
+    pub fn forget_changed<'a>(&mut self, photos: impl IntoIterator<Item = (&'a str, SystemTime)>) -> usize {
+        let keys = &mut self.state.get_mut().unwrap_or_else(PoisonError::into_inner).keys;
+        let mut n_forgotten = 0;
+        for (key, changed) in photos {
+            let written = self.written[usize::from(self.journalled.contains(key))];
+            if self.done.contains(key) && written.is_some_and(|written| changed > written) {
+                self.done.remove(key);
+                keys.remove(key);
+                self.forgotten.insert(key.to_owned());
+                n_forgotten += 1;
+            }
+        }
+        n_forgotten
     }
 
     /// Adds one photo; safe to call from several threads. On return the photo survives a kill of this process.
@@ -189,7 +210,7 @@ impl StoreWriter {
     }
 
     /// Writes the store: the photos named by `order` first, the others after them by key. Keys of `order` that are not
-    /// there are passed over. Then removes the journal. Returns the number of photos.
+    /// there are passed over. Then removes the journal and lets others write. Returns the number of photos.
     ///
     /// A kill at any moment leaves the journal, the file, or both, and [`StoreWriter::create_or_resume`] goes on from
     /// any of these.
@@ -197,7 +218,7 @@ impl StoreWriter {
     /// # Errors
     /// The disk refused; the journal stays.
     pub fn finish(self, order: &[String]) -> Result<usize> {
-        let Self { path, journal, settings, before, state, .. } = self;
+        let Self { path, journal, settings, before, recovered, forgotten, state, .. } = self;
         let State { mut sink, length, .. } = state.into_inner().unwrap_or_else(PoisonError::into_inner);
         sink.sync().map_err(Error::io("sync", &journal))?;
         let bytes = map::read_only(&journal)?;
@@ -213,8 +234,13 @@ impl StoreWriter {
         if let Some(store) = &before {
             places.extend(store.keys().enumerate().map(|(i, key)| (key.to_owned(), Place::Before(i))));
         }
-        for payload in scan.payloads {
-            places.insert(record(&bytes, &payload, settings.dim).key.to_owned(), Place::Journal(payload));
+        places.retain(|key, _| !forgotten.contains(key));
+        for (i, payload) in scan.payloads.into_iter().enumerate() {
+            let key = record(&bytes, &payload, settings.dim).key;
+            // Of a photo that was changed, what this writer appended counts alone.
+            if i >= recovered.journalled || !forgotten.contains(key) {
+                places.insert(key.to_owned(), Place::Journal(payload));
+            }
         }
         let mut sorted: Vec<Place> = order.iter().filter_map(|key| places.remove(key)).collect();
         let mut others: Vec<(String, Place)> = places.into_iter().collect();
@@ -231,12 +257,76 @@ impl StoreWriter {
                 }
             })
         })?;
+        // Removed before it is unlocked: whoever locks it now finds that it is the journal no more.
+        let removed = std::fs::remove_file(&journal);
         drop(sink);
-        match std::fs::remove_file(&journal) {
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &journal)(error)),
             _ => Ok(n_photos),
         }
     }
+}
+
+/// Opens and locks the journal, with a header of `settings` where there was none; and whether there was none.
+fn locked_journal(journal: &Path, settings: &StoreSettings) -> Result<(File, bool)> {
+    const TRIES: usize = 100;
+    if let Some(folder) = journal.parent() {
+        std::fs::create_dir_all(folder).map_err(Error::io("create the folder", folder))?;
+    }
+    let busy = || Error::format(journal, "another process is writing this store: wait for it, or name another file");
+    for _ in 0..TRIES {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(journal)
+            .map_err(Error::io("open", journal))?;
+        match write::lock(&file) {
+            Err(TryLockError::WouldBlock) => return Err(busy()),
+            // A file system without locks: two writers at once stay the user's business, and `finish` notices them.
+            Err(TryLockError::Error(_)) | Ok(()) => {}
+        }
+        // Another process may have finished between the opening and the lock; what is locked then has no name any more.
+        if !is_at(&file, journal) {
+            continue;
+        }
+        let header = journal::header(settings);
+        let mut there = Vec::new();
+        (&file).take(header.len() as u64).read_to_end(&mut there).map_err(Error::io("read", journal))?;
+        // New, or killed while its header was written.
+        let created = there.len() < header.len() && header.starts_with(&there);
+        if created {
+            let written = Sink::truncate(&mut file, 0).and_then(|()| file.write_all(&header));
+            written.and_then(|()| file.sync_all()).map_err(Error::io("write", journal))?;
+        }
+        return Ok((file, created));
+    }
+    Err(busy())
+}
+
+/// Whether an open file is the one at `path`.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    matches!((file.metadata().map(identity), std::fs::metadata(path).map(identity)), (Ok(a), Ok(b)) if a == b)
+}
+
+/// Whether an open file is the one at `path`: elsewhere a file that is open keeps its name.
+#[cfg(not(unix))]
+fn is_at(_file: &File, path: &Path) -> bool {
+    path.exists()
+}
+
+/// The store that was there before, if there is one; of other settings it is refused.
+fn opened_before(path: &Path, settings: &StoreSettings) -> Result<Option<FeatureStore>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let store = FeatureStore::open(path)?;
+    same_settings(path, store.settings(), settings)?;
+    Ok(Some(store))
 }
 
 /// Where a photo comes from.

@@ -10,7 +10,8 @@ use super::{AlignmentSettings, RegionCounts, RegionEncoder};
 use crate::conv::ConvEncoder;
 use crate::random::{self, Dropout, drop_out};
 
-/// Numbers that say where a box lies: corners, width, height and the root of the area, as shares of the photo, less 1/2.
+/// Numbers that say where a box lies: corners, width, height and the root of the area, as shares of the photo, brought to
+/// -1 to 1.
 pub const GEOMETRY: usize = 7;
 
 /// The geometry of a box `x1 y1 x2 y2` in a photo of the given width and height.

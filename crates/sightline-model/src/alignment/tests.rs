@@ -209,6 +209,11 @@ fn hinge_agrees_with_the_equation() {
         let expected: f32 = of_images.iter().map(|g| fold(g)).chain(of_sentences.iter().map(|g| fold(g))).sum();
         assert!((loss(objective, &shared) - expected).abs() < 1e-5, "{objective:?}");
     }
+
+    // Sentence 2 describes photo 2 as well, which is the worse of its strangers.
+    let lent = Pairing::new(3, vec![0, 1, 0]).with_others(vec![[2, 2]]);
+    let [all, left] = [&shared, &lent].map(|pairing| loss(Objective::SumHinge, pairing));
+    assert!((all - left - hinge(4.0 - 2.5)).abs() < 1e-5, "{all} {left}");
 }
 
 #[test]
@@ -217,10 +222,18 @@ fn fragments_agree_inside_their_photo() {
     // Photos of two regions and of one; the first word is said of photo 0, the second, which no region of its photo
     // likes, of photo 1.
     let products = [[0.5, 0.2], [-3.0, -2.0], [0.25, -0.5f32]];
-    let loss = objective::fragment_alignment(Tensor::from_floats(products, &device), &[2, 1], &[0, 1]);
+    let loss = |pairing: Pairing| {
+        let products = Tensor::from_floats(products, &device);
+        objective::fragment_alignment(products, &[2, 1], &pairing, &[0, 1]).into_scalar::<f32>()
+    };
+    let found = loss(Pairing::new(2, vec![0, 1]));
     let first = (1.0 - 0.5) + ((1.0f32 - 3.0).max(0.0) + (1.0 + 0.25)) / 2.0;
     let second = (1.0 + 0.5) + ((1.0 + 0.2) + (1.0f32 - 2.0).max(0.0)) / 2.0;
-    assert!((loss.into_scalar::<f32>() - (first + second)).abs() < 1e-6);
+    assert!((found - (first + second)).abs() < 1e-6);
+    // What the first word says suits photo 1 too, whose region then neither agrees nor disagrees.
+    let first = (1.0 - 0.5) + (1.0f32 - 3.0).max(0.0);
+    let found = loss(Pairing::new(2, vec![0, 1]).with_others(vec![[1, 0]]));
+    assert!((found - (first + second)).abs() < 1e-6);
 }
 
 #[test]
@@ -249,6 +262,33 @@ fn contrastive_is_cross_entropy_both_ways() {
     let of_own = (softmax(3.0, &scores[0]) + softmax(0.5, &scores[1])) / 2.0;
     let expected = 0.75 * expected - 0.25 * (of_photos + of_own) / 2.0;
     assert!((taught - expected).abs() < 1e-6, "{taught} {expected}");
+}
+
+#[test]
+fn a_sentence_of_two_photos_is_no_negative_of_the_other() {
+    let device = Device::flex();
+    let scores = [[3.0, 1.0, 2.5f32], [0.0, 0.5, 0.25]];
+    let softmax = |own: f32, all: &[f32]| own - all.iter().map(|x| x.exp()).sum::<f32>().ln();
+    // Sentences 0 and 2 belong to photo 0, and 2 describes photo 1 as well.
+    let pairing = Pairing::new(2, vec![0, 1, 0]).with_others(vec![[1, 2]]);
+    let loss = |teaching: Option<Teaching>| {
+        let (scores, scale) = (Tensor::from_floats(scores, &device), Tensor::zeros([1], &device));
+        Objective::Contrastive.loss(scores, &pairing, teaching.as_ref(), 0.0, scale).into_scalar::<f32>()
+    };
+    let of_images = (softmax(3.0, &[3.0, 0.0]) + softmax(0.5, &[1.0, 0.5])) / 3.0; // photo 0 alone can say sentence 2
+    let of_own = (softmax(3.0, &scores[0]) + softmax(2.5, &scores[0])) / 2.0;
+    let of_sentences = (of_own + softmax(0.5, &[0.0, 0.5])) / 2.0;
+    let expected = -(of_images + of_sentences) / 2.0;
+    assert!((loss(None) - expected).abs() < 1e-6);
+    // Nor does a teacher make it one.
+    let logits = vec![9.0, 0.0, 9.0, 0.0, 9.0, 20.0];
+    let taught = loss(Some(Teaching { logits, share: 0.5 }));
+    assert!(taught.is_finite() && taught < 2.0 * expected, "{taught} {expected}");
+
+    let logits = Tensor::<2>::from_floats([[1.0, 2.0, 3.0], [0.0, 4.0, 0.0]], &device);
+    let left = log_softmax(objective::without(logits, &[[0, 2]]), 1).into_data().try_into_vec::<f32>().unwrap();
+    let expected = [softmax(1.0, &[1.0, 2.0]), softmax(2.0, &[1.0, 2.0])];
+    assert!(left.iter().zip(expected).all(|(left, expected)| (left - expected).abs() < 1e-6), "{left:?}");
 }
 
 #[test]
@@ -312,7 +352,8 @@ fn gradients_agree_with_differences() {
             features_tensor((0..8).flat_map(of_box).collect(), GEOMETRY, &device.clone().without_autodiff())
         });
         // The first and the last sentence belong to photo 2, and photo 0 has none.
-        let truth = BatchTruth { pairing: Pairing::new(3, vec![2, 1, 2]), classes: vec![0, 1, 2], teaching: None };
+        let pairing = Pairing::new(3, vec![2, 1, 2]);
+        let truth = BatchTruth { pairing, classes: vec![0, 1, 2], other_classes: Vec::new(), teaching: None };
         weights::check_gradients(&model, |model| {
             let features = features_tensor(values.clone(), features, &device.clone().without_autodiff());
             let batch = RegionBatch { features, geometry: geometry.clone(), counts: counts.clone() };
@@ -333,7 +374,8 @@ fn joined_vectors_give_the_score_of_training() {
         let regions = RegionBatch { features: features_tensor(values_, FEATURES, &device), geometry: None, counts };
         let (v, s) = (model.regions(regions.clone()), model.words(&sentences));
         let joined = score.scores(v, &regions.counts, s, sentences.lengths());
-        let truth = BatchTruth { pairing: Pairing::diagonal(3), classes: vec![], teaching: None };
+        let pairing = Pairing::diagonal(3);
+        let truth = BatchTruth { pairing, classes: Vec::new(), other_classes: Vec::new(), teaching: None };
         let expected = Objective::SumHinge.loss(joined, &truth.pairing, None, 1.0, Tensor::zeros([1], &device));
         let loss = model.loss(&settings, Objective::SumHinge, regions, &sentences, &truth, None);
         let (loss, expected) = (loss.into_scalar::<f32>(), expected.into_scalar::<f32>());

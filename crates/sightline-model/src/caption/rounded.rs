@@ -3,7 +3,7 @@
 //!
 //! Beam search asks for a few tokens of thousands at every step, and reading the layer's weights is most of its work.
 //! Rounded, they are a quarter as long, and whole numbers multiply four times as fast. How far a rounded logit is off is
-//! known (see [`Rounded::bound`]), so the best tokens are found exactly; only the sum in the softmax's denominator keeps
+//! known (see [`Rounded::bound`]) but for errors beyond [`DEVIATIONS`], so the best tokens are found exactly; only the sum in the softmax's denominator keeps
 //! the rounding of the tokens that are out of the race.
 
 use std::ops::Range;

@@ -20,7 +20,8 @@ pub(super) fn relu_step(x: &[f32], sums: &[f32], bias: &[f32], h: &mut [f32]) {
         #[inline(always)]
         || {
             for (((h, &x), &sum), &bias) in h.iter_mut().zip(x).zip(sums).zip(bias) {
-                *h = (x + sum + bias).max(0.0);
+                let sum = x + sum + bias;
+                *h = if sum < 0.0 { 0.0 } else { sum }; // what is not a number stays so
             }
         },
     );

@@ -26,7 +26,7 @@ impl Activation {
     /// Every number to its value.
     pub(crate) fn apply(self, values: &mut [f32]) {
         match self {
-            Self::Relu => each(values, |x| x.max(0.0)),
+            Self::Relu => each(values, |x| if x < 0.0 { 0.0 } else { x }), // what is not a number stays so
             Self::Silu => each(values, |x| x * sigmoid(x)),
             Self::Gelu => each(values, |x| x * normal(x).0),
             Self::QuickGelu => each(values, |x| x * sigmoid(1.702 * x)),

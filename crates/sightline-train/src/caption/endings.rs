@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 const ENDS: f64 = 0.004;
 /// So does one that is followed by a word that begins a part in more than this share of its places.
 const LEADS: f64 = 0.5;
-/// A word that begins this share of the sentences that it is in, and ends none, begins parts of them too.
+/// A word that begins a sentence in this share of its places, and ends hardly any, begins parts of them too.
 const BEGINS: f64 = 0.1;
 /// Words seen less often are not taken for one that begins parts.
 const SEEN: usize = 20;

@@ -2,6 +2,8 @@
 
 use sightline_model::weights::Weights;
 
+use super::same_sizes;
+
 /// Weights averaged over steps, with exponential forgetting.
 #[derive(Debug, Clone)]
 pub struct Average {
@@ -37,14 +39,22 @@ impl Average {
         state.extend(self.weights.iter().map(|(name, weight)| (format!("{PREFIX}{name}"), weight.clone())));
     }
 
-    /// Takes an average out of an exported state, and goes on from it.
-    pub fn import(average: &mut Option<Self>, state: &mut Weights) {
+    /// Takes an average of these weights out of an exported state, and goes on from it; from the weights where there is
+    /// none.
+    pub fn import(average: &mut Option<Self>, state: &mut Weights, weights: &Weights) -> Result<(), String> {
         let (found, rest): (Weights, Weights) =
             std::mem::take(state).into_iter().partition(|(name, _)| name.starts_with(PREFIX));
         *state = rest;
-        if let Some(average) = average {
-            average.weights =
-                found.into_iter().map(|(name, weight)| (name[PREFIX.len()..].to_owned(), weight)).collect();
+        let Some(average) = average else { return Ok(()) };
+        average.weights = if found.is_empty() {
+            weights.clone()
+        } else {
+            found.into_iter().map(|(name, weight)| (name[PREFIX.len()..].to_owned(), weight)).collect()
+        };
+        if same_sizes(&average.weights, weights) {
+            Ok(())
+        } else {
+            Err("its average has other names or sizes than its weights".into())
         }
     }
 }

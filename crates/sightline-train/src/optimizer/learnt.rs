@@ -48,10 +48,22 @@ impl Learnt {
             return Err("its weights have other names or sizes than its settings say".into());
         }
         self.weights = model;
-        Average::import(&mut self.average, &mut optimizer);
+        Average::import(&mut self.average, &mut optimizer, &self.weights)?;
+        check_state(&optimizer, &self.weights)?;
         self.optimizer = PlainOptimizer::import(optimizer)?;
         Ok(())
     }
+}
+
+/// Whether what an optimiser remembers, `first.NAME` and `second.NAME`, is as long as the weights of these names.
+pub(super) fn check_state(state: &Weights, weights: &Weights) -> Result<(), String> {
+    for (name, remembered) in state {
+        let own = name.split_once('.').and_then(|(_, own)| weights.get(own));
+        if own.is_none_or(|own| own.values.len() != remembered.values.len()) {
+            return Err(format!("{name} fits none of its weights"));
+        }
+    }
+    Ok(())
 }
 
 /// Adds gradients of the same model.

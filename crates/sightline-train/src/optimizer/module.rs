@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Gradients};
 use sightline_model::weights::{self, Weights};
 
-use super::{Average, Optimizer, OptimizerSettings};
+use super::{Average, Optimizer, OptimizerSettings, check_state};
 
 /// A module from its first step to its use; [`super::Learnt`] for models on the tape.
 #[derive(Debug)]
@@ -65,7 +65,8 @@ impl<M: Module> LearntModule<M> {
 
     /// Goes on from what [`LearntModule::export`] gave, or says what does not fit.
     pub(crate) fn import(&mut self, model: Weights, mut optimizer: Weights) -> Result<(), String> {
-        Average::import(&mut self.average, &mut optimizer);
+        Average::import(&mut self.average, &mut optimizer, &model)?;
+        check_state(&optimizer, &model)?;
         let old = self.module.take().expect("a module between steps");
         self.module = Some(weights::import(old, model).map_err(|e| e.to_string())?);
         self.optimizer = Optimizer::import(optimizer, &self.device.clone().without_autodiff())?;

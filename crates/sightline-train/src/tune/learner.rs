@@ -155,10 +155,10 @@ impl<'a> TuneLearner<'a> {
             geometry: eyes.align_settings.geometry.then(|| features_tensor(of_boxes(), GEOMETRY, &plain)),
             counts: RegionCounts::new(counts.clone()),
         };
-        let (settings, photos) = (&eyes.align_settings, &eyes.corpus.photos);
+        let (settings, corpus) = (&eyes.align_settings, &eyes.corpus);
         let model = alignment.module();
         let teaching = eyes.teachers.as_ref().map(|teachers| teachers.teach(&read));
-        let (loss, divisor) = loss_of(model, settings, settings.objective, photos, &read, regions, teaching, dropout);
+        let (loss, divisor) = loss_of(model, settings, settings.objective, corpus, &read, regions, teaching, dropout);
         let gradients = loss.backward();
         let loss = f64::from(loss.into_scalar::<f32>());
         if loss.is_finite() {
@@ -434,15 +434,7 @@ impl Learner for TuneLearner<'_> {
         let plain = Device::flex();
         let backbone = assemble(&name, network, self.backbone.in_use().clone(), &plain)?;
         let store = self.validation_store(backbone.backbone())?;
-        let mut photos = self.validation.photos.clone();
-        photos.retain_mut(|photo| match store.position(self.validation.key(photo)) {
-            Some(position) => {
-                photo.position = position;
-                true
-            }
-            None => false,
-        });
-        let corpus = Corpus { store: &store, photos, missing: Vec::new(), unparsed: Vec::new(), ..self.validation };
+        let corpus = self.validation.in_store(&store);
         Ok(validation_of(&self.alignment.in_use(), &self.eyes.align_settings, &corpus))
     }
 

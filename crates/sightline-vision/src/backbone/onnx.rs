@@ -264,6 +264,32 @@ mod tests {
         [number(1, 7), bytes(7, &graph), bytes(8, &opset)].concat()
     }
 
+    /// Floats that lie in a file beside the network.
+    fn outside(name: &str, shape: &[u64], file: &str) -> Vec<u8> {
+        let place = [bytes(1, b"location"), bytes(2, file.as_bytes())].concat();
+        [initializer(name, shape, 1, &[]), bytes(13, &place), number(14, 1)].concat()
+    }
+
+    #[test]
+    fn weights_beside_a_network_are_in_its_checksum() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tiny.onnx");
+        let nodes = [node("Add", &["x", "bias"], "y", &[])];
+        std::fs::write(&path, model(&nodes, &[outside("bias", &[2], "tiny.data")], &[1, 2], &[1, 2])).unwrap();
+        let missing = OnnxNetwork::open(&path).unwrap_err().to_string();
+        assert!(missing.contains("tiny.data"), "{missing}");
+        let with = |bias: [f32; 2]| {
+            std::fs::write(folder.path().join("tiny.data"), bias.map(f32::to_le_bytes).concat()).unwrap();
+            let network = OnnxNetwork::open(&path).unwrap();
+            let output = network.run(&[1.0, 2.0], &[1, 2]).unwrap().swap_remove(0);
+            (network.checksum().to_owned(), output.values)
+        };
+        let (first, second) = (with([1.0, 0.0]), with([0.0, 0.5]));
+        assert_eq!((&first.1, &second.1), (&vec![2.0, 2.0], &vec![1.0, 2.5]));
+        assert_ne!(first.0, second.0);
+        assert_eq!(with([1.0, 0.0]).0, first.0);
+    }
+
     fn load(content: &[u8], options: &OnnxOptions) -> Result<OnnxBackbone> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tiny.onnx");

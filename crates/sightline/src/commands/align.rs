@@ -60,6 +60,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let store = FeatureStore::open(&args.features)?;
     let aligner = Aligner::new(models::checkpoint(&args.model, &[Kind::Alignment])?, &args.device.open()?)?;
     let parses = args.parses.read(&dataset, &args.split, ui)?;
+    sightline_data::write::check_place(&args.output)?;
     let bar = ui.bar(0, "photos");
     let phrases =
         Phrases::decode(&aligner, &dataset, &store, parses.as_ref(), &args.split, settings, |done, total| {

@@ -15,6 +15,7 @@ use sightline_train::checkpoint::Kind;
 use sightline_train::committee::{self, Judge, USUAL_FIT_WEIGHT};
 use sightline_vision::Photo;
 
+use super::features::{Found, find_photos};
 use crate::describe::{Beams, Choose, Describer, Seen};
 use crate::interrupt;
 use crate::models;
@@ -53,7 +54,7 @@ pub struct Args {
     /// Most regions described a photo, the surest first
     #[arg(long, default_value_t = MostRegions::default().captions)]
     most_regions: usize,
-    /// Leave out a region whose box overlaps a surer one's by more than this IoU
+    /// Leave out a region whose box overlaps a surer one's by more than this IoU, 0 to 1
     #[arg(long, default_value_t = MostRegions::default().box_iou)]
     region_iou: f32,
     #[command(flatten)]
@@ -179,6 +180,11 @@ pub const CHOOSING_BEAM: usize = 6;
 pub const PAPER_BEAM: usize = 7;
 
 impl BeamArgs {
+    /// The settings of the search in regions: where nobody asks for a beam, the usual one, widened to whole groups.
+    pub fn of_regions(self) -> anyhow::Result<BeamSettings> {
+        self.settings(USUAL_BEAM.next_multiple_of(self.groups.max(1)))
+    }
+
     /// The settings of the search, one sentence a picture; `usual` is the beam where nobody asks for one.
     pub fn settings(self, usual: usize) -> anyhow::Result<BeamSettings> {
         let beam = self.beam.unwrap_or(usual);
@@ -241,9 +247,21 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let chooses = args.fit.is_wanted(model) || !others.is_empty();
     let usual = if chooses { CHOOSING_BEAM } else { USUAL_BEAM };
     let photos_beam = args.beam.settings(usual.max(args.n_best))?;
-    let beams = Beams { photos: photos_beam, regions: args.beam.settings(USUAL_BEAM)? };
+    let beams = Beams { photos: photos_beam, regions: args.beam.of_regions()? };
     let decoding = args.decoding(photos_beam)?;
-    let photos = args.photos.iter().map(|path| expand(path)).collect::<anyhow::Result<Vec<_>>>()?.concat();
+    if !(0.0..=1.0).contains(&args.region_iou) {
+        return Err(Usage(format!("--region-iou {}: expected a number of 0 to 1", args.region_iou)).into());
+    }
+    let Found { mut photos, mut unreadable } = Found::default();
+    for path in &args.photos {
+        let found = expand(path)?;
+        photos.extend(found.photos);
+        unreadable.extend(found.unreadable);
+    }
+    output::check_apart(&photos, args.texts.as_deref(), args.csv.is_some())?;
+    for (place, reason) in &unreadable {
+        ui.say(format_args!("skipped {}: {reason}", place.display()));
+    }
     let device = args.device.open()?;
     let open = |run: &PathBuf| anyhow::Ok(Captioner::new(models::checkpoint(run, &[Kind::Caption])?)?);
     let photos_model = open(model)?;
@@ -302,7 +320,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let mut outputs = Outputs::open(args.texts.as_deref(), args.csv.as_deref(), args.html.as_deref())?;
     let (done, left): (Vec<_>, Vec<_>) = photos.iter().partition(|(key, path)| outputs.has(key, path));
     if !done.is_empty() {
-        ui.say(format_args!("{} described already", count(done.len(), "photo")));
+        ui.say(format_args!("{} described already: {}", count(done.len(), "photo"), outputs.places()));
     }
     let with_regions = args.regions || chooser.is_some() || others.iter().any(|(_, other)| other.looks_at_regions());
     let mut failed = 0;
@@ -336,15 +354,39 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         }
     }
     outputs.finish(ui)?;
-    anyhow::ensure!(failed == 0, "{} of {} could not be described", failed, count(photos.len(), "photo"));
+    let mut left_out = Vec::new();
+    if failed > 0 {
+        left_out.push(format!("{failed} of {} could not be described", count(photos.len(), "photo")));
+    }
+    if !unreadable.is_empty() {
+        left_out.push(format!("{} could not be looked into", count(unreadable.len(), "place")));
+    }
+    anyhow::ensure!(left_out.is_empty(), "{}", left_out.join(", and "));
     Ok(())
 }
 
 /// A photo as it is; a folder as the photos in it. Keys name the files that are written.
-fn expand(path: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
+fn expand(path: &Path) -> anyhow::Result<Found> {
     if path.is_dir() {
-        return super::features::photos_of(path);
+        return find_photos(path);
     }
     let name = path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
-    Ok(vec![(name.into_owned(), path.to_owned())])
+    Ok(Found { photos: vec![(name.into_owned(), path.to_owned())], unreadable: Vec::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regions_widen_the_usual_beam_to_whole_groups() {
+        let of_regions = |beam, groups| {
+            let (max_words, length_penalty, repeats, diversity) = (20, 0.0, false, 0.5);
+            BeamArgs { beam, max_words, length_penalty, repeats, groups, diversity }.of_regions()
+        };
+        for (beam, groups, expected) in [(None, 1, USUAL_BEAM), (None, 2, 4), (Some(6), 2, 6)] {
+            assert_eq!(of_regions(beam, groups).unwrap().beam, expected);
+        }
+        assert!(of_regions(Some(5), 2).is_err() && of_regions(None, 0).is_err());
+    }
 }

@@ -26,6 +26,7 @@ pub enum Command {
 #[command(after_help = "Examples:
   sightline dataset import flickr8k/dataset.json -o flickr8k.json
   sightline dataset import captions_train2017.json --photos train2017 -o coco.json
+  sightline dataset import dataset_coco.json --photos coco --train-on-restval -o coco.json
   sightline dataset import my_photos -o mine.json --make-split train-only")]
 pub struct ImportArgs {
     /// A file, or a folder that holds one
@@ -45,6 +46,9 @@ pub struct ImportArgs {
     /// Put all photos into this split
     #[arg(long)]
     split: Option<Split>,
+    /// Put the photos of restval, COCO's left-over validation photos, into training, as the paper does
+    #[arg(long, conflicts_with = "split")]
+    train_on_restval: bool,
     /// A list of photos of a split, one a line; may be given several times
     #[arg(long, value_name = "SPLIT=FILE", value_parser = split_list)]
     split_list: Vec<(Split, PathBuf)>,
@@ -137,6 +141,7 @@ fn import(args: ImportArgs, ui: &Ui) -> anyhow::Result<()> {
         name: args.name,
         photos: args.photos,
         split: args.split,
+        train_on_restval: args.train_on_restval,
         split_lists: args.split_list,
         make_split: match args.make_split {
             MakeSplitName::EightyTenTen => MakeSplit::EightyTenTen,

@@ -63,7 +63,7 @@ pub struct RetrievalArgs {
     #[arg(long, default_value_t = 0, value_name = "PHOTOS")]
     bank: usize,
     /// Re-rank by reciprocal neighbours, with this sharpness (2 to 4 is usual); it needs all queries at once
-    #[arg(long, value_name = "SHARPNESS")]
+    #[arg(long, value_name = "SHARPNESS", value_parser = sharpness, allow_negative_numbers = true)]
     rerank: Option<f64>,
     /// With --rerank: so many turns of Sinkhorn's balance in place of reciprocal neighbours (10 is usual); it supposes that
     /// every photo is meant as often as the others
@@ -108,6 +108,11 @@ pub fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
         Command::Regions(args) => eval_regions::run(&args, ui),
         Command::Words(args) => eval_words::run(&args, ui),
     }
+}
+
+/// A factor on scores before they are exponents.
+pub(super) fn sharpness(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|&s: &f64| s > 0.0 && s.is_finite()).ok_or_else(|| "expected a number above 0".to_owned())
 }
 
 fn retrieval(args: &RetrievalArgs, ui: &Ui) -> anyhow::Result<()> {

@@ -30,7 +30,7 @@ pub struct Args {
     #[command(flatten)]
     parses: ParsesFile,
     /// A row more for each ensemble, re-ranked by reciprocal neighbours with this sharpness
-    #[arg(long, value_name = "SHARPNESS")]
+    #[arg(long, value_name = "SHARPNESS", value_parser = super::eval::sharpness, allow_negative_numbers = true)]
     rerank: Option<f64>,
 }
 

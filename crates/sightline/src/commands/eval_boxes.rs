@@ -6,7 +6,7 @@ use serde::Serialize;
 use sightline_data::categories::{self, boxes_of};
 use sightline_data::{BoxXyxy, FeatureStore};
 
-use crate::ui::{Ui, count, table};
+use crate::ui::{Ui, Usage, count, table};
 
 /// How many known objects the proposed regions cover (recall at an IoU of one half)
 #[derive(Debug, clap::Args)]
@@ -44,6 +44,12 @@ struct Record {
 }
 
 pub(super) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    if !(args.iou > 0.0 && args.iou <= 1.0) {
+        return Err(Usage(format!("--iou {}: expected a number above 0 and at most 1", args.iou)).into());
+    }
+    if args.regions.contains(&0) {
+        return Err(Usage("--regions 0: expected 1 or more".to_owned()).into());
+    }
     let store = FeatureStore::open(&args.features)?;
     let named = categories::read_instances(&args.instances)?;
     let (mut photos, mut objects, mut covered) = (0, 0, vec![0; args.regions.len()]);

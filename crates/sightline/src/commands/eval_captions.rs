@@ -197,12 +197,16 @@ fn tell(found: &Evaluation, own_frequencies: bool, ui: &Ui) {
 
 fn write_frequencies(path: &Path, pairs: &Pairs, tokenization: Tokenization) -> anyhow::Result<()> {
     let tokenizer = sightline_metrics::ptb::Tokenizer::shared();
-    let tokens = |captions: &[String]| match tokenization {
-        Tokenization::Blanks => captions.to_vec(),
-        Tokenization::Joined | Tokenization::Alone => captions.iter().map(|c| tokenizer.coco_one(c)).collect(),
-    };
-    let references: Vec<Vec<String>> = pairs.references.iter().map(|r| tokens(r)).collect();
-    Ok(DocumentFrequencies::of(&references).write(path)?)
+    let flat: Vec<&String> = pairs.references.iter().flatten().collect();
+    let mut tokens = match tokenization {
+        Tokenization::Blanks => flat.into_iter().cloned().collect(),
+        Tokenization::Joined => tokenizer.coco(&flat),
+        Tokenization::Alone => flat.into_iter().map(|caption| tokenizer.coco_one(caption)).collect::<Vec<_>>(),
+    }
+    .into_iter();
+    let references = pairs.references.iter().map(|own| tokens.by_ref().take(own.len()).collect::<Vec<String>>());
+    let frequencies = DocumentFrequencies::of(&references.collect::<Vec<_>>());
+    Ok(sightline_data::write::atomically(path, |file| frequencies.write(file))?)
 }
 
 /// The other system's captions in the order of ours.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use serde::Serialize;
 use sightline_data::categories::{self, CategoryWords};
 use sightline_data::{Dataset, FeatureStore, tokens};
@@ -150,7 +151,10 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         aligner.check_reads_words()?;
         let phrases = Phrases::load(path)?;
         let dataset = args.dataset.as_deref().map(Dataset::load).transpose()?;
-        let captions = ranked(&aligner, &phrases, dataset.as_ref(), &store, &targets);
+        let captions = ranked(&aligner, &phrases, dataset.as_ref(), &store, &targets).with_context(|| {
+            let of = if dataset.is_some() { "of the dataset's training photos in it " } else { "" };
+            format!("{}: no phrase {of}has a word that {} knows", path.display(), run.display())
+        })?;
         rows.insert("ranking", row(&captions)?);
     }
     if let Some(run) = &args.caption_model {
@@ -194,18 +198,18 @@ fn captions(
     found.into_iter().map(|best| best.map_or_else(String::new, |best| best.text)).collect()
 }
 
-/// The best training phrase of each target.
+/// The best training phrase of each target; none where there is no phrase to choose from.
 fn ranked(
     aligner: &Aligner,
     phrases: &Phrases,
     dataset: Option<&Dataset>,
     store: &FeatureStore,
     targets: &[Target<'_>],
-) -> Vec<String> {
+) -> Option<Vec<String>> {
     let training: Option<std::collections::HashSet<&str>> =
         dataset.map(|d| d.split(sightline_data::Split::Train).map(|image| image.path.as_str()).collect());
     let allowed = phrases.photos.iter().filter(|(key, _)| training.as_ref().is_none_or(|t| t.contains(key.as_str())));
-    let ranking = PhraseRanking::new(aligner, allowed.flat_map(|(_, own)| own).map(|phrase| phrase.words.as_slice()));
+    let ranking = PhraseRanking::new(aligner, allowed.flat_map(|(_, own)| own).map(|phrase| phrase.words.as_slice()))?;
     // A photo has several targets.
     let positions: BTreeSet<usize> = targets.iter().map(|target| target.covering.position).collect();
     let positions: Vec<usize> = positions.into_iter().collect();
@@ -215,7 +219,7 @@ fn ranked(
         let (dim, region) = (regions.dim(), target.covering.region);
         ranking.best(&regions.get(photo)[region * dim..(region + 1) * dim])[0].to_owned()
     };
-    targets.iter().map(of_target).collect()
+    Some(targets.iter().map(of_target).collect())
 }
 
 /// People against each other: the first phrase of every region that has several, against the others.
@@ -243,7 +247,7 @@ fn score(captions: &[String], references: &[&[String]], meteor: &Meteor) -> anyh
 fn share_that_is_named<'a>(captions: impl Iterator<Item = (&'a String, &'a &'a [String])>) -> f64 {
     let table = CategoryWords::coco();
     let named = |caption: &str, phrases: &[String]| {
-        let name = |phrase: &String| phrase.split_whitespace().next_back().map(str::to_lowercase);
+        let name = |phrase: &String| tokens::tokenize(phrase).pop();
         let words = tokens::tokenize(caption);
         let categories = table.find(&words);
         let is_named = |phrase: &String| {

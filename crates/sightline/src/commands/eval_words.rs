@@ -56,7 +56,7 @@ struct Record {
     top: Vec<Word>,
     bottom: Vec<Word>,
     salient: Vec<Region>,
-    /// Mean length of region vectors that overlap others of the same photo, and of the whole photos.
+    /// Mean length of the vectors of regions, and of whole photos.
     mean_region_norm: f64,
     mean_whole_norm: f64,
 }
@@ -74,7 +74,9 @@ pub(super) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let parses = args.parses.read(&data.dataset, &[data.split], ui)?;
     let corpus = aligner.corpus(&data.dataset, data.split, &data.store, parses.as_ref())?;
     tell_gaps(&corpus, ui);
-    let norm = |vector: &[f32]| vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+    // Of the region or the word alone, not of its whole photo or sentence.
+    let own = aligner.settings.dim;
+    let norm = |vector: &[f32]| vector[..own].iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
 
     let sentences: Vec<Sentence<'_>> = corpus.photos.iter().flat_map(CorpusPhoto::encoder_sentences).collect();
     let vectors = aligner.words(sentences.iter().copied());

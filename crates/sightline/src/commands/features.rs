@@ -1,5 +1,7 @@
 //! `features`: photos to a feature store; `features import`: vectors made elsewhere; `features join`: several stores as one.
 
+use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -19,7 +21,9 @@ use crate::ui::{Ui, Usage, count};
 
 /// Turn photos into boxes and vectors: the feature store that models are trained on
 ///
-/// Resumable: what an interrupted run has done is not done again. Photos that cannot be read are listed and skipped.
+/// Resumable: what an interrupted run has done is not done again. Photos whose files are newer than the store are read
+/// again (`touch` the store to keep its vectors); photos of the store that the source has no more stay in it and are
+/// counted. Photos that cannot be read are listed and skipped.
 #[derive(Debug, ClapArgs)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -153,7 +157,15 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let (Some(source), Some(output), Some(backbone_spec)) = (&args.source, &args.output, &args.backbone) else {
         return Err(Usage("features needs a source, -o and --backbone; see `sightline features --help`".into()).into());
     };
-    let photos = photos_of(source)?;
+    let Found { mut photos, unreadable } = find_photos(source)?;
+    let inside = source.join("dataset.json");
+    if inside.is_file() && !Dataset::is_ours(&inside) {
+        ui.say(format_args!(
+            "{} is no dataset of Sightline: all photos of the folder are taken; import it to take those it names",
+            inside.display()
+        ));
+    }
+    let namesakes = take_namesakes(&mut photos);
     let device = args.device.open()?;
     let (backbone, proposer) = sources::networks(backbone_spec, &args.regions, &device, ui)?;
     let mode = match args.vectors {
@@ -171,7 +183,17 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     settings.sources.insert("backbone".into(), sources::absolute(backbone_spec));
     settings.sources.insert("regions".into(), sources::absolute(&args.regions));
 
-    let writer = StoreWriter::create_or_resume(output, &settings)?;
+    let mut writer = StoreWriter::create_or_resume(output, &settings)?;
+    let asked: HashSet<&str> = photos.iter().map(|(key, _)| key.as_str()).collect();
+    let mut others: Vec<String> = writer.done().iter().filter(|key| !asked.contains(key.as_str())).cloned().collect();
+    others.sort_unstable();
+    let modified = |path: &Path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    let times = photos.iter().filter_map(|(key, path)| Some((key.as_str(), modified(path)?)));
+    let changed = writer.forget_changed(times);
+    if changed > 0 {
+        let photos = count(changed, "photo");
+        ui.say(format_args!("{photos} changed after {} was written: read again", output.display()));
+    }
     let bar = ui.bar(photos.len() as u64, "photos");
     let progress = |p: sightline_vision::extract::Progress| {
         bar.set_position((p.done + p.skipped + p.failed) as u64);
@@ -179,7 +201,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             bar.set_message(format!("({} unreadable)", p.failed));
         }
     };
-    let report = extract(&photos, &*backbone, &*proposer, &options, &writer, &progress, interrupt::flag())?;
+    let mut report = extract(&photos, &*backbone, &*proposer, &options, &writer, &progress, interrupt::flag())?;
     bar.finish_and_clear();
     if report.cancelled {
         anyhow::bail!(
@@ -194,9 +216,20 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     }
     let order: Vec<String> = photos.iter().map(|(key, _)| key.clone()).collect();
     let n_photos = writer.finish(&order)?;
+    let unreadable = unreadable.into_iter().map(|(place, reason)| (place.display().to_string(), reason));
+    report.failed.extend(namesakes.into_iter().chain(unreadable));
     tell_failures(&report, ui);
+    if let Some(first) = others.first() {
+        ui.say(format_args!(
+            "{} of {} that {} does not have, {first} for one, stay in it; write to another file to leave them out",
+            count(others.len(), "photo"),
+            output.display(),
+            source.display()
+        ));
+    }
     let record = json!({
         "features": output, "photos": n_photos, "done": report.done, "skipped": report.skipped,
+        "changed": changed, "others": others.len(),
         "failed": report.failed.iter().map(|(key, reason)| json!({"image": key, "reason": reason})).collect::<Vec<_>>(),
         "seconds": report.seconds, "settings": settings,
     });
@@ -224,38 +257,101 @@ fn tell_failures(report: &ExtractReport, ui: &Ui) {
     }
 }
 
-/// Keys and paths of a dataset's photos, or of all photos below a folder.
+/// Photos, and what could not be looked at on the way to them.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Key and path of each.
+    pub photos: Vec<(String, PathBuf)>,
+    /// Folders and photos that the system would not let us see, and why.
+    pub unreadable: Vec<(PathBuf, String)>,
+}
+
+/// [`find_photos`], where all must be readable.
 pub fn photos_of(source: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
-    if !source.is_dir() || source.join("dataset.json").exists() {
+    let Found { photos, unreadable } = find_photos(source)?;
+    if let Some((place, reason)) = unreadable.first() {
+        anyhow::bail!("cannot read {}: {reason}", place.display());
+    }
+    Ok(photos)
+}
+
+/// The photos of a dataset, or all below a folder. A folder's own `dataset.json` counts where Sightline wrote it.
+pub fn find_photos(source: &Path) -> anyhow::Result<Found> {
+    let inside = source.join("dataset.json");
+    if !source.is_dir() || Dataset::is_ours(&inside) {
         let dataset = Dataset::load(source)?;
         let path = |key: &String| dataset.root.join(key);
-        return Ok(dataset.images.iter().map(|image| (image.path.clone(), path(&image.path))).collect());
+        let photos = dataset.images.iter().map(|image| (image.path.clone(), path(&image.path))).collect();
+        return Ok(Found { photos, unreadable: Vec::new() });
     }
-    let mut photos = Vec::new();
+    let Found { mut photos, mut unreadable } = Found::default();
     let mut folders = vec![source.to_owned()];
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     while let Some(folder) = folders.pop() {
         // A folder reached twice, by a symbolic link say, is read once.
-        let real = folder.canonicalize().with_context(|| format!("cannot open {}", folder.display()))?;
-        if !seen.insert(real) {
-            continue;
-        }
-        let entries = std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
-        for entry in entries {
-            let path = entry.with_context(|| format!("cannot read {}", folder.display()))?.path();
-            let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-            if path.is_dir() && !hidden {
-                folders.push(path);
-            } else if path.is_file() && !hidden && is_photo_name(&path.to_string_lossy()) {
-                let key = path.strip_prefix(source).unwrap_or(&path);
-                let parts: Vec<_> = key.components().map(|part| part.as_os_str().to_string_lossy()).collect();
-                photos.push((parts.join("/"), path));
+        let listed =
+            folder.canonicalize().and_then(|real| if seen.insert(real) { paths_in(&folder) } else { Ok(Vec::new()) });
+        let paths = match listed {
+            Ok(paths) => paths,
+            Err(error) if folder == source => {
+                return Err(error).with_context(|| format!("cannot read {}", source.display()));
+            }
+            Err(error) => {
+                unreadable.push((folder, error.to_string()));
+                continue;
+            }
+        };
+        for path in paths {
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) {
+                continue;
+            }
+            let is_photo = is_photo_name(&path.to_string_lossy());
+            match std::fs::metadata(&path) {
+                Ok(metadata) if metadata.is_dir() => folders.push(path),
+                Ok(metadata) if metadata.is_file() && is_photo => {
+                    let key = path.strip_prefix(source).unwrap_or(&path);
+                    let parts: Vec<_> = key.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+                    photos.push((parts.join("/"), path));
+                }
+                // A link to what is gone matters only where it has a photo's name.
+                Err(error) if is_photo || error.kind() != ErrorKind::NotFound => {
+                    unreadable.push((path, error.to_string()));
+                }
+                Ok(_) | Err(_) => {}
             }
         }
     }
     photos.sort();
-    anyhow::ensure!(!photos.is_empty(), "{} holds no photo (JPEG, PNG, WebP, GIF, TIFF or BMP)", source.display());
-    Ok(photos)
+    unreadable.sort();
+    if photos.is_empty() {
+        // Of another layout, it says more than that there is no photo.
+        if inside.is_file() {
+            Dataset::load(source)?;
+        }
+        let hint = unreadable
+            .first()
+            .map_or_else(String::new, |(place, reason)| format!("; {} cannot be read: {reason}", place.display()));
+        anyhow::bail!("{} holds no photo (JPEG, PNG, WebP, GIF, TIFF or BMP){hint}", source.display());
+    }
+    Ok(Found { photos, unreadable })
+}
+
+fn paths_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
+}
+
+/// Takes out photos whose key another one has, with the reason: names that are not UTF-8 can look the same.
+fn take_namesakes(photos: &mut Vec<(String, PathBuf)>) -> Vec<(String, String)> {
+    let mut first: HashMap<String, PathBuf> = HashMap::new();
+    let mut namesakes = Vec::new();
+    photos.retain(|(key, path)| {
+        let other = first.entry(key.clone()).or_insert_with(|| path.clone());
+        if other != path {
+            namesakes.push((key.clone(), format!("the name {path:?} looks the same as {other:?}: rename one")));
+        }
+        other == path
+    });
+    namesakes
 }
 
 fn import(args: &ImportArgs, ui: &Ui) -> anyhow::Result<()> {
@@ -301,4 +397,81 @@ fn join(args: &JoinArgs, ui: &Ui) -> anyhow::Result<()> {
         let photos = count(n_photos, "photo");
         format!("{}: {photos} with {} numbers a region", args.output.display(), joined.dim())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+        folder
+    }
+
+    fn keys(found: &Found) -> Vec<&str> {
+        found.photos.iter().map(|(key, _)| key.as_str()).collect()
+    }
+
+    #[test]
+    fn a_foreign_dataset_leaves_a_folder_of_photos_one() {
+        let foreign = r#"{"images": [{"filename": "a.jpg", "sentences": [{"raw": "A dog"}]}]}"#;
+        for content in [foreign, "[1, 2]", "{\"half"] {
+            let folder = folder(&[("dataset.json", content), ("b.jpg", "x"), ("deep/a.jpg", "x")]);
+            assert_eq!(keys(&find_photos(folder.path()).unwrap()), ["b.jpg", "deep/a.jpg"]);
+        }
+        let without = folder(&[("dataset.json", foreign)]);
+        let error = find_photos(without.path()).unwrap_err().to_string();
+        assert!(error.contains("import it first"), "{error}");
+        let torn = folder(&[("dataset.json", "{\"sightline\":{\"version\":1"), ("b.jpg", "x")]);
+        let error = find_photos(torn.path()).unwrap_err().to_string();
+        assert!(error.contains("broken dataset"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_cannot_be_seen_is_named_and_the_rest_is_found() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+
+        let folder = folder(&[("a.jpg", "x"), ("closed/b.jpg", "x"), ("note.txt", "x")]);
+        symlink("nowhere", folder.path().join("gone.jpg")).unwrap();
+        symlink("nowhere", folder.path().join("gone.txt")).unwrap();
+        let closed = folder.path().join("closed");
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o000)).unwrap();
+        let found = find_photos(folder.path()).unwrap();
+        let all = photos_of(folder.path());
+        // The system keeps nothing from its administrator.
+        let sees_all = std::fs::read_dir(&closed).is_ok();
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let places: Vec<&Path> = found.unreadable.iter().map(|(place, _)| place.as_path()).collect();
+        let gone = folder.path().join("gone.jpg");
+        if sees_all {
+            assert_eq!((keys(&found), places), (vec!["a.jpg", "closed/b.jpg"], vec![gone.as_path()]));
+        } else {
+            assert_eq!((keys(&found), places), (vec!["a.jpg"], vec![closed.as_path(), gone.as_path()]));
+        }
+        assert!(all.unwrap_err().to_string().contains("cannot read"));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn names_that_look_the_same_are_told_apart() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+
+        let folder = folder(&[("a.jpg", "x")]);
+        for name in [&b"\xfe.jpg"[..], b"\xff.jpg"] {
+            std::fs::write(folder.path().join(OsStr::from_bytes(name)), "x").unwrap();
+        }
+        let mut kept = find_photos(folder.path()).unwrap().photos;
+        let namesakes = take_namesakes(&mut kept);
+        assert_eq!(kept.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["a.jpg", "\u{fffd}.jpg"]);
+        let [(key, reason)] = &namesakes[..] else { panic!("{namesakes:?}") };
+        assert_eq!(key, "\u{fffd}.jpg");
+        assert!(reason.contains("\\xFE.jpg") && reason.contains("\\xFF.jpg"), "{reason}");
+    }
 }

@@ -1,6 +1,6 @@
 //! `index`: a folder of photos to an index that `search` and `serve` ask.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -15,7 +15,8 @@ use sightline_train::checkpoint::Kind;
 
 use crate::index::build::{self, Lock, Networks, Plan, Report};
 use crate::index::catalogue::{Catalogue, Encoding, Settings};
-use crate::index::walk;
+use crate::index::take_sources_of_pack;
+use crate::index::walk::{self, Found, visible};
 use crate::interrupt;
 use crate::models;
 use crate::sources::{self, DeviceKind, Extraction};
@@ -33,8 +34,8 @@ use crate::ui::{Ui, count};
 pub struct Args {
     /// The folder of photos
     folder: PathBuf,
-    /// The index, a folder; unless given, one of this folder of photos among the user's caches, where `search` and `serve`
-    /// find it
+    /// The index, a folder; unless given, one of this folder of photos and this model among the user's caches, where `search`
+    /// and `serve` find it when they are given the same two
     #[arg(short, long, value_name = "INDEX")]
     output: Option<PathBuf>,
     /// A run of `train align`, or a pack; remembered by the index, the program's own where a new index is given none
@@ -54,17 +55,35 @@ pub struct Args {
     device: DeviceKind,
 }
 
+/// The networks that `search` and `serve` were told to use.
+#[derive(Debug, ClapArgs)]
+pub struct NetworkArgs {
+    /// With a folder, a run of `train align`, or a pack, in place of the program's own; with --index, its model, if it has moved
+    #[arg(long, value_name = "RUN")]
+    pub model: Option<PathBuf>,
+    /// Where the backbone's file lies now, if it has moved
+    #[arg(long, value_name = "FILE")]
+    pub backbone: Option<String>,
+    /// Where the regions come from (as `features --regions`), if the file has moved
+    #[arg(long, value_name = "REGIONS")]
+    pub proposals: Option<String>,
+    /// Where the numbers are computed
+    #[arg(long, default_value = "cpu")]
+    pub device: DeviceKind,
+}
+
 impl Args {
-    /// The index of a folder where nobody names one, made with the program's own models.
-    pub fn of_folder(folder: &Path) -> Self {
+    /// The index of a folder where nobody names one.
+    pub fn of_folder(folder: &Path, networks: &NetworkArgs) -> Self {
+        let NetworkArgs { model, backbone, proposals, device } = networks;
         Self {
             folder: folder.to_owned(),
             output: None,
-            model: None,
+            model: model.clone(),
             encoding: None,
-            backbone: None,
-            proposals: None,
-            device: DeviceKind::default(),
+            backbone: backbone.clone(),
+            proposals: proposals.clone(),
+            device: *device,
         }
     }
 
@@ -84,6 +103,12 @@ impl Args {
     /// The model of a new index.
     fn model(&self) -> &Path {
         self.model.as_deref().unwrap_or(Path::new(models::BUILTIN))
+    }
+
+    /// The model that an index must be of; none where it is the index that knows it.
+    fn required_model(&self) -> Option<&Path> {
+        // The index of a folder lies where it does because of its model.
+        if self.output.is_none() { Some(self.model()) } else { self.model.as_deref() }
     }
 }
 
@@ -152,7 +177,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
 pub fn update(args: &Args, ui: &Ui) -> anyhow::Result<Updated> {
     let start = Instant::now();
     let index = args.index()?;
-    let (found, passed_over) = walk::walk(&args.folder)?;
+    let (found, problems) = walk::walk(&args.folder)?;
     let root = args.folder.canonicalize().with_context(|| format!("cannot open {}", args.folder.display()))?;
     if !Catalogue::exists(&index) {
         anyhow::ensure!(!found.is_empty(), "{} holds no photo (JPEG, PNG, WebP, GIF, TIFF or BMP)", root.display());
@@ -160,7 +185,7 @@ pub fn update(args: &Args, ui: &Ui) -> anyhow::Result<Updated> {
     let created = !index.exists();
     std::fs::create_dir_all(&index).with_context(|| format!("cannot make {}", index.display()))?;
     let lock = Lock::take(&index)?;
-    let (mut catalogue, networks) = match open(args, &index, root, ui) {
+    let (mut catalogue, networks) = match open(args, &index, root, &found, ui) {
         Err(error) if created => {
             // Nothing was written yet but the lock; an empty folder would only confuse.
             drop(lock);
@@ -171,7 +196,15 @@ pub fn update(args: &Args, ui: &Ui) -> anyhow::Result<Updated> {
         opened => opened?,
     };
 
-    let plan = Plan::new(found, &catalogue)?;
+    let lost = build::lost_files(&catalogue, &index)?;
+    let plan = Plan::new(found, &problems, &lost, &catalogue)?;
+    for file in &lost {
+        ui.say(visible(&file.reason));
+    }
+    if !lost.is_empty() {
+        ui.say(format_args!("the vectors of {} are lost; they are computed again", count(plan.n_lost(), "photo")));
+    }
+    let n_unseen = plan.n_unseen();
     let n_files = plan.n_files();
     let networks = match networks {
         None if plan.n_todo() > 0 => {
@@ -190,8 +223,12 @@ pub fn update(args: &Args, ui: &Ui) -> anyhow::Result<Updated> {
     };
     let report = build::run(&mut catalogue, &index, plan, networks.as_ref(), &progress, interrupt::flag())?;
     bar.finish_and_clear();
+    let passed_over: Vec<String> = problems.into_iter().map(|problem| problem.reason).collect();
     for problem in &passed_over {
-        ui.say(format_args!("passed over {problem}"));
+        ui.say(format_args!("passed over {}", visible(problem)));
+    }
+    if n_unseen > 0 {
+        ui.say(format_args!("{} there stay in the index as they were", count(n_unseen, "photo")));
     }
     tell_failures(&report, ui);
     anyhow::ensure!(!report.cancelled, "stopped; the same command goes on from here");
@@ -202,8 +239,15 @@ pub fn update(args: &Args, ui: &Ui) -> anyhow::Result<Updated> {
     Ok(Updated { index, photos, report, passed_over, seconds: start.elapsed().as_secs_f64() })
 }
 
-/// The catalogue, new or as it is, and the networks where they had to be opened for that.
-fn open(args: &Args, index: &Path, root: PathBuf, ui: &Ui) -> anyhow::Result<(Catalogue, Option<Networks>)> {
+/// The catalogue, new or as it is, and the networks where they had to be opened for that. What the command line says is
+/// remembered when it was found to be right.
+fn open(
+    args: &Args,
+    index: &Path,
+    root: PathBuf,
+    found: &[Found],
+    ui: &Ui,
+) -> anyhow::Result<(Catalogue, Option<Networks>)> {
     if !Catalogue::exists(index) {
         let model = models::absolute(args.model())?;
         let networks = networks(args, &model, &BTreeMap::new(), ui)?;
@@ -232,22 +276,50 @@ fn open(args: &Args, index: &Path, root: PathBuf, ui: &Ui) -> anyhow::Result<(Ca
             settings.encoding
         );
     }
-    if let Some(run) = &args.model {
-        let model = models::absolute(run)?;
+    if settings.root != root {
+        ensure_same_photos(&catalogue, index, &root, found)?;
+        settings.root = root;
+    }
+    if let Some(model) = args.required_model() {
+        let model = models::absolute(model)?;
+        let checkpoint = models::checkpoint(&model, &[Kind::Alignment])?;
         anyhow::ensure!(
-            models::checksum_of(&model)? == settings.model_checksum,
+            checkpoint.checksum() == settings.model_checksum,
             "{} was made with another model ({}); name another index",
             index.display(),
             settings.model.display()
         );
+        take_sources_of_pack(&mut settings.features, &checkpoint.header.features, &model);
         settings.model = model;
     }
-    settings.root = root;
     settings.features = with_sources(&settings.features, args);
+    let mut networks = None;
+    if settings.features != catalogue.settings().features {
+        let opened = self::networks(args, &settings.model, &settings.features.sources, ui)?;
+        settings.check_model(&opened.aligner)?;
+        networks = Some(opened);
+    }
     if settings != *catalogue.settings() {
         catalogue.set_settings(settings)?;
     }
-    Ok((catalogue, None))
+    Ok((catalogue, networks))
+}
+
+/// An error where a folder is another one than that which was indexed: one that moved holds most of its photos still, by
+/// their names and lengths.
+fn ensure_same_photos(catalogue: &Catalogue, index: &Path, root: &Path, found: &[Found]) -> anyhow::Result<()> {
+    let rows = catalogue.photos()?;
+    let here: HashMap<&[u8], u64> = found.iter().map(|found| (found.path.as_slice(), found.stamp.bytes)).collect();
+    let same = rows.iter().filter(|row| here.get(row.path.as_slice()) == Some(&row.stamp.bytes)).count();
+    anyhow::ensure!(
+        2 * same >= rows.len(),
+        "{} is the index of {}, and {same} of its {} are in {}; name another index with -o, or delete this one to make it anew",
+        index.display(),
+        catalogue.settings().root.display(),
+        count(rows.len(), "photo"),
+        root.display()
+    );
+    Ok(())
 }
 
 /// The same settings, with the files that were named on the command line as their sources.
@@ -266,7 +338,7 @@ fn networks(args: &Args, model: &Path, remembered: &BTreeMap<String, String>, ui
     let device = args.device.open()?;
     let aligner = Aligner::new(models::checkpoint(model, &[Kind::Alignment])?, &device)?;
     aligner.check_reads_words()?;
-    let mut features = with_sources(&aligner.features, args);
+    let mut features = aligner.features.clone();
     features.sources.extend(remembered.clone());
     let (backbone, proposals) = (args.backbone.as_deref(), args.proposals.as_deref());
     let extraction = Extraction::like(&features, backbone, proposals, &device, ui)?;
@@ -276,7 +348,7 @@ fn networks(args: &Args, model: &Path, remembered: &BTreeMap<String, String>, ui
 fn tell_failures(report: &Report, ui: &Ui) {
     const SHOWN: usize = 10;
     for (path, reason) in report.failed.iter().take(SHOWN) {
-        ui.say(format_args!("skipped {path}: {reason}"));
+        ui.say(format_args!("skipped {}: {}", visible(path), visible(reason)));
     }
     if report.failed.len() > SHOWN {
         ui.say(format_args!("and {} more; --json lists them all", report.failed.len() - SHOWN));

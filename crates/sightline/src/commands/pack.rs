@@ -48,6 +48,7 @@ pub struct PackArgs {
 pub fn run(args: &PackArgs, ui: &Ui) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(&args.card).with_context(|| format!("cannot read {}", args.card.display()))?;
     let card: Card = toml::from_str(&text).with_context(|| format!("{}: no card", args.card.display()))?;
+    sightline_data::write::check_place(&args.output)?;
     let backbone = models::checkpoint(&args.backbone, &[Kind::Backbone])?;
     let small = sightline_train::backbone::open(backbone.clone(), &Device::flex())?.into_compact()?;
     let precision = if args.int8 { Precision::I8 } else { Precision::F16 };

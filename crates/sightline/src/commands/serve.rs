@@ -8,14 +8,15 @@ use clap::Args as ClapArgs;
 use sightline_train::committee::USUAL_FIT_WEIGHT;
 
 use super::caption::{BeamArgs, CHOOSING_BEAM, USUAL_BEAM, check_fit};
+use super::index::NetworkArgs;
 use crate::describe::{Beams, LazyDescriber};
 use crate::index::search::{Searcher, open_models};
+use crate::interrupt;
 use crate::models;
 use crate::report;
 use crate::server::index::{self, App, Options};
 use crate::server::runs::Runs;
 use crate::server::{self, Page};
-use crate::sources::DeviceKind;
 use crate::ui::{Ui, count};
 
 /// Serve an index's page and API, or a report, on this machine
@@ -61,18 +62,8 @@ pub struct Args {
     /// probability a word; 0 leaves the choice to the likelihood
     #[arg(long, value_name = "WEIGHT", default_value_t = USUAL_FIT_WEIGHT)]
     fit: f32,
-    /// The index's model, if it has moved
-    #[arg(long, value_name = "RUN")]
-    model: Option<PathBuf>,
-    /// Where the backbone's file lies now, if it has moved
-    #[arg(long, value_name = "FILE")]
-    backbone: Option<String>,
-    /// Where the regions come from (as `features --regions`), if the file has moved
-    #[arg(long, value_name = "REGIONS")]
-    proposals: Option<String>,
-    /// Where the numbers are computed
-    #[arg(long, default_value = "cpu")]
-    device: DeviceKind,
+    #[command(flatten)]
+    networks: NetworkArgs,
 }
 
 /// A token that fits a header and a cookie.
@@ -92,15 +83,17 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let index = &match (&args.index, &args.folder) {
         (Some(index), _) => index.clone(),
         (None, Some(folder)) => {
-            let updated = super::index::update(&super::index::Args::of_folder(folder), ui)?;
+            let updated = super::index::update(&super::index::Args::of_folder(folder, &args.networks), ui)?;
             ui.say(updated.text());
+            // From here on Ctrl-C is the server's.
+            interrupt::be_quiet();
             updated.index
         }
         (None, None) => unreachable!("one of them is required"),
     };
-    let device = args.device.open()?;
-    let (backbone, proposals) = (args.backbone.as_deref(), args.proposals.as_deref());
-    let networks = open_models(index, args.model.as_deref(), backbone, proposals, true, &device, ui)?;
+    let NetworkArgs { model, backbone, proposals, device } = &args.networks;
+    let (backbone, proposals) = (backbone.as_deref(), proposals.as_deref());
+    let networks = open_models(index, model.as_deref(), backbone, proposals, true, &device.open()?, ui)?;
     // The networks themselves are opened when a photo is to be read.
     if !networks.reads_photos()
         && let Err(reason) = networks.extraction()
@@ -115,7 +108,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     };
     check_fit(args.fit)?;
     let usual = if args.fit > 0.0 { CHOOSING_BEAM } else { USUAL_BEAM };
-    let beams = Beams { photos: args.beam.settings(usual)?, regions: args.beam.settings(USUAL_BEAM)? };
+    let beams = Beams { photos: args.beam.settings(usual)?, regions: args.beam.of_regions()? };
     let describer = match runs_of_captions {
         Some((photos, regions)) => Some(LazyDescriber::new(photos, regions, &searcher.settings().features, beams)?),
         None => None,

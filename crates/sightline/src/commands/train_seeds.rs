@@ -30,7 +30,11 @@ impl FromStr for Seeds {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = |part: &str| part.trim().parse::<u64>().map_err(|_| format!("`{part}` is no whole number"));
+        // TOML's whole numbers, which settings are written as, end at i64's.
+        let number = |part: &str| {
+            let known = part.trim().parse().ok().filter(|&seed: &u64| i64::try_from(seed).is_ok());
+            known.ok_or_else(|| format!("`{part}` is no whole number from 0 to {}", i64::MAX))
+        };
         if !text.contains(',') {
             return match number(text)? {
                 n @ 1..=MOST_SEEDS => Ok(Self((1..=n).collect())),
@@ -127,5 +131,6 @@ mod tests {
         wrong("1,", "no whole number");
         wrong("-1", "no whole number");
         wrong("many", "`many`");
+        wrong("18446744073709551615,1", "no whole number from 0 to 9223372036854775807");
     }
 }

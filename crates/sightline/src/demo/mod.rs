@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long)]
     no_serve: bool,
     /// Seed of the scenes, the weights and the batches
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     seed: u64,
     /// Folder for the page
     #[arg(short, long, value_name = "FOLDER", default_value = "sightline-demo")]

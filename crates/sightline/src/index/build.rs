@@ -19,8 +19,8 @@ use sightline_train::aligner::Aligner;
 use sightline_vision::{Filter, Photo};
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::catalogue::{Catalogue, Change, FailureRow, PhotoRow};
-use super::walk::{Found, to_path};
+use super::catalogue::{Catalogue, Change, FailureRow, PhotoRow, Stamp};
+use super::walk::{Found, Problem, to_path};
 use super::{CENTROIDS, date, vectors_path};
 use crate::sources::Extraction;
 
@@ -61,6 +61,43 @@ pub struct Report {
     pub cancelled: bool,
 }
 
+/// A vectors file that is missing or damaged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostFile {
+    /// Its number.
+    pub number: u32,
+    /// The file, and what is wrong with it.
+    pub reason: String,
+}
+
+/// The vectors files that cannot be used, whose photos are to be read again.
+///
+/// # Errors
+/// A file that the system does not let be read.
+pub fn lost_files(catalogue: &Catalogue, index: &Path) -> anyhow::Result<Vec<LostFile>> {
+    let mut needed: BTreeMap<u32, usize> = catalogue.files()?.into_iter().map(|number| (number, 0)).collect();
+    for row in catalogue.photos()? {
+        let most = needed.entry(row.place.file).or_default();
+        *most = (*most).max(row.place.photo as usize + 1);
+    }
+    let owner = catalogue.settings().owner();
+    let mut lost = Vec::new();
+    for (number, photos) in needed {
+        let path = vectors_path(index, number);
+        let reason = match Vectors::open(&path, owner) {
+            Ok(file) if file.len() >= photos => continue,
+            Ok(file) => format!("{}: {} photos, expected {photos}", path.display(), file.len()),
+            Err(error @ sightline_search::Error::Format { .. }) => {
+                // What it advises is being done.
+                error.to_string().trim_end_matches("; run `sightline index` again").to_owned()
+            }
+            Err(error) => return Err(error.into()),
+        };
+        lost.push(LostFile { number, reason });
+    }
+    Ok(lost)
+}
+
 /// What a run has to do.
 #[derive(Debug, Default)]
 pub struct Plan {
@@ -72,16 +109,31 @@ pub struct Plan {
     forget: Vec<Vec<u8>>,
     /// Failures of files that are as they were.
     failed: Vec<FailureRow>,
+    /// Rows whose vectors are lost, and the numbers of their files.
+    lost: (Vec<PhotoRow>, Vec<u32>),
     unchanged: usize,
+    /// Of them, those in places that could not be looked into.
+    unseen: usize,
     contents: HashMap<[u8; 16], PhotoRow>,
 }
 
 impl Plan {
-    /// Compares what was found with what is known.
-    pub fn new(found: Vec<Found>, catalogue: &Catalogue) -> anyhow::Result<Self> {
+    /// Compares what was found with what is known. Photos whose vectors are lost count as new; those that `problems` may
+    /// hide stay as they were.
+    pub fn new(
+        found: Vec<Found>,
+        problems: &[Problem],
+        lost: &[LostFile],
+        catalogue: &Catalogue,
+    ) -> anyhow::Result<Self> {
         let mut plan = Self::default();
+        plan.lost.1 = lost.iter().map(|file| file.number).collect();
         let mut rows: HashMap<Vec<u8>, PhotoRow> = HashMap::new();
         for row in catalogue.photos()? {
+            if plan.lost.1.contains(&row.place.file) {
+                plan.lost.0.push(row);
+                continue;
+            }
             plan.contents.entry(row.content).or_insert_with(|| row.clone());
             rows.insert(row.path.clone(), row);
         }
@@ -105,11 +157,25 @@ impl Plan {
                 row => plan.todo.push((found, row)),
             }
         }
-        plan.gone.extend(rows.into_values());
+        let is_hidden = |path: &[u8]| problems.iter().any(|problem| problem.hides(path));
+        let (hidden, gone): (Vec<_>, Vec<_>) = rows.into_values().partition(|row| is_hidden(&row.path));
+        plan.unseen = hidden.len();
+        plan.unchanged += hidden.len();
+        plan.gone.extend(gone);
         plan.gone.sort_unstable_by_key(|row| row.id);
-        plan.forget.extend(failures.into_keys());
+        plan.forget.extend(failures.into_keys().filter(|path| !is_hidden(path)));
         plan.forget.sort_unstable();
         Ok(plan)
+    }
+
+    /// Photos that stay as they were because their place could not be looked into.
+    pub fn n_unseen(&self) -> usize {
+        self.unseen
+    }
+
+    /// Photos whose vectors are lost.
+    pub fn n_lost(&self) -> usize {
+        self.lost.0.len()
     }
 
     /// Files that must be read.
@@ -142,16 +208,35 @@ pub struct Networks {
 
 /// What a worker makes of a file.
 enum Outcome {
+    /// No photo, as long as the file does not change.
     Failed(String),
-    /// The content is known, or was met in this run.
-    Known([u8; 16]),
+    /// The system did not let it be read, which may pass.
+    Refused(String),
+    Known(KnownPhoto),
     New(Box<NewPhoto>),
+}
+
+impl Outcome {
+    fn of_error(error: &anyhow::Error) -> Self {
+        let reason = crate::ui::one_line(error);
+        match error.chain().any(|cause| cause.is::<std::io::Error>()) {
+            true => Self::Refused(reason),
+            false => Self::Failed(reason),
+        }
+    }
+}
+
+/// A file whose content is known, or was met in this run.
+struct KnownPhoto {
+    content: [u8; 16],
+    taken: Option<i64>,
 }
 
 struct NewPhoto {
     content: [u8; 16],
     width: u32,
     height: u32,
+    /// By its EXIF data.
     taken: Option<i64>,
     look: u64,
     thumbnail: Vec<u8>,
@@ -160,7 +245,7 @@ struct NewPhoto {
     features: Vec<f32>,
 }
 
-/// Does what `plan` says. `open` is asked for the networks only where a file must be read.
+/// Does what `plan` says. The networks are needed only where a file must be read.
 pub fn run(
     catalogue: &mut Catalogue,
     index: &Path,
@@ -169,8 +254,14 @@ pub fn run(
     progress: &dyn Fn(Progress),
     cancelled: &AtomicBool,
 ) -> anyhow::Result<Report> {
+    let Plan { todo, gone, forget, failed, lost: (lost, lost_files), unchanged, unseen: _, contents } = plan;
+    let is_work = !(todo.is_empty() && gone.is_empty() && lost_files.is_empty());
+    if !lost_files.is_empty() {
+        // First of all, so that what is left can be searched whatever becomes of this run.
+        let rows = lost.into_iter().map(Change::Delete);
+        catalogue.change(&rows.chain(lost_files.into_iter().map(Change::DropFile)).collect::<Vec<_>>())?;
+    }
     sweep(catalogue, index)?;
-    let Plan { todo, gone, forget, failed, unchanged, contents } = plan;
     let mut report = Report { unchanged, ..Report::default() };
     report.failed = failed.into_iter().map(|f| (to_path(&f.path).display().to_string(), f.reason)).collect();
     let mut changes: Vec<Change> = forget.into_iter().map(Change::Forget).collect();
@@ -205,7 +296,9 @@ pub fn run(
         if report.deleted + report.changed > 0 {
             catalogue.drop_unused_thumbnails()?;
         }
-        merge(catalogue, index)?;
+        if is_work {
+            merge(catalogue, index)?;
+        }
         write_centroids(catalogue, index)?;
     }
     Ok(report)
@@ -294,13 +387,13 @@ fn read_job(
     for (found, _) in job {
         let path = root.join(to_path(&found.path));
         outcomes.push(match read(&path, known, extraction) {
-            Ok(Read::Known(content)) => Outcome::Known(content),
+            Ok(Read::Known(known)) => Outcome::Known(known),
             Ok(Read::New(mut new, photo)) => {
                 boxes.push(std::mem::take(&mut new.boxes));
                 photos.push(photo);
                 Outcome::New(new)
             }
-            Err(error) => Outcome::Failed(crate::ui::one_line(&error)),
+            Err(error) => Outcome::of_error(&error),
         });
     }
     let features = extraction.features(&photos, &boxes)?;
@@ -315,7 +408,7 @@ fn read_job(
 }
 
 enum Read {
-    Known([u8; 16]),
+    Known(KnownPhoto),
     New(Box<NewPhoto>, Photo),
 }
 
@@ -330,8 +423,9 @@ fn read(path: &Path, known: &HashSet<[u8; 16]>, extraction: &Extraction) -> anyh
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).with_context(cannot)?;
     ensure!(bytes.len() as u64 <= MAX_FILE_BYTES, "{}: larger than a picture may be", path.display());
     let content = xxh3_128(&bytes).to_be_bytes();
+    let taken = date::taken(&bytes);
     if known.contains(&content) {
-        return Ok(Read::Known(content));
+        return Ok(Read::Known(KnownPhoto { content, taken }));
     }
     let name = path.display().to_string();
     let photo = Photo::decode(&bytes, &name)?;
@@ -340,13 +434,18 @@ fn read(path: &Path, known: &HashSet<[u8; 16]>, extraction: &Extraction) -> anyh
         content,
         width: photo.width,
         height: photo.height,
-        taken: date::taken(&bytes),
+        taken,
         look: look(&photo),
         thumbnail: thumbnail(&photo)?,
         boxes,
         features: Vec::new(),
     };
     Ok(Read::New(Box::new(new), photo))
+}
+
+/// When a photo was taken by its EXIF data, else when its file was changed; seconds since 1970.
+fn taken_or_changed(taken: Option<i64>, stamp: Stamp) -> i64 {
+    taken.unwrap_or(stamp.modified.div_euclid(1_000_000_000))
 }
 
 /// A difference hash: which of 8 × 8 cells are lighter than their right neighbour.
@@ -401,20 +500,27 @@ impl<'a> BatchWriter<'a> {
         outcome: Outcome,
         report: &mut Report,
     ) -> anyhow::Result<()> {
+        let name = || to_path(&found.path).display().to_string();
         let failure = match outcome {
             Outcome::Failed(reason) => Some(reason),
-            Outcome::Known(content) => {
-                self.put_known(found, old, &content, report)?;
+            Outcome::Refused(reason) => {
+                // A photo that was here before stays as it was; the next run tries again.
+                report.failed.push((name(), reason));
+                None
+            }
+            Outcome::Known(known) => {
+                self.put_known(found, old, &known, report)?;
                 None
             }
             Outcome::New(new) if self.contents.contains_key(&new.content) => {
-                self.put_known(found, old, &new.content, report)?;
+                let NewPhoto { content, taken, .. } = *new;
+                self.put_known(found, old, &KnownPhoto { content, taken }, report)?;
                 None
             }
             Outcome::New(new) => self.put_new(found, old, *new, report)?,
         };
         if let Some(reason) = failure {
-            report.failed.push((to_path(&found.path).display().to_string(), reason.clone()));
+            report.failed.push((name(), reason.clone()));
             self.changes.extend(old.cloned().map(Change::Delete));
             self.changes.push(Change::Fail(FailureRow { path: found.path.clone(), stamp: found.stamp, reason }));
         }
@@ -430,13 +536,14 @@ impl<'a> BatchWriter<'a> {
         &mut self,
         found: &Found,
         old: Option<&PhotoRow>,
-        content: &[u8; 16],
+        KnownPhoto { content, taken }: &KnownPhoto,
         report: &mut Report,
     ) -> anyhow::Result<()> {
         let Some(known) = self.contents.get(content).cloned() else {
             anyhow::bail!("a worker knew a content that the catalogue does not");
         };
-        let row = |id: i64| PhotoRow { id, path: found.path.clone(), stamp: found.stamp, ..known.clone() };
+        let taken = taken_or_changed(*taken, found.stamp);
+        let row = |id: i64| PhotoRow { id, path: found.path.clone(), stamp: found.stamp, taken, ..known.clone() };
         if let Some(old) = old {
             if old.content == *content {
                 report.unchanged += 1;
@@ -482,7 +589,7 @@ impl<'a> BatchWriter<'a> {
             content,
             width,
             height,
-            taken: taken.unwrap_or(found.stamp.modified.div_euclid(1_000_000_000)),
+            taken: taken_or_changed(taken, found.stamp),
             look,
             place,
         };
@@ -593,5 +700,18 @@ impl Lock {
             }
             Err(std::fs::TryLockError::Error(error)) => Err(error).with_context(cannot),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_refuses_is_tried_again_and_what_is_no_picture_is_not() {
+        let absent = File::open("/nowhere.jpg").context("cannot read /nowhere.jpg").unwrap_err();
+        assert!(matches!(Outcome::of_error(&absent), Outcome::Refused(reason) if reason.contains("/nowhere.jpg")));
+        let broken = anyhow::Error::from(Photo::decode(b"no picture", "a.jpg").unwrap_err());
+        assert!(matches!(Outcome::of_error(&broken), Outcome::Failed(reason) if reason.contains("a.jpg")));
     }
 }

@@ -8,7 +8,12 @@ pub const DAY: i64 = 86_400;
 
 /// When a picture was taken, by its EXIF data; seconds since 1970.
 pub fn taken(bytes: &[u8]) -> Option<i64> {
-    let data = exif::Reader::new().read_from_container(&mut Cursor::new(bytes)).ok()?;
+    // What some programs write ends early; the fields before are whole.
+    let data = exif::Reader::new()
+        .continue_on_error(true)
+        .read_from_container(&mut Cursor::new(bytes))
+        .or_else(|error| error.distill_partial_result(|_| ()))
+        .ok()?;
     [exif::Tag::DateTimeOriginal, exif::Tag::DateTimeDigitized].iter().find_map(|&tag| {
         let exif::Value::Ascii(texts) = &data.get_field(tag, exif::In::PRIMARY)?.value else { return None };
         let t = exif::DateTime::from_ascii(texts.first()?).ok()?;
@@ -77,6 +82,19 @@ fn days(year: i64, month: u32, day: u32) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_date_is_read_where_the_exif_data_lack_their_end() {
+        // TIFF: one entry that points to the EXIF directory, and no directory after it.
+        let mut bytes = b"II*\0\x08\0\0\0\x01\0".to_vec();
+        bytes.extend(b"\x69\x87\x04\0\x01\0\0\0\x1a\0\0\0\0\0\0\0");
+        // Its one entry, DateTimeOriginal; the text stands at once behind it, where the next directory's place should.
+        bytes.extend(b"\x01\0\x03\x90\x02\0\x14\0\0\0\x28\0\0\0");
+        bytes.extend(b"2024:02:29 12:00:00\0");
+        assert_eq!(taken(&bytes), Some(1_709_164_800 + DAY / 2));
+        assert_eq!(taken(&bytes[..40]), None);
+        assert_eq!(taken(b"no picture"), None);
+    }
 
     #[test]
     fn dates_and_seconds() {

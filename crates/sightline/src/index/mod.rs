@@ -11,6 +11,7 @@ pub mod walk;
 
 use std::path::{Path, PathBuf};
 
+use sightline_data::StoreSettings;
 use sightline_search::{Collection, Place, Vectors};
 
 use catalogue::{Catalogue, PhotoRow};
@@ -21,6 +22,14 @@ const CENTROIDS: &str = "centroids.slc";
 /// A vectors file by its number.
 fn vectors_path(index: &Path, number: u32) -> PathBuf {
     index.join(format!("vectors-{number:06}.slv"))
+}
+
+/// Where a model is a pack that holds what makes its features, it is their source: it may have moved since `features`
+/// remembered another place.
+pub(crate) fn take_sources_of_pack(features: &mut StoreSettings, of_model: &StoreSettings, model: &Path) {
+    if of_model.sources.get("backbone").is_some_and(|place| Path::new(place) == model) {
+        features.sources.extend(of_model.sources.clone());
+    }
 }
 
 /// The vectors of all photos of the catalogue, in the order of `rows`.

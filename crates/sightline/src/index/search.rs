@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
@@ -12,7 +12,7 @@ use sightline_data::{BoxXyxy, tokens};
 use sightline_model::Device;
 use sightline_model::alignment::Score;
 use sightline_model::decode::{self, Prior};
-use sightline_search::{Collection, Exact, Index, Measure, Pruned, Query, VectorSets};
+use sightline_search::{Collection, Exact, Hit, Index, Measure, Pruned, Query, VectorSets};
 use sightline_train::aligner::Aligner;
 use sightline_train::checkpoint::Kind;
 use sightline_train::pointing::AttachSettings;
@@ -22,7 +22,7 @@ use utoipa::ToSchema;
 use super::catalogue::{Catalogue, PhotoRow, Settings};
 use super::{CENTROIDS, date, walk};
 use crate::models;
-use crate::sources::Extraction;
+use crate::sources::{Extraction, file_of};
 use crate::ui::{Ui, one_line};
 
 /// Longer queries are refused.
@@ -70,6 +70,15 @@ pub enum Question {
     /// A box that holds nothing of the photo.
     #[error("the box {0:?} lies outside of the photo, which is {1} × {2} pixels")]
     EmptyBox([f32; 4], u32, u32),
+    /// A box that holds nothing anywhere.
+    #[error("the box {0:?} is less than a pixel wide or high; expected left, top, right and bottom")]
+    SmallBox([f32; 4]),
+    /// No photo below such a folder.
+    #[error("no photo of this index lies below the folder {0}; name it as from the indexed folder, or in full")]
+    NoFolder(String),
+    /// Descriptions need models of their own.
+    #[error("this server was started without --caption-model")]
+    NoDescriber,
     /// Questions by photo need the networks that read photos.
     #[error("photos cannot be read here: {0}")]
     NoNetworks(String),
@@ -122,6 +131,9 @@ impl Models {
 
     /// The vector of one box of a photo: `[dim]`.
     fn region(&self, photo: Photo, region: BoxXyxy) -> anyhow::Result<Vec<f32>> {
+        if !(region.width() >= 1.0 && region.height() >= 1.0) {
+            return Err(Question::SmallBox(region.into()).into());
+        }
         let clipped = region.clip(photo.width, photo.height);
         if !(clipped.width() >= 1.0 && clipped.height() >= 1.0) {
             return Err(Question::EmptyBox(region.into(), photo.width, photo.height).into());
@@ -172,7 +184,7 @@ pub enum Like {
 /// Which photos may be found.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Filters {
-    /// Only below this folder, relative to the index's root; empty for all.
+    /// Only below this folder, relative to the index's root or absolute; empty for all.
     pub folder: String,
     /// Taken at this second or later.
     pub from: Option<i64>,
@@ -189,13 +201,27 @@ impl Filters {
         *self == Self::default()
     }
 
-    fn lets(&self, row: &PhotoRow) -> bool {
-        let folder = self.folder.trim_matches('/').as_bytes();
-        (folder.is_empty() || row.path.strip_prefix(folder).is_some_and(|rest| rest.starts_with(b"/")))
+    /// Whether a photo passes; `folder` is [`Filters::folder_below`].
+    fn lets(&self, row: &PhotoRow, folder: &[u8]) -> bool {
+        walk::is_below(&row.path, folder)
             && self.from.is_none_or(|from| row.taken >= from)
             && self.until.is_none_or(|until| row.taken < until)
             && self.least.is_none_or(|(width, height)| row.width >= width && row.height >= height)
             && self.most.is_none_or(|(width, height)| row.width <= width && row.height <= height)
+    }
+
+    /// The folder below the index's root, as photos' paths have it; none where it cannot be one of its folders.
+    fn folder_below(&self, root: &Path) -> Option<Vec<u8>> {
+        let folder = Path::new(&self.folder);
+        let mut below = PathBuf::new();
+        for part in folder.strip_prefix(root).unwrap_or(folder).components() {
+            match part {
+                Component::Normal(name) => below.push(name),
+                Component::CurDir | Component::RootDir => {}
+                Component::ParentDir | Component::Prefix(_) => return None,
+            }
+        }
+        Some(walk::to_bytes(&below))
     }
 }
 
@@ -408,6 +434,8 @@ pub struct Searcher {
     /// Photos spread evenly over the collection.
     sample: Vec<usize>,
     models: Arc<Models>,
+    /// When the index had been changed last before it was opened.
+    as_of: Option<SystemTime>,
 }
 
 impl Searcher {
@@ -416,6 +444,8 @@ impl Searcher {
     /// # Errors
     /// No index, another version, of another model, cut short, or changed since it was written.
     pub fn open(index: &Path, models: Arc<Models>) -> anyhow::Result<Self> {
+        // Before anything is read: what changes meanwhile is seen later.
+        let as_of = super::catalogue::changed(index);
         let catalogue = Catalogue::open(index)?;
         let settings = catalogue.settings().clone();
         let rows = catalogue.photos()?;
@@ -438,6 +468,7 @@ impl Searcher {
             collection,
             search,
             models,
+            as_of,
         })
     }
 
@@ -452,9 +483,9 @@ impl Searcher {
         Ok(new)
     }
 
-    /// When the index was changed last.
-    pub fn changed(&self) -> Option<SystemTime> {
-        super::catalogue::changed(&self.index)
+    /// Whether the index was changed since it was opened.
+    pub fn is_outdated(&self) -> bool {
+        super::catalogue::changed(&self.index) != self.as_of
     }
 
     /// What the index was made with.
@@ -558,6 +589,7 @@ impl Searcher {
         let mut query = Query::words(dim, &words.vectors, words.weight);
         not.vectors.chunks_exact(dim).for_each(|word| query.push(word, Measure::Product, -not.weight));
         let n_text = query.len();
+        let has_picture = request.like.is_some();
         if let Some(like) = request.like {
             let vectors = self.like(like, request.region)?;
             let weight = dim as f32 / vectors.len() as f32;
@@ -587,38 +619,23 @@ impl Searcher {
             None => spreads(&sample, query.len(), n_words),
         };
 
-        let among: Option<Vec<bool>> =
-            (!request.filters.is_empty()).then(|| self.rows.iter().map(|row| request.filters.lets(row)).collect());
+        let among = self.among(&request.filters)?;
         let searched = among.as_ref().map_or(self.rows.len(), |among| among.iter().filter(|&&in_it| in_it).count());
-        let wanted = if request.fold { request.n.saturating_mul(2).saturating_add(20) } else { request.n };
-        let found = self.search.best(&query, among.as_deref(), wanted.min(self.rows.len()));
-        let deviations = match found.first() {
+        let found = self.best(&query, among.as_deref(), request.n, request.fold);
+        let best = found.first().map(|(best, _)| best);
+        let deviations = match best {
             Some(best) if self.sample.len() >= LEAST_SAMPLE => spread.deviations(best.score),
             _ => None,
         };
         let only_words = n_text == query.len() && not.known.is_empty();
         let weights_of_words = words.weight * n_words as f32;
-        let score_per_word = found.first().filter(|_| only_words).map(|best| best.score / weights_of_words);
+        let score_per_word = best.filter(|_| only_words).map(|best| best.score / weights_of_words);
         let floor = self.models.aligner().match_floors.at(searched).map(|floor| floor as f32);
-        let mut hits: Vec<HitRecord> = Vec::new();
-        let mut kept: Vec<(usize, Vec<f32>)> = Vec::new();
-        for hit in found {
+        let record = |(hit, same): (Hit, Vec<usize>)| {
             let row = &self.rows[hit.photo];
-            if request.fold {
-                let whole = self.whole(hit.photo);
-                let same = kept.iter().position(|(photo, other)| self.is_same(*photo, other, hit.photo, &whole));
-                if let Some(at) = same {
-                    hits[at].duplicates.push(self.image(row));
-                    continue;
-                }
-                kept.push((hit.photo, whole));
-            }
-            if hits.len() == request.n {
-                break;
-            }
             let boxes = self.collection.boxes(hit.photo);
             let values = self.collection.values(hit.photo, &reasons);
-            hits.push(HitRecord {
+            HitRecord {
                 image: self.image(row),
                 score: hit.score,
                 words: word_records(&words.known, &values, &self.point(&words.things, &values, boxes), boxes, &of_word),
@@ -626,16 +643,71 @@ impl Searcher {
                 width: row.width,
                 height: row.height,
                 taken: date::format(row.taken),
-                duplicates: Vec::new(),
-            });
-        }
+                duplicates: same.into_iter().map(|photo| self.image(&self.rows[photo])).collect(),
+            }
+        };
+        let hits: Vec<HitRecord> = found.into_iter().map(record).collect();
         let fits = match (score_per_word, floor) {
             (Some(score), Some(floor)) => score >= floor,
             _ => deviations.is_none_or(|deviations| deviations >= CUT_OFF),
         };
-        let answered = !hits.is_empty() && fits;
+        let answered = !hits.is_empty() && fits && (has_picture || names_something(&words.known, &not.known));
         let unknown = [words.unknown, not.unknown].concat();
         Ok(Answer { known: words.known, unknown, deviations, score_per_word, floor, answered, searched, hits })
+    }
+
+    /// Which photos pass the filters; none where there are none.
+    fn among(&self, filters: &Filters) -> Result<Option<Vec<bool>>, Question> {
+        if filters.is_empty() {
+            return Ok(None);
+        }
+        let none = || Question::NoFolder(filters.folder.clone());
+        let folder = filters.folder_below(&self.settings.root).ok_or_else(none)?;
+        if !folder.is_empty() && !self.rows.iter().any(|row| walk::is_below(&row.path, &folder)) {
+            return Err(none());
+        }
+        Ok(Some(self.rows.iter().map(|row| filters.lets(row, &folder)).collect()))
+    }
+
+    /// The `n` best photos, or all there are, and where `fold`, each with those that show the same picture.
+    fn best(&self, query: &Query, among: Option<&[bool]>, n: usize, fold: bool) -> Vec<(Hit, Vec<usize>)> {
+        let mut wanted = if fold { n.saturating_mul(2).saturating_add(20) } else { n };
+        loop {
+            wanted = wanted.min(self.rows.len());
+            let found = self.search.best(query, among, wanted);
+            let is_all = found.len() < wanted || wanted == self.rows.len();
+            let best = match fold {
+                true => self.fold(found, n),
+                false => found.into_iter().map(|hit| (hit, Vec::new())).collect(),
+            };
+            if is_all || best.len() >= n {
+                return best;
+            }
+            // Many look alike.
+            wanted = wanted.saturating_mul(2);
+        }
+    }
+
+    /// At most `n` of the photos, each with those that show the same picture.
+    fn fold(&self, found: Vec<Hit>, n: usize) -> Vec<(Hit, Vec<usize>)> {
+        let mut best: Vec<(Hit, Vec<usize>)> = Vec::new();
+        let mut wholes: Vec<Vec<f32>> = Vec::new();
+        for hit in found {
+            let whole = self.whole(hit.photo);
+            let mut kept = best.iter_mut().zip(&wholes);
+            if let Some(((_, same), _)) =
+                kept.find(|((kept, _), other)| self.is_same(kept.photo, other, hit.photo, &whole))
+            {
+                same.push(hit.photo);
+                continue;
+            }
+            if best.len() == n {
+                break;
+            }
+            best.push((hit, Vec::new()));
+            wholes.push(whole);
+        }
+        best
     }
 
     /// Ranks sentences by how well they fit a photo; the best `n` with their reasons.
@@ -756,7 +828,7 @@ impl Searcher {
 
     /// A photo's regions, and the words of `text` attached to them; neighbours on one region gain `affinity`.
     pub fn regions(&self, id: i64, text: &str, affinity: f32) -> anyhow::Result<RegionsRecord> {
-        ensure!(affinity >= 0.0 && affinity.is_finite(), "affinity {affinity}: expected a number of 0 or more");
+        ensure!(affinity >= 0.0 && affinity.is_finite(), "affinity {affinity}: expected a finite number of 0 or more");
         let photo = self.position(id)?;
         let row = &self.rows[photo];
         let words = self.words(text)?;
@@ -793,6 +865,11 @@ impl Searcher {
             unknown: words.unknown,
         })
     }
+}
+
+/// Whether some word names what can be seen and is not turned away from in the same breath.
+fn names_something(words: &[String], not: &[String]) -> bool {
+    words.iter().any(|word| !tokens::is_function_word(word) && !not.contains(word))
 }
 
 /// Words with the regions that they are attached to, from their values `[words, regions]`. A word stands out where its best
@@ -836,17 +913,20 @@ pub fn open_models(
 ) -> anyhow::Result<Models> {
     let mut settings = Catalogue::open(index)?.settings().clone();
     if let Some(model) = model {
-        settings.model = models::file(model);
+        settings.model = models::absolute(model)?;
     }
     let needed = "the index's model is needed; name it with --model";
     let checkpoint = models::checkpoint(&settings.model, &[Kind::Alignment]).context(needed)?;
+    if model.is_some() {
+        super::take_sources_of_pack(&mut settings.features, &checkpoint.header.features, &settings.model);
+    }
     let aligner = Aligner::new(checkpoint, device).context("cannot open the index's model")?;
     settings.check_model(&aligner)?;
     let given = [backbone, proposals].map(|spec| spec.map(str::to_owned));
     let is_there = |(key, given): (&str, &Option<String>)| {
         let spec = given.as_ref().or(settings.features.sources.get(key));
         spec.is_some_and(|spec| {
-            let file = Path::new(spec.split_once('=').map_or(spec.as_str(), |(_, file)| file));
+            let file = file_of(spec);
             file.extension().is_none() || file.exists()
         })
     };
@@ -870,6 +950,38 @@ pub fn open_models(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_is_named_from_the_root_or_in_full() {
+        let check = |folder: &str, expected: Option<&str>| {
+            let filters = Filters { folder: folder.into(), ..Filters::default() };
+            let below = filters.folder_below(Path::new("/photos"));
+            assert_eq!(below.as_deref(), expected.map(str::as_bytes), "{folder}");
+        };
+        for folder in ["sub/deep", "./sub/deep", "sub/deep/", "sub//./deep", "/sub/deep", "/photos/sub/deep/"] {
+            check(folder, Some("sub/deep"));
+        }
+        for folder in ["", ".", "/photos", "/photos/."] {
+            check(folder, Some(""));
+        }
+        for folder in ["..", "sub/..", "/photos/../etc"] {
+            check(folder, None);
+        }
+        assert!(!walk::is_below(b"subway/a.jpg", b"sub") && walk::is_below(b"sub/a.jpg", b"sub"));
+    }
+
+    #[test]
+    fn function_words_and_what_is_turned_away_from_name_nothing() {
+        let check = |words: &str, not: &str, expected: bool| {
+            assert_eq!(names_something(&tokens::tokenize(words), &tokens::tokenize(not)), expected, "{words} - {not}");
+        };
+        check("a dog", "", true);
+        check("a dog", "cat", true);
+        check("a red dog", "dog", true);
+        check("a dog", "a dog", false);
+        check("in the", "", false);
+        check("", "", false);
+    }
 
     #[test]
     fn words_match_where_they_stand_out_and_name_something() {

@@ -1,7 +1,9 @@
-//! The photos below a folder: hidden and ignored ones left out, symbolic links followed once, everything that is no
-//! regular file passed over.
+//! The photos below a folder: hidden ones left out, symbolic links followed once, everything that is no regular file
+//! passed over.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
@@ -21,10 +23,31 @@ pub struct Found {
     pub stamp: Stamp,
 }
 
+/// A place below the folder that could not be looked into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Below the folder, as the system's bytes; empty where it is not known.
+    pub path: Vec<u8>,
+    /// Whether nothing is there, as behind a link that leads nowhere.
+    pub is_absent: bool,
+    /// What the system said.
+    pub reason: String,
+}
+
+impl Problem {
+    /// Whether a photo that was not found may be there all the same.
+    pub fn hides(&self, photo: &[u8]) -> bool {
+        !self.is_absent && (self.path == photo || is_below(photo, &self.path))
+    }
+}
+
+/// Whether a path lies below a folder; the empty folder holds everything.
+pub fn is_below(path: &[u8], folder: &[u8]) -> bool {
+    folder.is_empty() || path.strip_prefix(folder).is_some_and(|rest| rest.starts_with(b"/"))
+}
+
 /// All photos below `root`, by path, and what could not be looked into.
-///
-/// `.gitignore` and `.ignore` files below `root` count, those above it do not.
-pub fn walk(root: &Path) -> anyhow::Result<(Vec<Found>, Vec<String>)> {
+pub fn walk(root: &Path) -> anyhow::Result<(Vec<Found>, Vec<Problem>)> {
     ensure!(root.is_dir(), "{} is no folder; name the folder that holds the photos", root.display());
     std::fs::read_dir(root).with_context(|| format!("cannot read {}", root.display()))?;
     let (mut found, mut problems) = (Vec::new(), Vec::new());
@@ -40,11 +63,16 @@ pub fn walk(root: &Path) -> anyhow::Result<(Vec<Found>, Vec<String>)> {
             !is_around_or_inside && met.lock().unwrap_or_else(PoisonError::into_inner).insert(target)
         })
     };
+    let problem = |error: &ignore::Error, path: Option<&Path>| Problem {
+        path: path.and_then(|path| path.strip_prefix(root).ok()).map(to_bytes).unwrap_or_default(),
+        is_absent: error.io_error().is_some_and(|error| error.kind() == ErrorKind::NotFound),
+        reason: error.to_string(),
+    };
+    // What version control leaves out are photos all the same.
     let entries = WalkBuilder::new(root)
+        .standard_filters(false)
+        .hidden(true)
         .follow_links(true)
-        .parents(false)
-        .git_global(false)
-        .require_git(false)
         .sort_by_file_name(Ord::cmp)
         .filter_entry(is_new)
         .build();
@@ -54,7 +82,7 @@ pub fn walk(root: &Path) -> anyhow::Result<(Vec<Found>, Vec<String>)> {
             // A link to a folder around it: everything behind it is met on the other way.
             Err(error) if is_loop(&error) => continue,
             Err(error) => {
-                problems.push(error.to_string());
+                problems.push(problem(&error, path_of(&error)));
                 continue;
             }
         };
@@ -73,7 +101,7 @@ pub fn walk(root: &Path) -> anyhow::Result<(Vec<Found>, Vec<String>)> {
                 let below = entry.path().strip_prefix(root).unwrap_or(entry.path());
                 found.push(Found { path: to_bytes(below), stamp });
             }
-            Err(error) => problems.push(error.to_string()),
+            Err(error) => problems.push(problem(&error, Some(entry.path()))),
         }
     }
     found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
@@ -88,6 +116,24 @@ fn is_loop(error: &ignore::Error) -> bool {
         | ignore::Error::WithLineNumber { err, .. } => is_loop(err),
         _ => false,
     }
+}
+
+/// The place that an error is about.
+fn path_of(error: &ignore::Error) -> Option<&Path> {
+    match error {
+        ignore::Error::WithPath { path, .. } => Some(path),
+        ignore::Error::WithDepth { err, .. } | ignore::Error::WithLineNumber { err, .. } => path_of(err),
+        _ => None,
+    }
+}
+
+/// A name as a terminal may show it: control characters escaped, which would break the line or worse.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return text.into();
+    }
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect::<String>().into()
 }
 
 /// A path as the system's own bytes: names need not be UTF-8.
@@ -133,7 +179,11 @@ mod tests {
         for name in ["b.JPG", "a/c.png", "a/notes.txt", ".hidden.jpg", ".git/d.jpg", "out/e.jpg", "dir.jpg/f.webp"] {
             put(name);
         }
+        // What version control leaves out is a photo all the same.
         std::fs::write(root.join(".gitignore"), "out/\n").unwrap();
+        std::fs::write(root.join(".ignore"), "*.png\n").unwrap();
+        std::fs::create_dir_all(root.join(".git/info")).unwrap();
+        std::fs::write(root.join(".git/info/exclude"), "*.JPG\n").unwrap();
         std::fs::write(root.join(std::ffi::OsStr::from_bytes(b"\xff\xfe.jpg")), "x").unwrap();
         std::os::unix::fs::symlink(root, root.join("a/loop")).unwrap();
         std::os::unix::fs::symlink("..", root.join("a/up")).unwrap();
@@ -145,17 +195,30 @@ mod tests {
             std::os::unix::fs::symlink(elsewhere.path(), root.join(link)).unwrap();
         }
         std::os::unix::fs::symlink("nowhere.jpg", root.join("broken.jpg")).unwrap();
+        std::os::unix::fs::symlink("self", root.join("self")).unwrap();
         let fifo = std::process::Command::new("mkfifo").arg(root.join("pipe.jpg")).status();
         assert!(fifo.unwrap().success());
 
         let (found, problems) = walk(root).unwrap();
         let paths: Vec<&[u8]> = found.iter().map(|found| found.path.as_slice()).collect();
-        assert_eq!(paths, [&b"a/c.png"[..], b"b.JPG", b"dir.jpg/f.webp", b"link1/g.gif", b"\xff\xfe.jpg"]);
-        assert_eq!(to_bytes(&to_path(paths[4])), paths[4]);
+        let expected = [&b"a/c.png"[..], b"b.JPG", b"dir.jpg/f.webp", b"link1/g.gif", b"out/e.jpg", b"\xff\xfe.jpg"];
+        assert_eq!(paths, expected);
+        assert_eq!(to_bytes(&to_path(paths[5])), paths[5]);
         assert!(found.iter().all(|found| found.stamp.bytes == 1 && found.stamp.modified > 0));
-        assert!(problems.len() == 1 && problems[0].contains("broken.jpg"), "{problems:?}");
+        // A link to nothing hides nothing, one that leads to itself may.
+        let [broken, odd] = &problems[..] else { panic!("{problems:?}") };
+        assert!(broken.is_absent && broken.path == b"broken.jpg" && broken.reason.contains("broken.jpg"), "{broken:?}");
+        assert!(odd.hides(b"self/h.jpg") && odd.hides(b"self") && !odd.hides(b"selfish.jpg"), "{odd:?}");
+        assert!(!broken.hides(b"broken.jpg"));
 
         assert!(walk(&root.join("b.JPG")).unwrap_err().to_string().contains("is no folder"));
         assert!(walk(&root.join("absent")).is_err());
+    }
+
+    #[test]
+    fn names_are_shown_on_one_line() {
+        let check = |name: &str, expected: &str| assert_eq!(visible(name), expected);
+        check("a dog's été.jpg", "a dog's été.jpg");
+        check("a\nb\r\t\u{1b}[2J\u{9b}.jpg", "a\\nb\\r\\t\\u{1b}[2J\\u{9b}.jpg");
     }
 }

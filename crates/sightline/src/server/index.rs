@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -58,6 +58,9 @@ const MOST_HITS: usize = 200;
 /// Regions of a photo that one answer describes at most.
 const MOST_REGIONS: usize = 20;
 
+/// Affinity of neighbouring words that one request asks for at most.
+const MOST_AFFINITY: f32 = 1e6;
+
 /// Sentences that one request ranks at most.
 const MOST_SENTENCES: usize = 1000;
 
@@ -95,8 +98,8 @@ pub struct App {
 
 struct Shared {
     searcher: RwLock<Arc<Searcher>>,
-    /// When the catalogue that is open was changed last, and when somebody looked.
-    seen: Mutex<(Option<SystemTime>, Instant)>,
+    /// When somebody looked whether the index was changed.
+    looked: Mutex<Instant>,
     describer: Option<LazyDescriber>,
     fit: f32,
     runs: Option<Runs>,
@@ -127,11 +130,10 @@ impl App {
     pub fn new(searcher: Searcher, options: Options) -> Self {
         let Options { describer, fit, runs, decoder, token } = options;
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
-        let seen = (searcher.changed(), Instant::now());
         Self {
             shared: Arc::new(Shared {
                 searcher: RwLock::new(Arc::new(searcher)),
-                seen: Mutex::new(seen),
+                looked: Mutex::new(Instant::now()),
                 describer,
                 fit,
                 runs,
@@ -150,23 +152,19 @@ impl App {
 
     /// Opens the index anew where `index` has changed it since. Called by workers; one of them looks, the others go on.
     fn refresh(&self) {
-        let Ok(mut seen) = self.shared.seen.try_lock() else { return };
-        if seen.1.elapsed() < FRESHNESS {
+        let Ok(mut looked) = self.shared.looked.try_lock() else { return };
+        if looked.elapsed() < FRESHNESS {
             return;
         }
         let searcher = self.searcher();
-        let changed = searcher.changed();
-        if changed != seen.0 {
+        if searcher.is_outdated() {
             match searcher.reopen() {
-                Ok(new) => {
-                    *self.shared.searcher.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
-                    seen.0 = changed;
-                }
+                Ok(new) => *self.shared.searcher.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new),
                 // The old one goes on answering; an indexer may be between two files.
                 Err(error) => eprintln!("the index changed and cannot be opened yet: {}", crate::ui::one_line(&error)),
             }
         }
-        seen.1 = Instant::now();
+        *looked = Instant::now();
     }
 
     /// Runs `work` on a worker's thread, when one is free.
@@ -263,7 +261,7 @@ impl From<anyhow::Error> for Refusal {
     fn from(error: anyhow::Error) -> Self {
         let status = match error.downcast_ref::<Question>() {
             Some(Question::NoPhoto(_)) => StatusCode::NOT_FOUND,
-            Some(Question::NoNetworks(_)) => StatusCode::NOT_IMPLEMENTED,
+            Some(Question::NoNetworks(_) | Question::NoDescriber) => StatusCode::NOT_IMPLEMENTED,
             Some(Question::UnknownWords(_)) => StatusCode::UNPROCESSABLE_ENTITY,
             Some(_) => StatusCode::BAD_REQUEST,
             None if error.is::<crate::ui::Usage>() => StatusCode::BAD_REQUEST,
@@ -316,13 +314,13 @@ struct SearchQuery {
     q: String,
     /// Words to turn away from.
     not: String,
-    /// A photo of the index to find more of.
+    /// A photo of the index to find more of; not together with a picture that is sent.
     like: Option<i64>,
-    /// The part of it that counts: left, top, right, bottom in pixels.
+    /// The part of that photo, or of the picture that is sent, that counts: left, top, right, bottom in pixels.
     #[serde(rename = "box")]
     #[param(rename = "box")]
     region: Option<String>,
-    /// Only below this folder of the index.
+    /// Only below this folder, named as from the indexed one or in full.
     folder: String,
     /// Only photos taken on this day or later: 2023, 2023-06 or 2023-06-15.
     from: Option<String>,
@@ -369,18 +367,26 @@ fn region(text: Option<&str>) -> Result<Option<BoxXyxy>, Refusal> {
 
 /// Find photos by words, by a photo of the index, or by both
 #[utoipa::path(get, path = "/api/v1/search", params(SearchQuery),
-    responses((status = 200, body = Answer), (status = 400, body = Problem), (status = 422, body = Problem), (status = 503, body = Problem)))]
+    responses((status = 200, body = Answer), (status = 400, body = Problem), (status = 404, body = Problem),
+        (status = 410, body = Problem), (status = 422, body = Problem), (status = 501, body = Problem), (status = 503, body = Problem)))]
 async fn search(
     State(app): State<App>,
     query: Result<Query<SearchQuery>, QueryRejection>,
 ) -> Result<Json<Answer>, Refusal> {
     let request = query?.0.request()?;
+    if request.region.is_some() && request.like.is_none() {
+        return Err(Refusal::usage(
+            "box: a part of which photo? name one with like, or POST a picture to /api/v1/similar",
+        ));
+    }
     app.work(move |app| app.searcher().answer(request)).await.map(Json)
 }
 
 /// Find photos like a picture that is sent
 #[utoipa::path(post, path = "/api/v1/similar", params(SearchQuery), request_body(content = Vec<u8>, content_type = "image/*"),
-    responses((status = 200, body = Answer), (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 200, body = Answer), (status = 400, body = Problem), (status = 408, body = Problem),
+        (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem),
+        (status = 501, body = Problem), (status = 503, body = Problem)))]
 async fn similar(
     State(app): State<App>,
     query: Result<Query<SearchQuery>, QueryRejection>,
@@ -390,6 +396,9 @@ async fn similar(
     let query = query?.0;
     // Mistakes in the words are told before the picture is read.
     let request = query.request()?;
+    if query.like.is_some() {
+        return Err(Refusal::usage("like: the picture that is sent is what is looked for; leave one of the two out"));
+    }
     let bytes = picture(&headers, body).await?;
     app.work_on(bytes, move |app, photo| {
         app.searcher().answer(SearchRequest { like: Some(Like::Picture(photo)), ..request })
@@ -410,8 +419,10 @@ async fn picture(headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
     received(headers, body, upload::MAX_BYTES, "the picture").await
 }
 
-fn content_type(headers: &HeaderMap) -> &str {
-    headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default()
+/// The body's type in lower case, its parameters left out.
+fn content_type(headers: &HeaderMap) -> String {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// A whole body of at most `most` bytes.
@@ -482,9 +493,10 @@ fn few<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Err
 /// Rank sentences by how well they fit a photo of the index or a picture that is sent
 #[utoipa::path(post, path = "/api/v1/sentences", request_body(content = SentencesQuestion, content_type = "application/json"),
     responses((status = 200, body = SentencesRecord), (status = 400, body = Problem), (status = 404, body = Problem),
-        (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem), (status = 503, body = Problem)))]
+        (status = 408, body = Problem), (status = 413, body = Problem), (status = 415, body = Problem),
+        (status = 422, body = Problem), (status = 501, body = Problem), (status = 503, body = Problem)))]
 async fn sentences(State(app): State<App>, headers: HeaderMap, body: Body) -> Result<Json<SentencesRecord>, Refusal> {
-    if content_type(&headers).split(';').next().is_none_or(|kind| kind.trim() != "application/json") {
+    if content_type(&headers) != "application/json" {
         let message = "send JSON: {\"id\": a photo's number, \"sentences\": [\"…\"]}, with its type (application/json)";
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     }
@@ -523,28 +535,29 @@ async fn sentences(State(app): State<App>, headers: HeaderMap, body: Body) -> Re
 struct RegionsQuery {
     /// Words to attach to regions.
     q: String,
-    /// What neighbouring words gain on one region (β).
+    /// What neighbouring words gain on one region (β), 0 to 1,000,000.
     affinity: f32,
 }
 
 /// A photo's regions, and how words attach to them
 #[utoipa::path(get, path = "/api/v1/regions/{id}", params(("id" = i64, Path), RegionsQuery),
-    responses((status = 200, body = RegionsRecord), (status = 404, body = Problem)))]
+    responses((status = 200, body = RegionsRecord), (status = 400, body = Problem), (status = 404, body = Problem), (status = 503, body = Problem)))]
 async fn regions(
     State(app): State<App>,
     id: Result<Path<i64>, PathRejection>,
     query: Result<Query<RegionsQuery>, QueryRejection>,
 ) -> Result<Json<RegionsRecord>, Refusal> {
     let (Path(id), Query(RegionsQuery { q, affinity })) = (id?, query?);
-    if !(0.0..=1e6).contains(&affinity) {
-        return Err(Refusal::usage(format!("affinity {affinity}: expected a number of 0 or more")));
+    if !(0.0..=MOST_AFFINITY).contains(&affinity) {
+        return Err(Refusal::usage(format!("affinity {affinity}: expected a number from 0 to {MOST_AFFINITY}")));
     }
     app.work(move |app| app.searcher().regions(id, &q, affinity)).await.map(Json)
 }
 
 /// A photo of the index, as its file is
 #[utoipa::path(get, path = "/api/v1/photo/{id}", params(("id" = i64, Path)),
-    responses((status = 200, body = Vec<u8>, content_type = "image/*"), (status = 404, body = Problem), (status = 410, body = Problem)))]
+    responses((status = 200, body = Vec<u8>, content_type = "image/*"), (status = 404, body = Problem),
+        (status = 410, body = Problem), (status = 422, body = Problem), (status = 503, body = Problem)))]
 async fn photo(State(app): State<App>, id: Result<Path<i64>, PathRejection>) -> Result<Response, Refusal> {
     let Path(id) = id?;
     let (kind, bytes) = app.work(move |app| read_photo(&app.searcher().file(id)?)).await?;
@@ -573,7 +586,8 @@ fn read_photo(path: &std::path::Path) -> anyhow::Result<(&'static str, Vec<u8>)>
 
 /// A small JPEG of a photo
 #[utoipa::path(get, path = "/api/v1/thumbnail/{id}", params(("id" = i64, Path)),
-    responses((status = 200, body = Vec<u8>, content_type = "image/jpeg"), (status = 404, body = Problem)))]
+    responses((status = 200, body = Vec<u8>, content_type = "image/jpeg"), (status = 404, body = Problem),
+        (status = 410, body = Problem), (status = 422, body = Problem), (status = 503, body = Problem)))]
 async fn thumbnail(State(app): State<App>, id: Result<Path<i64>, PathRejection>) -> Result<Response, Refusal> {
     let Path(id) = id?;
     let bytes = app.work(move |app| app.searcher().thumbnail(id)).await?;
@@ -592,7 +606,7 @@ fn picture_response(kind: &'static str, bytes: Vec<u8>) -> Response {
 #[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct CaptionQuery {
-    /// A photo of the index; without it the body is the picture.
+    /// A photo of the index; not together with a picture that is sent.
     id: Option<i64>,
     /// Most regions to describe too.
     regions: usize,
@@ -600,7 +614,8 @@ struct CaptionQuery {
 
 /// Describe a photo of the index, and its regions, in new sentences
 #[utoipa::path(get, path = "/api/v1/caption", params(CaptionQuery),
-    responses((status = 200, body = serde_json::Value), (status = 404, body = Problem), (status = 501, body = Problem)))]
+    responses((status = 200, body = serde_json::Value), (status = 400, body = Problem), (status = 404, body = Problem),
+        (status = 410, body = Problem), (status = 422, body = Problem), (status = 501, body = Problem), (status = 503, body = Problem)))]
 async fn caption(
     State(app): State<App>,
     query: Result<Query<CaptionQuery>, QueryRejection>,
@@ -617,14 +632,19 @@ async fn caption(
 
 /// Describe a picture that is sent
 #[utoipa::path(post, path = "/api/v1/caption", params(CaptionQuery), request_body(content = Vec<u8>, content_type = "image/*"),
-    responses((status = 200, body = serde_json::Value), (status = 413, body = Problem), (status = 415, body = Problem), (status = 501, body = Problem)))]
+    responses((status = 200, body = serde_json::Value), (status = 400, body = Problem), (status = 408, body = Problem),
+        (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem),
+        (status = 501, body = Problem), (status = 503, body = Problem)))]
 async fn caption_picture(
     State(app): State<App>,
     query: Result<Query<CaptionQuery>, QueryRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Described>, Refusal> {
-    let Query(CaptionQuery { regions, .. }) = query?;
+    let Query(CaptionQuery { id, regions }) = query?;
+    if id.is_some() {
+        return Err(Refusal::usage("id: the picture that is sent is what is described; GET describes a photo by id"));
+    }
     let bytes = picture(&headers, body).await?;
     app.work_on(bytes, move |app, photo| app.describe("picture".to_owned(), photo, regions)).await.map(Json)
 }
@@ -656,10 +676,9 @@ impl App {
 
 impl App {
     fn describe(&self, image: String, photo: Photo, regions: usize) -> anyhow::Result<Described> {
+        let describer = self.shared.describer.as_ref().ok_or(Question::NoDescriber)?.get()?;
         let searcher = self.searcher();
         let extraction = searcher.models().extraction()?;
-        let none = || Question::NoNetworks("this server was started without --caption-model".to_owned());
-        let describer = self.shared.describer.as_ref().ok_or_else(none)?.get()?;
         let most = MostRegions { captions: regions.min(MOST_REGIONS), ..MostRegions::default() };
         let weight = self.shared.fit;
         let choose = |own: &Seen, captions: &mut Vec<Caption>| {
@@ -795,7 +814,7 @@ async fn guard(State(app): State<App>, request: Request, next: Next) -> Response
                 return ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response();
             }
             let given = text(header::AUTHORIZATION)
-                .and_then(|value| value.strip_prefix("Bearer "))
+                .and_then(bearer)
                 .or_else(|| text(header::COOKIE)?.split("; ").find_map(|cookie| cookie.strip_prefix("sightline=")));
             if !given.is_some_and(|given| is_same(given.as_bytes(), token.as_bytes())) {
                 let message = "this server wants its token: open /?token=…, or send Authorization: Bearer …";
@@ -827,6 +846,12 @@ async fn guard(State(app): State<App>, request: Request, next: Next) -> Response
 /// The token of `/?token=…`.
 fn token_of_query(uri: &Uri) -> Option<&str> {
     (uri.path() == "/").then(|| uri.query()?.split('&').find_map(|pair| pair.strip_prefix("token=")))?
+}
+
+/// The token of `Bearer …`; the scheme's name may be written in any case.
+fn bearer(authorization: &str) -> Option<&str> {
+    let (scheme, token) = authorization.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start())
 }
 
 /// Compares in a time that does not tell how much was right.

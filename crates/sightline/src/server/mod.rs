@@ -99,12 +99,15 @@ fn run(routes: Router, address: SocketAddr, on_ready: impl FnOnce(SocketAddr)) -
         .enable_all()
         .build()
         .context("cannot start the server")?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let listener = listen(address).await?;
         on_ready(listener.local_addr().context("cannot tell the server's address")?);
         serve_until(routes, listener, Patience::default(), ctrl_c()).await;
         Ok(())
-    })
+    });
+    // Dropping the runtime would wait for the models' work without end.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

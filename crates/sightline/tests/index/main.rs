@@ -3,11 +3,13 @@
 mod server;
 mod world;
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
+use sightline::demo::scenes;
 use sightline_model::Device;
 use sightline_vision::Photo;
 
@@ -112,10 +114,13 @@ fn hits_say_why_and_filters_hold() {
     let without = world.search(&["square", "--not", "circle", "--all", "-n", "12"]);
     assert_ne!(images(&with), images(&without));
     assert_eq!(without["hits"][0]["words"].as_array().unwrap().len(), 1);
+    // What asks for nothing that can be seen has no answer.
+    assert_eq!(world.search(&["a red circle"])["answered"], true);
+    assert_eq!(world.search(&["a red circle", "--not", "a red circle"])["answered"], false);
+    assert_eq!(world.search(&["of the"])["answered"], false);
     // Filters.
     let n = |arguments: &[&str]| world.search(&[&["red", "--all", "-n", "50"], arguments].concat())["searched"].clone();
     assert_eq!(n(&[]), 12);
-    assert_eq!(n(&["--folder", "sub"]), 0);
     assert_eq!(n(&["--from", "2000", "--min-size", "1x1"]), 12);
     assert_eq!(n(&["--until", "2000"]), 0);
     assert_eq!(n(&["--max-size", "3x3"]), 0);
@@ -135,6 +140,244 @@ fn copies_are_one_hit() {
     let duplicates = answer["hits"][0]["duplicates"].as_array().unwrap();
     assert!(!duplicates.is_empty(), "{answer}");
     assert_eq!(images(&world.search(&["red", "--all", "-n", "20"])).len(), 13);
+}
+
+#[test]
+fn many_copies_leave_room_for_others() {
+    let world = World::new();
+    let photo = world.photos()[2].clone();
+    world.index();
+    let question = ["--photo", photo.to_str().unwrap(), "-n", "10"];
+    let before = world.search(&question)["hits"].as_array().unwrap().len();
+    assert!(before >= 3, "{before}");
+    // More than are looked at before photos are folded.
+    for i in 0..60 {
+        std::fs::copy(&photo, world.path(&format!("photos/copy-{i}.png"))).unwrap();
+    }
+    assert_eq!(counts(&world.index())[0], 72);
+    let answer = world.search(&question);
+    assert_eq!(answer["hits"].as_array().unwrap().len(), before, "{answer}");
+    assert!(answer["hits"][0]["duplicates"].as_array().unwrap().len() >= 60, "{answer}");
+}
+
+#[test]
+fn filters_name_what_there_is() {
+    let world = World::new();
+    std::fs::create_dir(world.path("photos/sub")).unwrap();
+    std::fs::rename(&world.photos()[0], world.path("photos/sub/photo.png")).unwrap();
+    world.index();
+    let n = |folder: &str| world.search(&["red", "--all", "--folder", folder])["searched"].clone();
+    let whole = Path::new(&world.path("photos")).canonicalize().unwrap();
+    for folder in ["sub", "sub/", "./sub", "/sub", &world.path("photos/sub"), whole.join("sub").to_str().unwrap()] {
+        assert_eq!(n(folder), 1, "{folder}");
+    }
+    for folder in ["", ".", whole.to_str().unwrap()] {
+        assert_eq!(n(folder), 12, "{folder}");
+    }
+    let index = world.path("index");
+    let search = |arguments: &[&str], part: &str| {
+        fails(&[&["search", "red", "--index", &index], arguments].concat(), 2, part);
+    };
+    for folder in ["nonexist", "su", "sub/photo.png", "..", "/etc"] {
+        search(&["--folder", folder], &format!("below the folder {folder};"));
+    }
+    search(&["--from", "2024", "--until", "2023"], "from 2024 until 2023");
+    search(&["--min-size", "9x9", "--max-size", "8x20"], "no photo is both");
+    let none = sightline(&["search", "red", "--index", &index, "-n", "0"]);
+    assert_eq!((none.status.code(), none.stdout.len()), (Some(2), 0));
+}
+
+#[test]
+fn what_the_command_line_says_is_remembered_when_it_is_right() {
+    let world = World::new();
+    world.index();
+    let (photos, index) = (world.path("photos"), world.path("index"));
+    // Nothing is to be done, and what is wrong is told all the same.
+    fails(&["index", &photos, "-o", &index, "--backbone", "nosuch.onnx"], 1, "nosuch.onnx");
+    fails(&["index", &photos, "-o", &index, "--proposals", "nanodet=nosuch.onnx"], 1, "nosuch.onnx");
+    fails(&["index", &photos, "-o", &index, "--proposals", "builtin"], 1, "do not make the vectors");
+    let new = Photo::uniform(64, 48, [200, 30, 30]).encode_png().unwrap();
+    std::fs::write(world.path("photos/new.png"), new).unwrap();
+    assert_eq!(counts(&json(&["index", &photos, "-o", &index])), [13, 1, 0, 0, 0, 12, 0]);
+    // The same as before is right.
+    let same = json(&["index", &photos, "-o", &index, "--backbone", "pixels", "--proposals", "selective_search"]);
+    assert_eq!(counts(&same), [13, 0, 0, 0, 0, 13, 0]);
+}
+
+#[test]
+fn another_folder_does_not_take_the_place_of_the_first() {
+    let world = World::new();
+    world.index();
+    let (other, index) = (world.path("other"), world.path("index"));
+    scenes::write_pictures(&scenes::generate(4, 5), Path::new(&other)).unwrap();
+    fails(&["index", &other, "-o", &index], 1, "name another index with -o");
+    // Not even a part of it.
+    std::fs::create_dir(world.path("photos/sub")).unwrap();
+    std::fs::rename(&world.photos()[0], world.path("photos/sub/photo.png")).unwrap();
+    fails(&["index", &world.path("photos/sub"), "-o", &index], 1, "0 of its 12 photos are in");
+    assert_eq!(counts(&world.index()), [12, 0, 0, 1, 0, 11, 0]);
+    assert!(images(&world.search(&["red", "--all"])).iter().all(|image| image.contains("/photos/")));
+}
+
+#[test]
+fn lost_vectors_are_computed_again() {
+    let world = World::new();
+    world.index();
+    let new = Photo::uniform(64, 48, [200, 30, 30]).encode_png().unwrap();
+    std::fs::write(world.path("photos/new.png"), new).unwrap();
+    assert_eq!(counts(&world.index()), [13, 1, 0, 0, 0, 12, 0]);
+    let ask = || {
+        let mut answer = world.search(&["a red circle", "--all", "-n", "20"]);
+        let hits = answer["hits"].as_array_mut().unwrap();
+        hits.iter_mut().for_each(|hit| hit["id"] = Value::Null);
+        hits.sort_by_key(|hit| hit["image"].to_string());
+        answer
+    };
+    let before = ask();
+    let (photos, index) = (world.path("photos"), world.path("index"));
+    let file = |number: u32| PathBuf::from(&index).join(format!("vectors-{number:06}.slv"));
+    let damage = |number: u32| {
+        let mut bytes = std::fs::read(file(number)).unwrap();
+        bytes[100..104].copy_from_slice(b"oops");
+        std::fs::write(file(number), bytes).unwrap();
+    };
+    let mended = |reason: &str, n_lost: u64| {
+        fails(&["search", "red", "--index", &index], 1, "run `sightline index` again");
+        let output = sightline(&["index", &photos, "-o", &index, "--json"]);
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{talk}");
+        assert!(talk.contains(reason) && talk.contains("computed again"), "{talk}");
+        assert!(!talk.contains("run `sightline index`"), "{talk}");
+        let report = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(counts(&report), [13, n_lost, 0, 0, 0, 13 - n_lost, 0]);
+        assert_eq!(ask(), before);
+    };
+    damage(2);
+    mended("its checksum differs", 1);
+    damage(1);
+    mended("its checksum differs", 12);
+    std::fs::remove_file(file(2)).unwrap();
+    // Which photos it held depends on what was merged.
+    let output = sightline(&["index", &photos, "-o", &index]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("missing"), "{output:?}");
+    assert_eq!(ask(), before);
+    for number in 1..9 {
+        let _ = std::fs::remove_file(file(number));
+    }
+    mended("missing", 13);
+}
+
+#[test]
+fn a_photo_keeps_its_own_date() {
+    let world = World::new();
+    world.index();
+    let date = |name: &str, seconds: u64| {
+        let file = std::fs::File::options().write(true).open(world.path(name)).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
+    };
+    let first = Photo::uniform(64, 48, [200, 30, 30]).encode_png().unwrap();
+    std::fs::write(world.path("photos/a.png"), &first).unwrap();
+    date("photos/a.png", 1_577_880_000); // 2020-01-01
+    world.index();
+    // A copy, and the photo itself touched.
+    std::fs::write(world.path("photos/b.png"), &first).unwrap();
+    date("photos/b.png", 1_641_038_400); // 2022-01-01
+    date("photos/a.png", 1_609_502_400); // 2021-01-01
+    assert_eq!(counts(&world.index()), [14, 1, 0, 0, 0, 13, 0]);
+    json(&["index", &world.path("photos"), "-o", &world.path("fresh"), "--model", &world.path("model.ckpt")]);
+    let dates = |index: &str| {
+        let answer = json(&["search", "red", "--index", &world.path(index), "--all", "-n", "50"]);
+        let of = |hit: &Value| (hit["image"].as_str().unwrap().to_owned(), hit["taken"].as_str().unwrap().to_owned());
+        let mut dates: Vec<(String, String)> = answer["hits"].as_array().unwrap().iter().map(of).collect();
+        dates.sort();
+        dates
+    };
+    let updated = dates("index");
+    assert_eq!(updated, dates("fresh"));
+    let of = |name: &str| updated.iter().find(|(image, _)| image.ends_with(name)).unwrap().1.clone();
+    assert_eq!([of("/a.png"), of("/b.png")], ["2021-01-01", "2022-01-01"]);
+}
+
+/// The program in a folder of caches of its own.
+fn with_caches(world: &World, arguments: &[&str]) -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_sightline"));
+    program.env("SIGHTLINE_CACHE", world.path("cache")).args(arguments);
+    program
+}
+
+#[test]
+fn a_folder_is_searched_with_the_model_that_was_named() {
+    let world = World::new();
+    world.write_model("other.ckpt", 2);
+    let (photos, model, other) = (world.path("photos"), world.path("model.ckpt"), world.path("other.ckpt"));
+    let talk = |arguments: &[&str]| {
+        let output = with_caches(&world, arguments).output().unwrap();
+        let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {talk}");
+        talk + &String::from_utf8_lossy(&output.stdout)
+    };
+    assert!(talk(&["index", &photos, "--model", &model]).contains("12 added"));
+    // It is found, and another model has another index.
+    let found = talk(&["search", "red", &photos, "--model", &model, "--json"]);
+    assert!(!found.contains("added") && found.contains("\"searched\":12"), "{found}");
+    assert!(talk(&["search", "red", &photos, "--model", &other]).contains("12 added"));
+    assert!(talk(&["index", &photos, "--model", &model]).contains("12 as before"));
+    let mut wrong = with_caches(&world, &["search", "red", &photos, "--model", &model, "--backbone", "nosuch.onnx"]);
+    let output = wrong.output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("nosuch.onnx"), "{output:?}");
+}
+
+/// Asks a program to stop as Ctrl-C does; what it said since on its stderr.
+#[cfg(unix)]
+fn interrupt(mut child: Child, mut said: impl std::io::Read) -> String {
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).unwrap();
+    child.wait().unwrap();
+    rest
+}
+
+#[cfg(unix)]
+#[test]
+fn a_server_of_a_folder_ends_without_talk_of_steps() {
+    let world = World::new();
+    let (photos, model) = (world.path("photos"), world.path("model.ckpt"));
+    let mut serve = with_caches(&world, &["serve", &photos, "--model", &model, "--port", "0"]);
+    let mut child = serve.stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut before = String::new();
+    while !before.contains("open http://") {
+        assert!(said.read_line(&mut before).unwrap() > 0, "{before}");
+    }
+    assert!(before.contains("12 added"), "{before}");
+    let rest = interrupt(child, said);
+    assert!(!rest.contains("stopping after this step"), "{rest}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_quiet_run_that_is_stopped_says_one_line() {
+    let world = World::new();
+    for i in 0..400u32 {
+        let photo = Photo::uniform(160 + i, 120, [i as u8, 255 - i as u8, (i * 7) as u8]);
+        std::fs::write(world.path(&format!("photos/more-{i:03}.png")), photo.encode_png().unwrap()).unwrap();
+    }
+    let (photos, index, model) = (world.path("photos"), world.path("index"), world.path("model.ckpt"));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sightline"))
+        .args(["index", &photos, "-o", &index, "--model", &model, "--quiet"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = child.stderr.take().unwrap();
+    // With the first batch the handler is there for sure.
+    let start = Instant::now();
+    while !Path::new(&index).join("vectors-000001.slv").exists() {
+        assert!(start.elapsed() < Duration::from_secs(120), "no batch was written");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let rest = interrupt(child, said);
+    assert!(rest.is_empty() || rest == "sightline: stopped; the same command goes on from here\n", "{rest}");
 }
 
 #[test]
@@ -161,7 +404,13 @@ fn mistakes_get_one_line() {
     search(&["red", "--photo", &world.path("absent.jpg")], 1, "absent.jpg");
     search(&["--photo", &model], 1, "not a picture");
     search(&["red", "--from", "yesterday"], 2, "yesterday");
-    search(&["--photo", world.photos()[0].to_str().unwrap(), "--box", "500,500,600,600"], 2, "outside of the photo");
+    for (corners, part) in [
+        ("500,500,600,600", "outside of the photo"),
+        ("100,100,10,10", "less than a pixel"),
+        ("10,10,10.5,90", "less than a pixel"),
+    ] {
+        search(&["--photo", world.photos()[0].to_str().unwrap(), "--box", corners], 2, part);
+    }
     for (option, value) in [("--box", "1,2,3"), ("--min-size", "800")] {
         let photo = world.photos()[0].to_str().unwrap().to_owned();
         let output = sightline(&["search", "--index", &index, "--photo", &photo, option, value]);
@@ -395,6 +644,68 @@ fn traps_in_a_folder_are_passed_over() {
     let output = sightline(&arguments);
     let paths: Vec<&[u8]> = output.stdout.split(|&byte| byte == 0).collect();
     assert!(paths.contains(&odd.canonicalize().unwrap().as_os_str().as_bytes()));
+}
+
+/// The program's report as somebody has it who may not read everything, as root may.
+#[cfg(unix)]
+fn index_as_somebody(world: &World) -> Value {
+    use std::os::unix::fs::MetadataExt as _;
+    use std::os::unix::process::CommandExt as _;
+    const NOBODY: u32 = 65_534;
+
+    let (photos, index, model) = (world.path("photos"), world.path("index"), world.path("model.ckpt"));
+    let mut program = Command::new(env!("CARGO_BIN_EXE_sightline"));
+    let copied = Path::new(&world.path("program")).exists();
+    if copied || std::fs::metadata(&photos).unwrap().uid() == 0 {
+        // Another user may not come to where the program was built.
+        std::fs::copy(env!("CARGO_BIN_EXE_sightline"), world.path("program")).unwrap();
+        let owner = format!("{NOBODY}:{NOBODY}");
+        assert!(Command::new("chown").args(["-R", &owner, &world.path("")]).status().unwrap().success());
+        program = Command::new(world.path("program"));
+        program.uid(NOBODY).gid(NOBODY);
+    }
+    let output = program.args(["index", &photos, "-o", &index, "--model", &model, "--json"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[cfg(unix)]
+#[test]
+fn what_cannot_be_read_for_a_while_is_not_given_up() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let world = World::new();
+    let allow = |name: &str, mode: u32| {
+        std::fs::set_permissions(world.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let write = |name: &str, photo: &Photo| std::fs::write(world.path(name), photo.encode_png().unwrap()).unwrap();
+    std::fs::create_dir(world.path("photos/sub")).unwrap();
+    std::fs::rename(&world.photos()[0], world.path("photos/sub/photo.png")).unwrap();
+    write("photos/new.png", &Photo::uniform(64, 48, [200, 30, 30]));
+    std::fs::write(world.path("photos/broken.png"), "no picture").unwrap();
+
+    // A new photo.
+    allow("photos/new.png", 0o000);
+    assert_eq!(counts(&index_as_somebody(&world)), [12, 12, 0, 0, 0, 0, 2]);
+    assert_eq!(counts(&index_as_somebody(&world)), [12, 0, 0, 0, 0, 12, 2]);
+    allow("photos/new.png", 0o644);
+    assert_eq!(counts(&index_as_somebody(&world)), [13, 1, 0, 0, 0, 12, 1]);
+    // One that changed.
+    write("photos/new.png", &Photo::uniform(65, 48, [30, 200, 30]));
+    allow("photos/new.png", 0o000);
+    assert_eq!(counts(&index_as_somebody(&world)), [13, 0, 0, 0, 0, 12, 2]);
+    allow("photos/new.png", 0o644);
+    assert_eq!(counts(&index_as_somebody(&world)), [13, 0, 1, 0, 0, 12, 1]);
+    // A folder.
+    allow("photos/sub", 0o000);
+    let report = index_as_somebody(&world);
+    assert_eq!(counts(&report), [13, 0, 0, 0, 0, 13, 1]);
+    assert_eq!(report["passed_over"].as_array().unwrap().len(), 1, "{report}");
+    allow("photos/sub", 0o755);
+    assert_eq!(counts(&index_as_somebody(&world)), [13, 0, 0, 0, 0, 13, 1]);
+    // A folder that is gone is gone.
+    std::fs::remove_dir_all(world.path("photos/sub")).unwrap();
+    assert_eq!(counts(&index_as_somebody(&world)), [12, 0, 0, 0, 1, 12, 1]);
 }
 
 #[cfg(unix)]

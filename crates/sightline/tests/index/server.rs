@@ -494,6 +494,24 @@ async fn an_index_that_changed_is_answered_from_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_changed_while_the_server_started_is_answered_from_anew() {
+    let world = World::new();
+    world.index();
+    let index = world.folder.path().join("index");
+    let ui = sightline::ui::Ui { json: false, quiet: true };
+    let models = open_models(&index, None, None, None, true, &Device::flex(), &ui).unwrap();
+    let searcher = Searcher::open(&index, Arc::new(models)).unwrap();
+    std::fs::remove_file(&world.photos()[0]).unwrap();
+    world.index();
+    let server = Server { world, routes: routes(App::new(searcher, Options::default())) };
+    let start = Instant::now();
+    while server.get("/api/v1/search?q=red").await.1["searched"] != 11 {
+        assert!(start.elapsed() < Duration::from_secs(10), "still the old index");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_page_comes_from_the_program() {
     let server = Server::new(None);
     for (path, kind, part) in [
@@ -537,17 +555,24 @@ async fn bad_requests_get_one_line_of_json() {
         ("/api/v1/search?like=1&box=900,900,901,901", S::BAD_REQUEST, "outside of the photo"),
         ("/api/v1/regions/1?affinity=-1", S::BAD_REQUEST, "affinity"),
         ("/api/v1/regions/1?affinity=NaN", S::BAD_REQUEST, "affinity"),
+        ("/api/v1/regions/1?affinity=1e30", S::BAD_REQUEST, "from 0 to 1000000"),
+        ("/api/v1/search?q=red&box=1,1,20,20", S::BAD_REQUEST, "which photo"),
+        ("/api/v1/search?like=1&box=20,20,1,1", S::BAD_REQUEST, "less than a pixel"),
+        ("/api/v1/search?q=red&folder=nonexist", S::BAD_REQUEST, "nonexist"),
+        ("/api/v1/search?q=red&from=2024&until=2023", S::BAD_REQUEST, "from 2024 until 2023"),
         ("/api/v1/regions/99", S::NOT_FOUND, "no photo 99"),
         ("/api/v1/photo/x", S::NOT_FOUND, "whole number"),
         ("/api/v1/thumbnail/99999999999999999999", S::NOT_FOUND, "whole number"),
         ("/api/v1/caption", S::BAD_REQUEST, "by id"),
-        ("/api/v1/caption?id=1", S::NOT_IMPLEMENTED, "--caption-model"),
+        ("/api/v1/caption?id=1", S::NOT_IMPLEMENTED, "this server was started without --caption-model"),
         ("/api/v1/similar", S::METHOD_NOT_ALLOWED, "/api"),
         ("/api/v1/sentences", S::METHOD_NOT_ALLOWED, "/api"),
         ("/nowhere", S::NOT_FOUND, "no such page"),
     ] {
         server.refused(path, status, part).await;
     }
+    let (_, no_captions) = server.get("/api/v1/caption?id=1").await;
+    assert!(!no_captions["error"].as_str().unwrap().contains("cannot be read"), "{no_captions}");
     std::fs::remove_file(server.world.photos()[0].clone()).unwrap();
     let gone = server.world.search(&["red", "--all", "-n", "20"]);
     let first = server.world.photos()[0].parent().unwrap().canonicalize().unwrap();
@@ -559,6 +584,7 @@ async fn bad_requests_get_one_line_of_json() {
     let jpeg = Photo::uniform(40, 30, [200, 30, 30]).encode_jpeg(90).unwrap();
     for (kind, body, status) in [
         ("image/jpeg", jpeg.clone(), S::OK),
+        ("IMAGE/JPEG", jpeg.clone(), S::OK),
         ("application/octet-stream", jpeg.clone(), S::OK),
         ("image/jpeg", jpeg[..jpeg.len() / 2].to_vec(), S::UNPROCESSABLE_ENTITY),
         ("image/jpeg", b"<svg onload=alert(1)>".to_vec(), S::UNSUPPORTED_MEDIA_TYPE),
@@ -570,6 +596,28 @@ async fn bad_requests_get_one_line_of_json() {
         let (got, answer) = server.post("/api/v1/similar", kind, body).await;
         assert_eq!(got, status, "{kind}: {answer}");
         assert!(status == S::OK || answer["error"].is_string(), "{kind}: {answer}");
+    }
+    // A picture that is sent, and a photo that is named as well.
+    for path in ["/api/v1/similar?like=1", "/api/v1/caption?id=999"] {
+        let (got, answer) = server.post(path, "image/jpeg", jpeg.clone()).await;
+        assert_eq!(got, S::BAD_REQUEST, "{path}: {answer}");
+    }
+    let question = b"{\"id\":1,\"sentences\":[\"red\"]}".to_vec();
+    let (got, answer) = server.post("/api/v1/sentences", "Application/JSON; Charset=utf-8", question).await;
+    assert_eq!(got, S::OK, "{answer}");
+    // The document knows the statuses that were seen here.
+    let (_, document) = server.get("/api/v1/openapi.json").await;
+    for (method, path, statuses) in [
+        ("get", "search", "400 404 422 503"),
+        ("post", "similar", "400 413 415 422 503"),
+        ("get", "regions/{id}", "400 404 503"),
+        ("get", "caption", "400 404 410 501 503"),
+        ("post", "caption", "400 413 415 422 501 503"),
+    ] {
+        let responses = &document["paths"][format!("/api/v1/{path}")][method]["responses"];
+        for status in statuses.split(' ') {
+            assert!(responses[status].is_object(), "{method} {path}: {status}");
+        }
     }
 }
 
@@ -646,7 +694,15 @@ async fn strangers_are_refused() {
     assert_eq!(ask("/api/v1/status", &[]).await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(ask("/", &[]).await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(ask("/?token=a-long-tokem", &[]).await.0, StatusCode::UNAUTHORIZED);
-    assert_eq!(ask("/api/v1/status", &[("authorization", "Bearer a-long-token")]).await.0, StatusCode::OK);
+    for (given, status) in [
+        ("Bearer a-long-token", StatusCode::OK),
+        ("bearer a-long-token", StatusCode::OK),
+        ("Bearer A-long-token", StatusCode::UNAUTHORIZED),
+        ("Basic a-long-token", StatusCode::UNAUTHORIZED),
+        ("a-long-token", StatusCode::UNAUTHORIZED),
+    ] {
+        assert_eq!(ask("/api/v1/status", &[("authorization", given)]).await.0, status, "{given}");
+    }
     let (status, headers) = ask("/?token=a-long-token", &[]).await;
     assert_eq!(status, StatusCode::SEE_OTHER);
     let cookie = headers[header::SET_COOKIE].to_str().unwrap();

@@ -48,7 +48,16 @@ fn header(kind: Kind) -> Header {
     let sentence = tokens::tokenize("a red circle left of the blue square");
     let vocabulary = Vocabulary::from_sentences([sentence.as_slice()], 1);
     let (settings, progress) = (Value::Null, Progress::default());
-    Header { kind, settings, vocabulary, relations: Vec::new(), teachers: Vec::new(), features, progress }
+    Header {
+        kind,
+        settings,
+        vocabulary,
+        relations: Vec::new(),
+        teachers: Vec::new(),
+        phrases: None,
+        features,
+        progress,
+    }
 }
 
 /// A folder of pictures and a model with random weights, which finds nothing sensible but always the same.

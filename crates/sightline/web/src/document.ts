@@ -37,6 +37,7 @@ const meanings: { [status: string]: string } = {
   200: "the answer",
   400: "the question is not as expected",
   404: "there is no such thing",
+  408: "it took too long to arrive",
   410: "the photo is no longer where it was",
   413: "too large",
   415: "of another type than expected",

@@ -216,6 +216,7 @@ function listen(): void {
   window.addEventListener("popstate", () => {
     const before = states.question(state).toString();
     state = states.read(location.href);
+    if (state.like !== null) picture = null; // what the address names takes the dropped picture's place
     fill();
     if (states.question(state).toString() !== before) void search();
     show();

@@ -1,17 +1,18 @@
 //! Where captions go besides stdout: text files, a CSV file, a page.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use sightline_data::write;
 use sightline_vision::Photo;
 
 use crate::describe::Described;
 use crate::panels;
 use crate::report::{self, PhotoPanel, Report};
-use crate::ui::{Ui, count};
+use crate::ui::{Ui, Usage, count};
 
 /// The first line of a CSV file.
 const HEADER: [&str; 4] = ["image", "rank", "caption", "log_probability"];
@@ -28,15 +29,26 @@ pub(super) struct Outputs<'a> {
 
 /// A CSV file under way.
 struct Table {
-    writer: csv::Writer<File>,
+    file: File,
+    path: PathBuf,
+    /// Bytes of whole lines.
+    length: u64,
+    /// The photos that an earlier run described.
     done: HashSet<String>,
 }
 
+/// A photo's key and path.
+type Named = (String, PathBuf);
+
 impl<'a> Outputs<'a> {
-    /// Opens what was asked for; a CSV file that exists is added to.
+    /// Opens what was asked for; a CSV file that exists is added to. Whether the page can be written is found out now
+    /// rather than after the last photo.
     pub(super) fn open(texts: Option<&'a Path>, csv: Option<&Path>, html: Option<&'a Path>) -> anyhow::Result<Self> {
         if let Some(folder) = texts {
             std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        }
+        if let Some(page) = html {
+            write::check_place(page)?;
         }
         Ok(Self { texts, csv: csv.map(Table::open).transpose()?, html, panels: Vec::new() })
     }
@@ -48,6 +60,16 @@ impl<'a> Outputs<'a> {
         (self.texts.is_some() || self.csv.is_some()) && self.html.is_none() && in_texts && in_csv
     }
 
+    /// Where the photos that [`Outputs::has`] knows are described, and what to do about others of their names.
+    pub(super) fn places(&self) -> String {
+        let table = self.csv.as_ref().map(|table| format!("its lines in {}", table.path.display()));
+        let Some(folder) = self.texts else {
+            return format!("each has {}", table.unwrap_or_default());
+        };
+        let also = table.map_or_else(String::new, |table| format!(" and {table}"));
+        format!("each has a text in {}{also}; name another folder for other photos of these names", folder.display())
+    }
+
     /// Writes one photo's captions.
     pub(super) fn add(&mut self, key: &str, described: &Described, photo: &Photo) -> anyhow::Result<()> {
         if let Some(folder) = self.texts {
@@ -56,7 +78,7 @@ impl<'a> Outputs<'a> {
                 std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
             }
             let lines: String = described.captions.iter().map(|c| format!("{}\n", c.text)).collect();
-            sightline_data::write::atomically(&path, |file| file.write_all(lines.as_bytes()))?;
+            write::atomically(&path, |file| file.write_all(lines.as_bytes()))?;
         }
         if let Some(table) = &mut self.csv {
             table.add(described)?;
@@ -96,45 +118,130 @@ impl<'a> Outputs<'a> {
 }
 
 impl Table {
-    /// A new file, or one to go on with: whole lines stay, a torn last one is cut off.
+    /// A new file, or one to go on with: what is whole stays.
     fn open(path: &Path) -> anyhow::Result<Self> {
         let cannot = |action: &str| format!("cannot {action} {}", path.display());
-        let mut done = HashSet::new();
-        let mut whole_bytes = 0;
-        if path.exists() {
-            let text = std::fs::read(path).with_context(|| cannot("read"))?;
-            let complete = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-            let mut reader = csv::Reader::from_reader(&text[..complete]);
-            let header = reader.headers().with_context(|| cannot("read"))?.clone();
-            anyhow::ensure!(
-                complete == 0 || header == HEADER[..],
-                "{} is no table of captions: expected the columns {}; name another file",
-                path.display(),
-                HEADER.join(", ")
-            );
-            whole_bytes = complete;
-            for record in reader.records() {
-                let record = record.with_context(|| cannot("read"))?;
-                done.extend(record.get(0).map(str::to_owned));
-            }
-        }
+        anyhow::ensure!(!path.exists() || path.is_file(), "{} is no file: name one", path.display());
+        let text = if path.exists() { std::fs::read(path).with_context(|| cannot("read"))? } else { Vec::new() };
+        let whole = Whole::of(&text).with_context(|| path.display().to_string())?;
         let file = OpenOptions::new().create(true).append(true).open(path).with_context(|| cannot("write"))?;
-        file.set_len(whole_bytes as u64).with_context(|| cannot("write"))?;
-        let mut writer = csv::WriterBuilder::new().from_writer(file);
-        if whole_bytes == 0 {
-            writer.write_record(HEADER)?;
+        file.set_len(whole.length).with_context(|| cannot("write"))?;
+        let mut table = Self { file, path: path.to_owned(), length: whole.length, done: whole.done };
+        if table.length == 0 {
+            table.append(&header())?;
         }
-        Ok(Self { writer, done })
+        Ok(table)
     }
 
-    /// All lines of a photo at once.
+    /// All lines of a photo at once, so that a kill leaves all or none of them.
     fn add(&mut self, described: &Described) -> anyhow::Result<()> {
+        let mut lines = csv::Writer::from_writer(Vec::new());
         for (rank, caption) in described.captions.iter().enumerate() {
             let (rank, probability) = ((rank + 1).to_string(), caption.log_probability.to_string());
-            self.writer.write_record([&described.image, &rank, &caption.text, &probability])?;
+            lines.write_record([&described.image, &rank, &caption.text, &probability])?;
         }
-        Ok(self.writer.flush()?)
+        self.append(&lines.into_inner().map_err(|error| error.into_error())?)
     }
+
+    fn append(&mut self, lines: &[u8]) -> anyhow::Result<()> {
+        if let Err(error) = self.file.write_all(lines) {
+            // Takes back what a full disk had room for; where that fails, the next run finds a torn line.
+            let _ = self.file.set_len(self.length);
+            return Err(error).with_context(|| format!("cannot write {}", self.path.display()));
+        }
+        self.length += lines.len() as u64;
+        Ok(())
+    }
+}
+
+fn header() -> Vec<u8> {
+    format!("{}\n", HEADER.join(",")).into_bytes()
+}
+
+/// What is whole of a table that an earlier run wrote.
+#[derive(Debug, PartialEq)]
+struct Whole {
+    /// In bytes, from the beginning.
+    length: u64,
+    /// The photos that are described there.
+    done: HashSet<String>,
+}
+
+impl Whole {
+    /// Cuts off a torn last line, with all lines of its photo.
+    fn of(text: &[u8]) -> anyhow::Result<Self> {
+        if header().starts_with(text) && text.len() < header().len() {
+            return Ok(Self { length: 0, done: HashSet::new() });
+        }
+        let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text);
+        anyhow::ensure!(
+            *reader.byte_headers()? == HEADER[..],
+            "no table of captions: expected the columns {}; name another file",
+            HEADER.join(", ")
+        );
+        // Where each record begins, its photo, and how many fields it has.
+        let mut records = Vec::new();
+        for record in reader.byte_records() {
+            let record = record?;
+            let start = record.position().expect("a record that was read has a place").byte() as usize;
+            let image = String::from_utf8_lossy(&record[0]).into_owned();
+            records.push((start, image, record.len()));
+        }
+        let mut length = text.len();
+        if !text.ends_with(b"\n")
+            && let Some((start, image, n_fields)) = records.pop()
+        {
+            length = start;
+            // A name without a comma behind it may be torn itself: then the line may be the photo's before.
+            let torn = if n_fields > 1 { Some(image) } else { records.last().map(|(_, image, _)| image.clone()) };
+            while let Some((start, ..)) = records.pop_if(|(_, image, _)| Some(&*image) == torn.as_ref()) {
+                length = start;
+            }
+        }
+        if let Some(i) = records.iter().position(|(.., n_fields)| *n_fields != HEADER.len()) {
+            let (_, image, n_fields) = &records[i];
+            anyhow::bail!(
+                "caption {} ({image}) has {n_fields} columns, expected {}: mend it, or name another file",
+                i + 1,
+                HEADER.len()
+            );
+        }
+        let done = records.into_iter().map(|(_, image, _)| image).collect();
+        Ok(Self { length: length as u64, done })
+    }
+}
+
+/// An error where two photos would be described in one place: a text goes by the photo's name in its folder, a line of a
+/// table by its path.
+pub(super) fn check_apart(photos: &[Named], texts: Option<&Path>, table: bool) -> anyhow::Result<()> {
+    if let Some(folder) = texts
+        && let Some((a, b)) = clash(photos, |key, _| key.to_owned())
+    {
+        let text = text_path(folder, &a.0);
+        let reason = format!(
+            "{:?} and {:?} would both be described in {}: describe them in two runs, each with a folder of its own for \
+             --texts, or rename one",
+            a.1,
+            b.1,
+            text.display()
+        );
+        return Err(Usage(reason).into());
+    }
+    if table && let Some((a, b)) = clash(photos, |_, path| path.display().to_string()) {
+        return Err(Usage(format!("{:?} and {:?} look the same in a table: rename one", a.1, b.1)).into());
+    }
+    Ok(())
+}
+
+/// The first two photos that have one name and are not the same file.
+fn clash(photos: &[Named], name: impl Fn(&str, &Path) -> String) -> Option<(&Named, &Named)> {
+    let mut seen: HashMap<String, &Named> = HashMap::new();
+    let is_same =
+        |a: &Path, b: &Path| a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    photos.iter().find_map(|photo| {
+        let other = *seen.entry(name(&photo.0, &photo.1)).or_insert(photo);
+        (!is_same(&other.1, &photo.1)).then_some((other, photo))
+    })
 }
 
 /// `FOLDER/photo.jpg.txt`, so that photos that differ in their ending alone stay apart.
@@ -147,6 +254,7 @@ mod tests {
     use sightline_train::caption::Caption;
 
     use super::*;
+    use crate::ui::one_line;
 
     fn described(image: &str, text: &str) -> Described {
         let caption = Caption { text: text.to_owned(), log_probability: -1.5, word_regions: Vec::new() };
@@ -173,7 +281,95 @@ mod tests {
         drop(table);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
         std::fs::write(&path, "x,y\n1,2\n").unwrap();
-        let error = Table::open(&path).err().unwrap().to_string();
-        assert!(error.contains("no table of captions"), "{error}");
+        check_refused(&path, "no table of captions");
+    }
+
+    fn check_refused(path: &Path, expected: &str) {
+        let before = std::fs::read(path).unwrap();
+        let error = one_line(&Table::open(path).err().unwrap());
+        assert!(error.starts_with(&path.display().to_string()) && error.contains(expected), "{error}");
+        assert_eq!(std::fs::read(path).unwrap(), before, "a refused file stays as it was");
+    }
+
+    #[test]
+    fn a_file_that_is_no_table_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes");
+        for content in ["x", "image;rank", "image,rank,caption,log_probabilityx", "notes\nof mine", "\n", "\u{ff}\0"] {
+            std::fs::write(&path, content).unwrap();
+            check_refused(&path, "no table of captions");
+        }
+        std::fs::write(&path, "image,rank,caption,log_probability\na.jpg,1,a dog,-1\nmine\nb.jpg,1,a cat,-1\n")
+            .unwrap();
+        check_refused(&path, "caption 2 (mine) has 1 columns, expected 4");
+    }
+
+    #[test]
+    fn a_torn_photo_is_described_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("captions.csv");
+        let photos = [("a.jpg", ["a dog", "two dogs"]), ("b\nc.jpg", ["a cat", "two, cats"])].map(|(image, texts)| {
+            let [first, second] = texts.map(|text| described(image, text).captions.remove(0));
+            Described { captions: vec![first, second], ..described(image, "") }
+        });
+        let add_missing = || {
+            let mut table = Table::open(&path).unwrap();
+            let missing: Vec<_> = photos.iter().filter(|photo| !table.done.contains(&photo.image)).collect();
+            missing.into_iter().for_each(|photo| table.add(photo).unwrap());
+        };
+        add_missing();
+        let whole = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(whole.lines().count(), 7);
+        for cut in (0..whole.len()).filter(|&cut| !whole[..cut].ends_with('\n')) {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            add_missing();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), whole, "cut at {cut}");
+        }
+    }
+
+    /// Linux's own full disk.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_named() {
+        let Ok(file) = OpenOptions::new().write(true).open("/dev/full") else {
+            eprintln!("skipped: /dev/full absent");
+            return;
+        };
+        let mut table = Table { file, path: "captions.csv".into(), length: 0, done: HashSet::new() };
+        let error = one_line(&table.add(&described("a.jpg", "a dog")).unwrap_err());
+        assert!(error.starts_with("cannot write captions.csv: No space left"), "{error}");
+    }
+
+    #[test]
+    fn photos_of_one_name_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let photo = |name: &str| (name.rsplit('/').next().unwrap().to_owned(), folder.path().join(name));
+        for name in ["da/x.jpg", "db/x.jpg", "db/y.jpg"] {
+            std::fs::create_dir_all(photo(name).1.parent().unwrap()).unwrap();
+            std::fs::write(photo(name).1, name).unwrap();
+        }
+        let texts = Some(Path::new("tt"));
+        let clashing = [photo("da/x.jpg"), photo("db/y.jpg"), photo("db/x.jpg")];
+        let error = check_apart(&clashing, texts, false).unwrap_err();
+        assert!(error.is::<Usage>());
+        for part in ["da/x.jpg", "db/x.jpg", "tt/x.jpg.txt", "--texts"] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        // In a table and on the screen the whole path tells them apart, and one photo twice is one.
+        check_apart(&clashing, None, true).unwrap();
+        check_apart(&[photo("da/x.jpg"), photo("da/../da/x.jpg")], texts, true).unwrap();
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::unix::ffi::OsStrExt;
+            let odd = [&b"\xfe.jpg"[..], b"\xff.jpg"].map(|name| {
+                let path = folder.path().join(std::ffi::OsStr::from_bytes(name));
+                std::fs::write(&path, "x").unwrap();
+                ("\u{fffd}.jpg".to_owned(), path)
+            });
+            for (texts, table) in [(texts, false), (None, true)] {
+                let error = check_apart(&odd, texts, table).unwrap_err().to_string();
+                assert!(error.contains("\\xFE.jpg") && error.contains("\\xFF.jpg"), "{error}");
+            }
+        }
     }
 }
