@@ -12,7 +12,7 @@ use sightline_data::{Dataset, Split};
 use sightline_model::caption::GeneratorKind;
 use sightline_model::random;
 
-pub use captioner::{Caption, Captioner, Decoding, USUAL_CONTRAST};
+pub use captioner::{Caption, Captioner, Decoding, USUAL_CONTRAST, a_token};
 
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
 use crate::corpus::{Corpus, check_features, training_vocabulary};

@@ -5,7 +5,7 @@ use sightline_data::{BoxXyxy, FeatureStore};
 use sightline_model::caption::BeamSettings;
 use sightline_model::decode;
 use sightline_train::aligner::Aligner;
-use sightline_train::caption::{Captioner, Decoding, USUAL_CONTRAST};
+use sightline_train::caption::{Captioner, Decoding, USUAL_CONTRAST, a_token};
 use sightline_train::corpus::Corpus;
 use sightline_train::evaluate::Scores;
 use sightline_vision::Photo;
@@ -178,8 +178,8 @@ pub fn region_captions(
 }
 
 /// Log probability a token, END included.
-pub fn per_token(caption: &RegionCaption) -> f32 {
-    caption.log_probability / (caption.text.split(' ').count() + 1) as f32
+pub fn per_token(caption: &RegionCaption) -> f64 {
+    a_token(&caption.text, f64::from(caption.log_probability))
 }
 
 /// Non-maximum suppression over boxes and words.

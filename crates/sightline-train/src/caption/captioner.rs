@@ -36,8 +36,13 @@ pub struct Caption {
 impl Caption {
     /// The log probability over the number of tokens, END's included.
     pub fn log_probability_a_token(&self) -> f64 {
-        self.log_probability / (self.text.split(' ').count() + 1) as f64
+        a_token(&self.text, self.log_probability)
     }
+}
+
+/// A sentence's log probability over the number of its tokens, END's included.
+pub fn a_token(text: &str, log_probability: f64) -> f64 {
+    log_probability / (text.split(' ').count() + 1) as f64
 }
 
 /// How captions are found.

@@ -291,7 +291,7 @@ fn dense(
         let most = MostRegions { captions: usize::MAX, ..MostRegions::default() };
         let detections: Vec<Detection> = region_captions(captioner, &photo.vectors(), &boxes, beam, contrast, most)
             .into_iter()
-            .map(|c| Detection { region: c.region_box.into(), confidence: f64::from(per_token(&c)), caption: c.text })
+            .map(|c| Detection { region: c.region_box.into(), confidence: per_token(&c), caption: c.text })
             .collect();
         let truth: Vec<TrueRegion> = image
             .regions

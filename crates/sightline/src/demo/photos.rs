@@ -15,7 +15,7 @@ use sightline_train::committee::{self, Judge, USUAL_FIT_WEIGHT};
 use sightline_vision::Photo;
 
 use crate::commands::caption::{CHOOSING_BEAM, USUAL_BEAM};
-use crate::commands::features::photos_of;
+use crate::commands::features::{Found, find_photos};
 use crate::describe::{Beams, Described, Describer, Seen};
 use crate::interrupt;
 use crate::models;
@@ -41,7 +41,7 @@ pub struct OwnPhotos {
 
 /// Describes the photos of a folder, spread evenly over it, and looks each up by what was said of it.
 pub fn describe(folder: &Path, ui: &Ui) -> anyhow::Result<OwnPhotos> {
-    let all = photos_of(folder)?;
+    let Found { photos: all, unreadable } = find_photos(folder)?;
     let n = all.len().min(MOST);
     let chosen: Vec<&(String, PathBuf)> = (0..n).map(|i| &all[i * all.len() / n]).collect();
     let of_pack = |kind| models::checkpoint(Path::new(models::BUILTIN), &[kind]);
@@ -56,6 +56,10 @@ pub fn describe(folder: &Path, ui: &Ui) -> anyhow::Result<OwnPhotos> {
 
     let bar = ui.bar(n as u64, "photos");
     let (mut names, mut seen, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+    for (place, reason) in unreadable {
+        ui.say(format_args!("skipped {}: {reason}", place.display()));
+        failed.push((place.display().to_string(), reason));
+    }
     for (key, path) in chosen {
         anyhow::ensure!(!interrupt::flag().load(Ordering::Relaxed), "stopped");
         let photo = Photo::open(path).map_err(anyhow::Error::from);

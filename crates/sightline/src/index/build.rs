@@ -30,6 +30,9 @@ const BATCH: usize = 64;
 /// Photos a worker carries through the network at once.
 const JOB: usize = 4;
 
+/// A worker that holds so many pixels reads no further photo before it let go of them: two of a telephone's camera.
+const MOST_PIXELS: u64 = 24_000_000;
+
 /// More vectors files than this are merged when a run ends.
 const MOST_FILES: usize = 8;
 
@@ -383,20 +386,27 @@ fn read_job(
     extraction: &Extraction,
 ) -> anyhow::Result<Vec<Outcome>> {
     let mut outcomes = Vec::with_capacity(job.len());
-    let (mut photos, mut boxes) = (Vec::new(), Vec::new());
+    let (mut photos, mut boxes, mut features): (Vec<Photo>, Vec<_>, Vec<_>) = Default::default();
+    let mut pixels = 0;
     for (found, _) in job {
+        if pixels >= MOST_PIXELS {
+            features.extend(extraction.features(&photos, &boxes[features.len()..])?);
+            photos.clear();
+            pixels = 0;
+        }
         let path = root.join(to_path(&found.path));
         outcomes.push(match read(&path, known, extraction) {
             Ok(Read::Known(known)) => Outcome::Known(known),
             Ok(Read::New(mut new, photo)) => {
                 boxes.push(std::mem::take(&mut new.boxes));
+                pixels += u64::from(photo.width) * u64::from(photo.height);
                 photos.push(photo);
                 Outcome::New(new)
             }
             Err(error) => Outcome::of_error(&error),
         });
     }
-    let features = extraction.features(&photos, &boxes)?;
+    features.extend(extraction.features(&photos, &boxes[features.len()..])?);
     let new = outcomes.iter_mut().filter_map(|outcome| match outcome {
         Outcome::New(new) => Some(new),
         _ => None,

@@ -80,7 +80,8 @@ impl<'a> Outputs<'a> {
             let lines: String = described.captions.iter().map(|c| format!("{}\n", c.text)).collect();
             write::atomically(&path, |file| file.write_all(lines.as_bytes()))?;
         }
-        if let Some(table) = &mut self.csv {
+        // A page shows all photos, those too that the table has.
+        if let Some(table) = self.csv.as_mut().filter(|table| !table.done.contains(&described.image)) {
             table.add(described)?;
         }
         if self.html.is_some() {
@@ -338,6 +339,22 @@ mod tests {
         let mut table = Table { file, path: "captions.csv".into(), length: 0, done: HashSet::new() };
         let error = one_line(&table.add(&described("a.jpg", "a dog")).unwrap_err());
         assert!(error.starts_with("cannot write captions.csv: No space left"), "{error}");
+    }
+
+    #[test]
+    fn a_page_drawn_again_repeats_no_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let (table, page) = (folder.path().join("captions.csv"), folder.path().join("page.html"));
+        let draw = || {
+            let mut outputs = Outputs::open(None, Some(&table), Some(&page)).unwrap();
+            assert!(!outputs.has("a.jpg", Path::new("a.jpg")), "a page is always drawn anew");
+            outputs.add("a.jpg", &described("a.jpg", "a dog"), &Photo::uniform(8, 8, [1, 2, 3])).unwrap();
+            outputs.finish(&Ui { quiet: true, ..Ui::default() }).unwrap();
+            (std::fs::read_to_string(&table).unwrap(), std::fs::read_to_string(&page).unwrap().contains("a dog"))
+        };
+        let first = draw();
+        assert_eq!(first, ("image,rank,caption,log_probability\na.jpg,1,a dog,-1.5\n".to_owned(), true));
+        assert_eq!(draw(), first);
     }
 
     #[test]
