@@ -15,7 +15,7 @@ use sightline_train::corpus::Corpus;
 use sightline_train::evaluate::{self, Scores};
 use sightline_train::reread::{Near, USUAL_WEIGHT};
 
-use super::eval_split::{Common, Data, same_photos, tell_gaps};
+use super::eval_split::{Common, Data, same_photos, sharpness, tell_gaps};
 use super::{eval_ablation, eval_boxes, eval_caption, eval_captions, eval_grounding, eval_regions, eval_words};
 use crate::models::{self, Reads};
 use crate::panels::Panels;
@@ -108,11 +108,6 @@ pub fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
         Command::Regions(args) => eval_regions::run(&args, ui),
         Command::Words(args) => eval_words::run(&args, ui),
     }
-}
-
-/// A factor on scores before they are exponents.
-pub(super) fn sharpness(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|&s: &f64| s > 0.0 && s.is_finite()).ok_or_else(|| "expected a number above 0".to_owned())
 }
 
 fn retrieval(args: &RetrievalArgs, ui: &Ui) -> anyhow::Result<()> {

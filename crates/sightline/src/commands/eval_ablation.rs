@@ -10,7 +10,7 @@ use sightline_train::checkpoint::Kind;
 use sightline_train::evaluate::{self, Scores};
 use sightline_train::run::RunFolder;
 
-use super::eval_split::Common;
+use super::eval_split::{Common, sharpness};
 use crate::models;
 use crate::sources::ParsesFile;
 use crate::ui::{Ui, count, table};
@@ -30,7 +30,7 @@ pub struct Args {
     #[command(flatten)]
     parses: ParsesFile,
     /// A row more for each ensemble, re-ranked by reciprocal neighbours with this sharpness
-    #[arg(long, value_name = "SHARPNESS", value_parser = super::eval::sharpness, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SHARPNESS", value_parser = sharpness, allow_negative_numbers = true)]
     rerank: Option<f64>,
 }
 

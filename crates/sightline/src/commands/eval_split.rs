@@ -48,6 +48,11 @@ impl Common {
     }
 }
 
+/// How sharp a re-ranking is: a factor on scores before they are exponents.
+pub(super) fn sharpness(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|&s: &f64| s > 0.0 && s.is_finite()).ok_or_else(|| "expected a number above 0".to_owned())
+}
+
 /// Says what of the split is not evaluated.
 pub(super) fn tell_gaps(corpus: &Corpus<'_>, ui: &Ui) {
     if let Some(first) = corpus.missing.first() {

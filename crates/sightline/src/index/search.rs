@@ -37,6 +37,9 @@ const SAMPLE: usize = 512;
 /// Smaller collections say nothing about how scores spread.
 const LEAST_SAMPLE: usize = 300;
 
+/// So many deviations above their means a word's best value and its photo's score lie together where the word stands out.
+const STANDS_OUT: f32 = 2.0;
+
 /// A query is said to have no answer where its best photo stands out by fewer deviations ([`Answer::deviations`]) and the
 /// model does not know what a fitting photo scores ([`Answer::floor`]).
 ///
@@ -414,6 +417,18 @@ impl Spread {
     }
 }
 
+/// What photos score for some terms of a query, from their best values `[photos, terms]`; photos without regions left out.
+fn totals(values: &[f32], query: &Query, terms: Range<usize>) -> Vec<f32> {
+    let weights = &query.weights()[terms.clone()];
+    let rows = values.chunks_exact(query.len().max(1)).filter(|row| row[0] > f32::NEG_INFINITY);
+    rows.map(|row| row[terms.clone()].iter().zip(weights).map(|(value, weight)| value * weight).sum()).collect()
+}
+
+/// What a word's best value counts in the score of a sentence of so many known words.
+fn weight(score: Score, words: usize) -> f32 {
+    if score == Score::MeanOfMax { 1.0 / words.max(1) as f32 } else { 1.0 }
+}
+
 /// How the values of the first `most` terms spread over photos: `values` is `[photos, terms]`.
 fn spreads(values: &[f32], terms: usize, most: usize) -> Vec<Spread> {
     let of_term = |term| values.chunks_exact(terms).map(move |row: &[f32]| row[term]);
@@ -552,10 +567,7 @@ impl Searcher {
             aligner.take_out_whole(&mut alone);
             alone
         });
-        let weight = match aligner.settings.score {
-            Score::MeanOfMax => 1.0 / known.len().max(1) as f32,
-            _ => 1.0,
-        };
+        let weight = weight(aligner.settings.score, known.len());
         Ok(Words { known, unknown, vectors, alone, weight, things })
     }
 
@@ -597,21 +609,18 @@ impl Searcher {
         }
         // [sample, terms]; weights are not in it.
         let sample = self.collection.best_values_of(&self.sample, &query);
-        let totals = |query: &Query, terms: Range<usize>| -> Vec<f32> {
-            let weights = &query.weights()[terms.clone()];
-            let rows = sample.chunks_exact(query.len()).filter(|row| row[0] > f32::NEG_INFINITY);
-            rows.map(|row| row[terms.clone()].iter().zip(weights).map(|(value, weight)| value * weight).sum()).collect()
-        };
         if n_text > 0 && n_text < query.len() {
             // Words and pictures are measured in different units; each part's spread becomes 1.
             for part in [0..n_text, n_text..query.len()] {
-                let deviation = Spread::of(totals(&query, part.clone()).into_iter()).deviation;
+                let deviation = Spread::of(totals(&sample, &query, part.clone()).into_iter()).deviation;
                 if deviation > 0.0 {
                     query.scale(part, 1.0 / deviation);
                 }
             }
         }
-        let spread = Spread::of_lower_half(totals(&query, 0..query.len()));
+        let totals = totals(&sample, &query, 0..query.len());
+        let of_scores = Spread::of(totals.iter().copied());
+        let spread = Spread::of_lower_half(totals);
         let reasons = words.reasons(dim);
         let of_word = match words.alone {
             Some(_) => self.spreads(&reasons),
@@ -635,10 +644,12 @@ impl Searcher {
             let row = &self.rows[hit.photo];
             let boxes = self.collection.boxes(hit.photo);
             let values = self.collection.values(hit.photo, &reasons);
+            let attached = self.point(&words.things, &values, boxes);
+            let fit = of_scores.deviations(hit.score);
             HitRecord {
                 image: self.image(row),
                 score: hit.score,
-                words: word_records(&words.known, &values, &self.point(&words.things, &values, boxes), boxes, &of_word),
+                words: word_records(&words.known, &values, &attached, boxes, &of_word, fit),
                 id: row.id,
                 width: row.width,
                 height: row.height,
@@ -774,20 +785,33 @@ impl Searcher {
             })
             .collect();
         let things: Vec<Vec<f32>> = order.iter().map(|&at| aligner.prior_weights.of(&indices[at])).collect();
+        let queries = order.iter().map(|&at| {
+            let weight = weight(aligner.settings.score, indices[at].len());
+            Query::words(self.settings.dim, words.get(at), weight)
+        });
+        let queries: Vec<Query> = queries.collect();
         drop(aligner);
 
         let spreads = self.spreads(&Query::words(self.settings.dim, &alone.concat(), 1.0));
         let mut spreads = spreads.as_slice();
-        let records =
-            best.into_iter().zip(&alone).zip(&things).map(|(((index, score, known, unknown), alone), things)| {
+        let records = best.into_iter().zip(&queries).zip(&alone).zip(&things).map(
+            |((((index, score, known, unknown), query), alone), things)| {
                 let of_word;
                 (of_word, spreads) = spreads.split_at(known.len());
                 let values = sightline_search::products(&vectors, alone, self.settings.dim);
-                let words = word_records(&known, &values, &self.point(things, &values, &boxes), &boxes, of_word);
+                let attached = self.point(things, &values, &boxes);
+                let words = word_records(&known, &values, &attached, &boxes, of_word, self.fit(query, score));
                 SentenceRecord { index, sentence: sentences[index].clone(), score, words, unknown }
-            });
+            },
+        );
         let sentences = records.collect();
         Ok(SentencesRecord { id, image, width, height, ranked: readable.len(), left_out, sentences, boxes })
+    }
+
+    /// How many deviations a photo's score lies above the mean of the collection's.
+    fn fit(&self, query: &Query, score: f32) -> Option<f32> {
+        let sample = self.collection.best_values_of(&self.sample, query);
+        Spread::of(totals(&sample, query, 0..query.len()).into_iter()).deviations(score)
     }
 
     /// Where known words point, from how much each is of things and their values `[words, regions]` in one photo.
@@ -843,6 +867,9 @@ impl Searcher {
             }
         };
         let of_word = self.spreads(&query);
+        let whole = Query::words(self.settings.dim, &words.vectors, words.weight);
+        let own = self.collection.best_values_of(&[photo], &whole);
+        let fit = totals(&own, &whole, 0..whole.len()).first().and_then(|&score| self.fit(&whole, score));
         let score = |word: usize, region: usize| values[word * boxes.len() + region];
         let phrases = decode::segments(&assignment).into_iter().map(|segment| PhraseRecord {
             start: segment.start,
@@ -859,7 +886,7 @@ impl Searcher {
             height: row.height,
             taken: date::format(row.taken),
             boxes: boxes.to_vec(),
-            words: word_records(&words.known, &values, &assignment, boxes, &of_word),
+            words: word_records(&words.known, &values, &assignment, boxes, &of_word, fit),
             phrases: phrases.collect(),
             largest_affinity,
             unknown: words.unknown,
@@ -873,14 +900,16 @@ fn names_something(words: &[String], not: &[String]) -> bool {
 }
 
 /// Words with the regions that they are attached to, from their values `[words, regions]`. A word stands out where its best
-/// value is a deviation above the mean of its best ones over the collection, and a tenth of the best word's here. A function
-/// word never does: what it scores, its neighbours lend it.
+/// value is no lower than the mean of its best ones over the collection, the photo fits the sentence, so that it and the
+/// `fit` lie two deviations above their means together, and it has a tenth of the best word's value here. A function word
+/// never does: what it scores, its neighbours lend it.
 fn word_records(
     words: &[String],
     values: &[f32],
     attached: &[usize],
     boxes: &[[f32; 4]],
     of_word: &[Spread],
+    fit: Option<f32>,
 ) -> Vec<WordRecord> {
     let best = |values: &[f32]| values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let most = best(values).max(0.0);
@@ -888,7 +917,8 @@ fn word_records(
     let each = words.iter().zip(of_regions).zip(attached).zip(of_word);
     each.map(|(((word, values), &region), spread)| {
         let best = best(values);
-        let stands_out = best > 0.1 * most && spread.deviations(best).is_none_or(|deviations| deviations >= 1.0);
+        let above = spread.deviations(best).zip(fit);
+        let stands_out = best > 0.1 * most && above.is_none_or(|(own, fit)| own >= 0.0 && own + fit >= STANDS_OUT);
         WordRecord {
             word: word.clone(),
             region,
@@ -990,8 +1020,17 @@ mod tests {
         let values = [0.6, 0.1, /**/ 0.1, 0.6, /**/ 0.15, 0.0];
         let usual: Vec<Spread> = (0..3).map(|_| Spread { middle: 0.1, deviation: 0.1 }).collect();
         let boxes = [[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 3.0, 3.0]];
-        let found = word_records(&words, &values, &[0, 1, 0], &boxes, &usual);
-        assert_eq!(found.iter().map(|word| word.matched).collect::<Vec<_>>(), [false, true, false]);
+        let records = |fit| word_records(&words, &values, &[0, 1, 0], &boxes, &usual, fit);
+        let check = |fit, expected: [bool; 3]| {
+            assert_eq!(records(fit).iter().map(|word| word.matched).collect::<Vec<_>>(), expected, "{fit:?}");
+        };
+        check(Some(1.0), [false, true, false]);
+        // A photo that fits well lends its words belief, and one that does not takes it away.
+        check(Some(2.0), [false, true, true]);
+        check(Some(-4.0), [false, false, false]);
+        // A lone photo stands out from nothing.
+        check(None, [false, true, true]);
+        let found = records(Some(1.0));
         assert_eq!((found[1].region, found[1].region_box, found[1].score), (1, boxes[1], 0.6));
     }
 }
