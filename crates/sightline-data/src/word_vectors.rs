@@ -32,7 +32,7 @@ pub fn read_word_vectors(path: &Path, vocabulary: &Vocabulary) -> Result<WordVec
     let first = String::from_utf8_lossy(&line).trim_end().to_owned();
     let fields: Vec<&str> = first.split(' ').collect();
     if let [words, dim] = fields[..]
-        && let (Ok(_), Ok(dim)) = (words.parse::<u64>(), dim.parse::<usize>())
+        && let (Ok(words), Ok(dim)) = (words.parse::<u64>(), dim.parse::<usize>())
     {
         if dim == 0 {
             return Err(Error::format(path, "vectors of length 0"));
@@ -44,7 +44,13 @@ pub fn read_word_vectors(path: &Path, vocabulary: &Vocabulary) -> Result<WordVec
         read_until(&mut reader, b'\n', &mut line, path)?;
         let is_text = is_text(&line, dim);
         let rest = BufReader::new(std::io::Cursor::new(line).chain(reader));
-        return if is_text { read_text(rest, dim, vocabulary, path) } else { read_binary(rest, dim, vocabulary, path) };
+        let read = if is_text { read_text } else { read_binary };
+        let (vectors, found) = read(rest, dim, vocabulary, path)?;
+        if found < words {
+            let message = format!("ends after {found} of {words} vectors: the file is truncated");
+            return Err(Error::format(path, message));
+        }
+        return Ok(vectors);
     }
     let dim = fields.len().saturating_sub(1);
     if dim < 2 || fields[1..].iter().any(|x| x.parse::<f32>().is_err()) {
@@ -54,7 +60,7 @@ pub fn read_word_vectors(path: &Path, vocabulary: &Vocabulary) -> Result<WordVec
         ));
     }
     let rest = std::io::Cursor::new(line).chain(reader);
-    read_text(BufReader::new(rest), dim, vocabulary, path)
+    Ok(read_text(BufReader::new(rest), dim, vocabulary, path)?.0)
 }
 
 /// Whether the line after the header is of a text, in whatever script its word is: it ends in `dim` numbers, or at least
@@ -74,38 +80,47 @@ fn read_until(reader: &mut impl BufRead, end: u8, out: &mut Vec<u8>, path: &Path
     Ok(())
 }
 
-fn read_text(mut reader: impl BufRead, dim: usize, vocabulary: &Vocabulary, path: &Path) -> Result<WordVectors> {
+/// The vectors of a vocabulary's words, and the number of all.
+fn read_text(mut reader: impl BufRead, dim: usize, vocabulary: &Vocabulary, path: &Path) -> Result<(WordVectors, u64)> {
     let mut by_word = FxHashMap::default();
     let mut line = Vec::new();
-    for number in 1.. {
+    let mut found = 0;
+    loop {
         read_until(&mut reader, b'\n', &mut line, path)?;
         if line.is_empty() {
-            break;
+            return Ok((WordVectors { dim, by_word }, found));
         }
+        found += 1;
         let text = String::from_utf8_lossy(&line);
         // A word may hold spaces in some collections; the numbers are the last fields.
         let fields: Vec<&str> = text.trim_end().rsplitn(dim + 1, ' ').collect();
         let Some((&word, numbers)) = fields.split_last().filter(|(_, numbers)| numbers.len() == dim) else {
-            return Err(Error::format(path, format!("vector {number}: expected a word and {dim} numbers")));
+            return Err(Error::format(path, format!("vector {found}: expected a word and {dim} numbers")));
         };
         if vocabulary.get(word).is_some() {
             let vector: std::result::Result<Vec<f32>, _> = numbers.iter().rev().map(|x| x.parse::<f32>()).collect();
-            let vector = vector.map_err(|e| Error::format(path, format!("vector {number}, the word {word}: {e}")))?;
+            let vector = vector.map_err(|e| Error::format(path, format!("vector {found}, the word {word}: {e}")))?;
             by_word.insert(word.to_owned(), vector);
         }
     }
-    Ok(WordVectors { dim, by_word })
 }
 
-fn read_binary(mut reader: impl BufRead, dim: usize, vocabulary: &Vocabulary, path: &Path) -> Result<WordVectors> {
+/// As [`read_text`].
+fn read_binary(
+    mut reader: impl BufRead,
+    dim: usize,
+    vocabulary: &Vocabulary,
+    path: &Path,
+) -> Result<(WordVectors, u64)> {
     let mut by_word = FxHashMap::default();
+    let mut found = 0;
     let (mut word, mut bytes) = (Vec::new(), vec![0u8; 4 * dim]);
     loop {
         word.clear();
         (&mut reader).take(LONGEST_WORD).read_until(b' ', &mut word).map_err(Error::io("read", path))?;
         // Most writers end a vector with a line break: it stands before the next word, or at the end alone.
         if word.is_empty() || word == b"\n" {
-            return Ok(WordVectors { dim, by_word });
+            return Ok((WordVectors { dim, by_word }, found));
         }
         if word.pop() != Some(b' ') {
             return Err(Error::format(path, "ends inside a word: the file is truncated, or no word2vec binary"));
@@ -116,6 +131,7 @@ fn read_binary(mut reader: impl BufRead, dim: usize, vocabulary: &Vocabulary, pa
                 format!("ends inside the vector of {}: the file is truncated", String::from_utf8_lossy(&word)),
             )
         })?;
+        found += 1;
         let word = String::from_utf8_lossy(&word).trim_start_matches('\n').to_owned();
         if vocabulary.get(&word).is_some() {
             let vector = bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
@@ -181,6 +197,8 @@ mod tests {
             (b"dog 1 2 3\nsnow 1 2\n", "vector 2: expected a word and 3 numbers"),
             (b"dog 1 2 3\nsnow 1 x 3\n", "the word snow"),
             (b"1 3\ndog \x00\x00\x80\x3f\x00", "truncated"),
+            (b"3 1\ndog 1\nsnow 2\n", "ends after 2 of 3 vectors"),
+            (b"2 1\ndog \x00\x00\x80\x3f", "ends after 1 of 2 vectors"),
             ("2 3\nсобака 1 2\n".as_bytes(), "vector 1: expected a word and 3 numbers"),
             (b"1 65537\ndog \x00", "length 65537, expected at most 65536"),
             (b"1 18446744073709551615\ndog \x00", "expected at most 65536"),

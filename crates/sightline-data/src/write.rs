@@ -2,21 +2,26 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{BufWriter, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
 use crate::{Error, Result};
 
-/// Calls `fill` with a buffered writer on a temporary file beside `path`, syncs it, and renames it to `path`.
+/// Calls `fill` with a buffered writer on a temporary file beside `path`, syncs it, and renames it to `path`. A link stays
+/// a link: what it points to is replaced. A file that was there lends its permissions.
 ///
 /// # Errors
-/// A picture lies at `path`: nothing here is one, and a user's photos are never written over. Or the system refused.
+/// A picture lies at `path`: nothing here is one, and a user's photos are never written over. Or a device or a pipe. Or the
+/// system refused.
 pub fn atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&File>) -> std::io::Result<()>) -> Result<()> {
-    refuse_picture(path)?;
+    let path = &target(path)?;
     let folder = folder_of(path);
     let temporary = temporary_beside(path)?;
+    if let Ok(before) = std::fs::metadata(path) {
+        temporary.as_file().set_permissions(before.permissions()).map_err(Error::io("write", path))?;
+    }
     let mut writer = BufWriter::new(temporary.as_file());
     fill(&mut writer).and_then(|()| writer.flush()).map_err(Error::io("write", path))?;
     drop(writer);
@@ -32,13 +37,22 @@ pub fn atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&File>) -> std::
 /// Whether [`atomically`] could write to `path`: asked before long work whose result goes there.
 ///
 /// # Errors
-/// A picture or a folder lies there, or nothing can be written beside it.
+/// A picture, a folder, a device or a pipe lies there, or nothing can be written beside it.
 pub fn check_place(path: &Path) -> Result<()> {
-    refuse_picture(path)?;
-    if path.is_dir() {
+    temporary_beside(&target(path)?).map(drop)
+}
+
+/// What is to be replaced: the file itself, without links; an error where it is none that may be.
+fn target(path: &Path) -> Result<PathBuf> {
+    let Ok(there) = std::fs::metadata(path) else { return Ok(path.to_owned()) };
+    if there.is_dir() {
         return Err(Error::format(path, "a folder lies here: name a file"));
     }
-    temporary_beside(path).map(drop)
+    if !there.is_file() {
+        return Err(Error::format(path, "a device or a pipe, and only files are replaced: name a file"));
+    }
+    refuse_picture(path)?;
+    path.canonicalize().map_err(Error::io("resolve", path))
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -62,11 +76,8 @@ fn temporary_beside(path: &Path) -> Result<NamedTempFile> {
     builder.tempfile_in(folder).map_err(Error::io("write beside", path))
 }
 
-/// An error where a picture lies at `path`. Only plain files are opened: a pipe would make us wait.
+/// An error where the file at `path` is a picture.
 fn refuse_picture(path: &Path) -> Result<()> {
-    if !path.is_file() {
-        return Ok(());
-    }
     let mut start = Vec::new();
     let file = File::open(path).map_err(Error::io("read", path))?;
     file.take(32).read_to_end(&mut start).map_err(Error::io("read", path))?;
@@ -139,6 +150,26 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "[\n  1,\n  2\n]\n");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_and_permissions_stay_and_devices_too() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let [file, link] = ["file", "link"].map(|name| folder.path().join(name));
+        std::fs::write(&file, "old").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        symlink("file", &link).unwrap();
+        json(&link, &1).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "1\n");
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        let null = Path::new("/dev/null");
+        for refused in [check_place(null), json(null, &1)] {
+            assert!(refused.unwrap_err().to_string().contains("a device or a pipe"));
+        }
+    }
+
     #[test]
     fn pictures_are_never_written_over() {
         let folder = tempfile::tempdir().unwrap();

@@ -95,11 +95,6 @@ impl BleuCounts {
             f64::powf(product, 1.0 / (n + 1) as f64) * brevity
         })
     }
-
-    /// Hypothesis words over reference words, the ratio that the brevity penalty looks at.
-    pub fn length_ratio(&self) -> f64 {
-        (self.hypothesis_length as f64 + TINY) / (self.reference_length as f64 + SMALL)
-    }
 }
 
 impl std::ops::AddAssign for BleuCounts {

@@ -263,6 +263,7 @@ fn feed(tape: &mut Tape<'_>, x: Var, name: &str) -> Var {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bf16::Precision;
     use crate::random::Dropout;
 
     fn tiny() -> BackboneSettings {
@@ -317,7 +318,7 @@ mod tests {
         let settings = tiny();
         let weights = some_weights(&settings);
         let mut dropout = Dropout::new(random::stream(1, 1), 0.0);
-        let mut tape = Tape::training(&weights, &mut dropout);
+        let mut tape = Tape::training(&weights, &mut dropout, Precision::F32);
         let seen = settings.forward(&mut tape, Matrix::new(SIDE * SIDE, 3, picture(3)), SIDE);
         for var in [seen.cells, seen.global, seen.objects] {
             let n = tape.value(var).values.len();

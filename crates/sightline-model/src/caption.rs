@@ -15,6 +15,7 @@ mod transformer;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::bf16::Precision;
 use crate::random::{self, Dropout};
 use crate::weights::{Weight, Weights};
 
@@ -279,8 +280,9 @@ pub fn gradients(
     said: Said<'_>,
     loss: &Loss<'_>,
     dropout: &mut Dropout,
+    precision: Precision,
 ) -> (f64, Weights) {
-    let mut tape = Tape::training(weights, dropout);
+    let mut tape = Tape::training(weights, dropout, precision);
     let state = generator.start(&mut tape, pictures).select(&mut tape, said.pictures);
     let hidden = generator.read(&mut tape, &state, said.sentences);
     let sum = tape.cross_entropy(hidden, generator.output(), &said.targets(), loss);
@@ -296,8 +298,9 @@ pub fn gradients_of(
     said: Said<'_>,
     weigh: impl FnOnce(&[f32]) -> Vec<f32>,
     dropout: &mut Dropout,
+    precision: Precision,
 ) -> Weights {
-    let mut tape = Tape::training(weights, dropout);
+    let mut tape = Tape::training(weights, dropout, precision);
     let state = generator.start(&mut tape, pictures).select(&mut tape, said.pictures);
     let hidden = generator.read(&mut tape, &state, said.sentences);
     let targets = said.targets();

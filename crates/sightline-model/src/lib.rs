@@ -7,12 +7,14 @@
 pub mod alignment;
 mod attended;
 pub mod backbone;
+mod bf16;
 pub mod caption;
 pub mod conv;
 pub mod decode;
 mod kernel;
 mod matrix;
 pub mod orthogonal;
+mod products;
 pub mod random;
 pub mod sentences;
 pub mod tape;
@@ -20,6 +22,7 @@ pub mod vit;
 pub mod weights;
 
 pub use attended::attended;
+pub use bf16::Precision;
 pub use burn::tensor::Device;
 pub use matrix::Matrix;
 pub use sentences::{Edge, Sentence, SentenceBatch};

@@ -14,7 +14,9 @@ use rayon::prelude::*;
 
 pub use activation::Activation;
 
-use crate::matrix::{Factor, Matrix, add_scaled, dot, in_parts, multiply, sigmoid, softmax, sum_of, tanh, vectorised};
+use crate::bf16::Precision;
+use crate::matrix::{Factor, Matrix, add_scaled, dot, in_parts, sigmoid, softmax, sum_of, tanh, vectorised};
+use crate::products::Products;
 use crate::random::Dropout;
 use crate::weights::{Weight, Weights};
 
@@ -55,11 +57,12 @@ pub enum Squash {
     Tanh,
 }
 
-/// Gradients on the way back.
+/// Gradients on the way back, and what both ways multiply by.
 #[derive(Default)]
 struct Gradients {
     of_values: Vec<Option<Vec<f32>>>,
     of_weights: BTreeMap<String, Vec<f32>>,
+    products: Products,
 }
 
 type Backward = Box<dyn FnOnce(&[Matrix], &Weights, &mut Gradients)>;
@@ -83,9 +86,11 @@ impl<'a> Tape<'a> {
         Self { weights, values, wanted, backward, gradients: Gradients::default(), dropout: None }
     }
 
-    /// A tape to train with.
-    pub fn training(weights: &'a Weights, dropout: &'a mut Dropout) -> Self {
-        Self { dropout: Some(dropout), ..Self::forward_only(weights) }
+    /// A tape to train with, its large products taken at this precision.
+    pub fn training(weights: &'a Weights, dropout: &'a mut Dropout, precision: Precision) -> Self {
+        let mut tape = Self { dropout: Some(dropout), ..Self::forward_only(weights) };
+        tape.gradients.products = Products::at(precision);
+        tape
     }
 
     /// The value of a variable.
@@ -165,8 +170,9 @@ impl<'a> Tape<'a> {
             Some(bias) => bias.values.repeat(rows),
             None => vec![0.0; rows * outputs],
         };
-        let (left, right) = (Factor::Plain(&self.value(x).values), Factor::Plain(&matrix.values));
-        multiply(left, right, &mut out, [rows, inputs, outputs], bias.is_some());
+        let (left, right) = (Factor::Plain(&self.values[x.0].values), Factor::Plain(&matrix.values));
+        let products = &mut self.gradients.products;
+        products.by_weight(left, (&matrix_name, right), &mut out, [rows, inputs, outputs], bias.is_some());
         let (has_bias, x_wanted) = (bias.is_some(), self.wanted[x.0]);
         self.record(Matrix::new(rows, outputs, out), [x], true, move |g, [x], values, weights, gradients| {
             if has_bias {
@@ -176,13 +182,16 @@ impl<'a> Tape<'a> {
                     || g.chunks_exact(outputs).for_each(|row| add_scaled(db, 1.0, row)),
                 );
             }
-            let (dy, w) = (Factor::Plain(&g), &weight(weights, &matrix_name).values);
+            let mut products = std::mem::take(&mut gradients.products);
+            let dy = Factor::Plain(&g);
             let dw = gradients.weight(&matrix_name, weights);
-            multiply(Factor::Transposed(&values[x.0].values), dy, dw, [inputs, rows, outputs], true);
+            products.of_values(Factor::Transposed(&values[x.0].values), dy, dw, [inputs, rows, outputs], true);
             if x_wanted {
                 let (dx, adds) = gradients.value(x, rows * inputs);
-                multiply(dy, Factor::Transposed(w), dx, [rows, outputs, inputs], adds);
+                let w = Factor::Transposed(&weight(weights, &matrix_name).values);
+                products.by_weight(dy, (&matrix_name, w), dx, [rows, outputs, inputs], adds);
             }
+            gradients.products = products;
         })
     }
 
@@ -558,8 +567,8 @@ impl<'a> Tape<'a> {
         targets: &[u32],
         loss: Option<&Loss<'_>>,
     ) -> (Vec<f32>, f64) {
-        /// Logits in memory at once, 64 MB: each of the three products below brings all of the layer's matrix into order
-        /// anew, so the fewer of them the better.
+        /// Logits in memory at once, 64 MB: each of the three products below brings all of the layer's matrix into order,
+        /// so the fewer of them the better.
         const LOGITS: usize = 16 << 20;
         /// Rows that one thread takes at once.
         const ROWS: usize = 32;
@@ -577,12 +586,14 @@ impl<'a> Tape<'a> {
         let mut dmatrix = if trains { self.gradients.take_weight(output.matrix, matrix) } else { Vec::new() };
         let mut dbias = if trains { self.gradients.take_weight(output.bias, bias) } else { Vec::new() };
         let mut logits = vec![0.0; chunk_rows.min(targets.len()) * vocab];
+        let products = &mut self.gradients.products;
         for (chunk, targets) in targets.chunks(chunk_rows).enumerate() {
             let (first, rows) = (chunk * chunk_rows, targets.len());
             let range = first * columns..(first + rows) * columns;
             let logits = &mut logits[..rows * vocab];
-            let w = &matrix.values;
-            multiply(Factor::Plain(&h[range.clone()]), Factor::Transposed(w), logits, [rows, columns, vocab], false);
+            let own = Factor::Plain(&h[range.clone()]);
+            let w = (output.matrix, Factor::Transposed(&matrix.values));
+            products.by_weight(own, w, logits, [rows, columns, vocab], false);
             // Blocks of rows on all threads, their parts added in order, so that the sum never depends on the threads.
             let blocks = logits.par_chunks_mut(ROWS * vocab).zip(targets.par_chunks(ROWS)).zip(starts(first));
             let blocks: Vec<OutputRows> = blocks
@@ -596,10 +607,9 @@ impl<'a> Tape<'a> {
                 }
             }
             if trains {
-                let dy = Factor::Plain(logits);
-                multiply(dy, Factor::Plain(w), &mut dh[range.clone()], [rows, vocab, columns], false);
-                let dy = Factor::Transposed(logits);
-                multiply(dy, Factor::Plain(&h[range]), &mut dmatrix, [vocab, rows, columns], true);
+                let w = (output.matrix, Factor::Plain(&matrix.values));
+                products.by_weight(Factor::Plain(logits), w, &mut dh[range], [rows, vocab, columns], false);
+                products.of_values(Factor::Transposed(logits), own, &mut dmatrix, [vocab, rows, columns], true);
             }
         }
         if trains {

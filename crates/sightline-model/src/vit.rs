@@ -79,6 +79,7 @@ fn residual(tape: &mut Tape<'_>, x: Var, mut y: Var, scale: &str, factors: Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bf16::Precision;
     use crate::random::{self, Dropout};
     use crate::weights::{Weight, Weights};
 
@@ -131,7 +132,7 @@ mod tests {
             tokens.iter().zip(&factors).map(|(x, f)| f64::from(x * f)).sum()
         };
         let mut dropout = Dropout::new(random::stream(1, 1), 0.0);
-        let mut tape = Tape::training(&weights, &mut dropout);
+        let mut tape = Tape::training(&weights, &mut dropout, Precision::F32);
         let tokens = NETWORK.forward(&mut tape, patches(2), 2, Some(&depths));
         tape.seed(tokens, factors.clone());
         let gradients = tape.backward();

@@ -6,10 +6,10 @@
 
 use std::time::Instant;
 
-use sightline_model::Matrix;
 use sightline_model::backbone::{BackboneSettings, INPUT};
 use sightline_model::random::{self, Dropout};
 use sightline_model::tape::Tape;
+use sightline_model::{Matrix, Precision};
 use sightline_vision::Photo;
 use sightline_vision::backbone::{Backbone, Compact};
 
@@ -53,17 +53,21 @@ fn main() {
         });
     }
     pool.install(|| {
-        report("a view of eight in training, one thread", BATCH, rounds, || {
-            let mut dropout = Dropout::new(random::stream(1, 1), 0.0);
-            let mut tape = Tape::training(&weights, &mut dropout);
-            let pixels = random::uniform_values(&mut random::stream(1, 2), BATCH * INPUT * INPUT * 3, 1.0);
-            let seen = settings.forward(&mut tape, Matrix::new(BATCH * INPUT * INPUT, 3, pixels), INPUT);
-            for var in [seen.cells, seen.global, seen.objects] {
-                let gradient = tape.value(var).values.clone();
-                tape.seed(var, gradient);
-            }
-            tape.backward();
-        });
+        let names =
+            [("a view of eight in training, one thread", Precision::F32), ("the same in bfloat16", Precision::Bf16)];
+        for (name, precision) in names {
+            report(name, BATCH, rounds, || {
+                let mut dropout = Dropout::new(random::stream(1, 1), 0.0);
+                let mut tape = Tape::training(&weights, &mut dropout, precision);
+                let pixels = random::uniform_values(&mut random::stream(1, 2), BATCH * INPUT * INPUT * 3, 1.0);
+                let seen = settings.forward(&mut tape, Matrix::new(BATCH * INPUT * INPUT, 3, pixels), INPUT);
+                for var in [seen.cells, seen.global, seen.objects] {
+                    let gradient = tape.value(var).values.clone();
+                    tape.seed(var, gradient);
+                }
+                tape.backward();
+            });
+        }
     });
 }
 

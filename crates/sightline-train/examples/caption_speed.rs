@@ -7,6 +7,7 @@
 use std::time::Instant;
 
 use rand::{Rng, RngExt};
+use sightline_model::Precision;
 use sightline_model::caption::{
     BeamSettings, CaptionSettings, GeneratorKind, Loss, Pictures, Rounded, Said, Shortcut, beam_search, gradients,
     in_chunks,
@@ -44,16 +45,17 @@ fn main() {
     let factors = vec![1.0 / BATCH as f32; BATCH * STEPS];
     let rmsprop = OptimizerSettings { kind: OptimizerKind::Rmsprop, ..OptimizerSettings::default() };
     let mut optimizer = PlainOptimizer::default();
-    let step = |i: usize, weights: &mut _| {
+    let mut step = |precision, i: usize, weights: &mut _| {
         let started = Instant::now();
         let mut dropout = Dropout::new(random::stream(1, 1), 0.0);
         let said = Said { sentences: &sentences, pictures: &of };
         let loss = Loss { weights: Some(&factors), smoothing: 0.0 };
-        let (_, found) = gradients(&*generator, weights, &pictures, said, &loss, &mut dropout);
+        let (_, found) = gradients(&*generator, weights, &pictures, said, &loss, &mut dropout, precision);
         optimizer.step(weights, &found, &rmsprop, 1e-9, i as u64);
         1e3 * started.elapsed().as_secs_f64()
     };
-    let steps = repeated(step, &mut weights);
+    let [steps, rounded_steps] = [Precision::F32, Precision::Bf16]
+        .map(|precision| repeated(|i, weights: &mut _| step(precision, i, weights), &mut weights));
 
     let layer = Rounded::of(&*generator, &weights);
     // As the peer does it.
@@ -72,10 +74,12 @@ fn main() {
     let all = repeated(|_, ()| beam(BATCH).0, &mut ());
     println!(
         "{{\"generator\": \"{name}\", \"threads\": {}, \"step_median_ms\": {:.1}, \"step_min_ms\": {:.1}, \
-         \"beam_one_photo_ms\": {:.2}, \"beam_one_photo_min_ms\": {:.2}, \"beam_all_photos_ms\": {:.0}, \"words\": {words}}}",
+         \"step_bf16_median_ms\": {:.1}, \"step_bf16_min_ms\": {:.1}, \"beam_one_photo_ms\": {:.2}, \"beam_one_photo_min_ms\": {:.2}, \"beam_all_photos_ms\": {:.0}, \"words\": {words}}}",
         std::env::var("RAYON_NUM_THREADS").unwrap_or_else(|_| "\"all\"".to_owned()),
         steps[REPETITIONS / 2],
         steps[0],
+        rounded_steps[REPETITIONS / 2],
+        rounded_steps[0],
         one[REPETITIONS / 2],
         one[0],
         all[REPETITIONS / 2],

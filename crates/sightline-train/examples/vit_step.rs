@@ -9,11 +9,11 @@
 
 use std::time::Instant;
 
-use sightline_model::Matrix;
 use sightline_model::random::{self, Dropout};
 use sightline_model::tape::{Activation, Tape};
 use sightline_model::vit::VisionTransformer;
 use sightline_model::weights::{Weight, Weights};
+use sightline_model::{Matrix, Precision};
 
 /// The program's.
 #[global_allocator]
@@ -65,14 +65,16 @@ fn main() {
             let mut tape = Tape::forward_only(&weights);
             NETWORK.forward(&mut tape, pixels(), PHOTOS, None);
         });
-        report("step", repetitions, || {
-            let mut dropout = Dropout::new(random::stream(1, 2), 0.0);
-            let mut tape = Tape::training(&weights, &mut dropout);
-            let tokens = NETWORK.forward(&mut tape, pixels(), PHOTOS, None);
-            let gradient = tape.value(tokens).values.clone();
-            tape.seed(tokens, gradient);
-            assert_eq!(tape.backward().len(), weights.len());
-        });
+        for (name, precision) in [("step", Precision::F32), ("step in bfloat16", Precision::Bf16)] {
+            report(name, repetitions, || {
+                let mut dropout = Dropout::new(random::stream(1, 2), 0.0);
+                let mut tape = Tape::training(&weights, &mut dropout, precision);
+                let tokens = NETWORK.forward(&mut tape, pixels(), PHOTOS, None);
+                let gradient = tape.value(tokens).values.clone();
+                tape.seed(tokens, gradient);
+                assert_eq!(tape.backward().len(), weights.len());
+            });
+        }
     });
 }
 

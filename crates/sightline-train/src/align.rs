@@ -135,6 +135,7 @@ pub fn train(
 fn check(settings: &AlignSettings) -> Result<()> {
     let AlignSettings { epochs, batch, captions_per_photo, average, ref model, .. } = *settings;
     let wrong = |message: String| Err(Error::Setting(message));
+    settings.optimizer.check()?;
     at_least_one(&[
         ("epochs", epochs as usize),
         ("batch", batch),

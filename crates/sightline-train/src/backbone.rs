@@ -69,7 +69,7 @@ pub fn train(
         settings: serde_json::to_value(settings).expect("settings are plain data"),
         vocabulary: Vocabulary::from_sentences(std::iter::empty::<&[String]>(), 1),
         relations: Vec::new(),
-        teachers: Vec::new(),
+        teachers: vec![data.boxes.checksum()],
         phrases: None,
         features: views.settings().clone(),
         progress: Progress::default(),
@@ -106,6 +106,7 @@ fn check(settings: &BackboneRunSettings, teacher: &dyn Backbone) -> Result<()> {
         ));
     }
     let BackboneRunSettings { batch, views, epochs, colour, average, .. } = *settings;
+    settings.optimizer.check()?;
     at_least_one(&[("batch", batch), ("views", views), ("epochs", epochs as usize)])?;
     shares(&[("colour", colour), ("average", average)])?;
     let side = settings.small_side;

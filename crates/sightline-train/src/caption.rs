@@ -116,6 +116,7 @@ fn check(settings: &CaptionRunSettings, has_start: bool) -> Result<()> {
     if attends && (model.heads == 0 || !model.hidden.is_multiple_of(model.heads)) {
         return wrong(format!("model.heads = {} does not divide model.hidden = {}", model.heads, model.hidden));
     }
+    settings.optimizer.check()?;
     at_least_one(&[
         ("epochs", settings.epochs as usize),
         ("batch", settings.batch),

@@ -115,7 +115,7 @@ pub struct Header {
     /// Relations of dependency trees with weights of their own, from the second on; none where it reads no trees.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relations: Vec<String>,
-    /// Checksums of the models that it learned from besides.
+    /// Checksums of the models that it learned from besides; of a small backbone, of the store whose boxes it learned.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub teachers: Vec<String>,
     /// Checksum of the phrases that a model of regions learned from; none where there are no phrases, or it is older.

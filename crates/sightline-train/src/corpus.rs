@@ -85,6 +85,10 @@ impl<'a> Corpus<'a> {
                 )
             }));
         }
+        if photos.iter().all(|photo| photo.sentences.is_empty()) {
+            let split = split.name();
+            return Err(Error::Mismatch(format!("no photo of the {split} split of {} has a sentence", dataset.name)));
+        }
         let others = others(dataset, &photos);
         Ok(Self { dataset, store, photos, missing, wordless_sentences, unparsed: Vec::new(), others })
     }

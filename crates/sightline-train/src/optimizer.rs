@@ -14,6 +14,8 @@ use burn::tensor::{Gradients, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use sightline_model::weights::{Weight, Weights};
 
+use crate::{Error, Result};
+
 pub use average::Average;
 use learnt::check_state;
 pub(crate) use learnt::{Learnt, accumulate, same_sizes};
@@ -31,7 +33,8 @@ pub enum OptimizerKind {
     /// Adam with bias correction and decoupled weight decay.
     Adam,
     /// Momentum with its singular values brought near 1, for matrices; Adam for the rest (Jordan et al. 2024). Steps are
-    /// scaled to the size of Adam's (Liu et al. 2025), so that both take the same learning rates.
+    /// scaled to the size of Adam's (Liu et al. 2025), so that both take the same learning rates. Its products are rounded
+    /// to bfloat16 where the processor multiplies them, whatever the run's precision.
     Muon,
 }
 
@@ -87,6 +90,28 @@ impl Default for OptimizerSettings {
 }
 
 impl OptimizerSettings {
+    /// Refuses what no training can follow.
+    pub(crate) fn check(&self) -> Result<()> {
+        let Self { learning_rate, momentum, decay, epsilon, weight_decay, clip, .. } = *self;
+        let refuse = |name: &str, value: f64, expected: &str| {
+            Err(Error::Setting(format!("optimizer.{name} = {value}: expected {expected}")))
+        };
+        if !(learning_rate > 0.0 && learning_rate.is_finite()) {
+            return refuse("learning_rate", learning_rate, "a number above 0");
+        }
+        for (name, value) in [("momentum", momentum), ("decay", decay)] {
+            if !(0.0..1.0).contains(&value) {
+                return refuse(name, value, "0 or more and less than 1");
+            }
+        }
+        for (name, value) in [("epsilon", epsilon), ("weight_decay", weight_decay), ("clip", clip)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                return refuse(name, value, "a number of 0 or more");
+            }
+        }
+        Ok(())
+    }
+
     /// The rate of step `step` (from 0) out of `steps`.
     pub fn rate(&self, step: u64, steps: u64) -> f64 {
         let warmup = ((step + 1) as f64 / (self.warmup_steps + 1) as f64).min(1.0);

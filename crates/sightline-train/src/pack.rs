@@ -44,14 +44,14 @@ pub struct Card {
 /// How the numbers of a tensor are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Precision {
+pub enum Stored {
     /// Sixteen bits each.
     F16,
     /// Eight bits each, and a scale a row.
     I8,
 }
 
-impl Precision {
+impl Stored {
     /// Tensors of one row keep sixteen bits: they are small, and biases are worth more than weights.
     fn of(self, shape: &[usize]) -> Self {
         match shape {
@@ -105,7 +105,7 @@ impl Precision {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Part {
     header: Header,
-    tensors: Vec<(String, Vec<usize>, Precision)>,
+    tensors: Vec<(String, Vec<usize>, Stored)>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -212,7 +212,7 @@ impl<'a> Pack<'a> {
 
 /// Writes models and their card into one file. Where the files of the features lay is left out: a pack brings its own
 /// backbone.
-pub fn write(path: &Path, card: &Card, parts: &[(Checkpoint, Precision)]) -> Result<()> {
+pub fn write(path: &Path, card: &Card, parts: &[(Checkpoint, Stored)]) -> Result<()> {
     let (mut headers, mut tensors) = (Vec::new(), Vec::new());
     for (Checkpoint { header, model, .. }, precision) in parts {
         let mut header = header.clone();
@@ -281,7 +281,7 @@ mod tests {
 
     fn written(folder: &Path) -> Vec<u8> {
         let card = Card { name: "test".into(), ..Card::default() };
-        let parts = [(model(Kind::Alignment, 0.37), Precision::I8), (model(Kind::Caption, 0.1), Precision::F16)];
+        let parts = [(model(Kind::Alignment, 0.37), Stored::I8), (model(Kind::Caption, 0.1), Stored::F16)];
         let path = folder.join("test.pack");
         write(&path, &card, &parts).unwrap();
         assert_eq!(Pack::open(&path).unwrap().card, card);

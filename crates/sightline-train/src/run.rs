@@ -1,7 +1,7 @@
 //! A run folder: `settings.toml` (saved first), `log.jsonl` (one record a line), `last.ckpt` (to resume from) and
-//! `best.ckpt` (to use).
+//! `best.ckpt` (to use); `lock` keeps a second training out.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -12,36 +12,50 @@ use crate::checkpoint::{Checkpoint, Kind, Outline};
 use crate::{Error, Result};
 
 /// The folder of one run.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
+    /// Held while it is written to.
+    _lock: File,
 }
 
 impl RunFolder {
     /// A new run. Refuses a folder in which something was trained already, so that it is not lost.
     pub fn create(path: &Path, settings: &impl Serialize) -> Result<Self> {
-        let run = Self { path: path.to_owned() };
+        std::fs::create_dir_all(path).map_err(Error::io("create the run folder", path))?;
+        let run = Self::claim(path)?;
         if run.last().exists() || run.best().exists() {
             return Err(Error::Mismatch(format!(
                 "{} already holds a run; add --resume to go on with it, or name another folder",
                 path.display()
             )));
         }
-        std::fs::create_dir_all(path).map_err(Error::io("create the run folder", path))?;
         let text = toml::to_string(settings).expect("settings are plain data");
-        sightline_data::write::atomically(&run.settings_path(), |file| file.write_all(text.as_bytes()))?;
+        sightline_data::write::atomically(&settings_path(path), |file| file.write_all(text.as_bytes()))?;
         Ok(run)
     }
 
     /// A run that was started before, and the settings it was started with.
     pub fn open<S: DeserializeOwned>(path: &Path) -> Result<(Self, S)> {
-        let run = Self { path: path.to_owned() };
-        let settings = run.settings_path();
+        let settings = settings_path(path);
         let text = std::fs::read_to_string(&settings)
             .map_err(|_| Error::Mismatch(format!("{} holds no run to resume (no settings.toml)", path.display())))?;
         let settings =
             toml::from_str(&text).map_err(|e| Error::Setting(format!("{}: {}", settings.display(), e.message())))?;
-        Ok((run, settings))
+        Ok((Self::claim(path)?, settings))
+    }
+
+    /// The folder for this process alone, until the value is dropped.
+    fn claim(path: &Path) -> Result<Self> {
+        let lock = path.join("lock");
+        let file = File::options().create(true).append(true).open(&lock).map_err(Error::io("open", &lock))?;
+        match sightline_data::write::lock(&file) {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: file }),
+            Err(TryLockError::WouldBlock) => {
+                Err(Error::Mismatch(format!("another training writes to {}: wait for it, or end it", path.display())))
+            }
+            Err(TryLockError::Error(error)) => Err(Error::io("lock", &lock)(error)),
+        }
     }
 
     /// The best model of a run, or a checkpoint file given directly.
@@ -88,7 +102,7 @@ impl RunFolder {
         let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
         let mut seeds: Vec<u64> = entries
             .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("seed-")?.parse().ok())
-            .filter(|&seed| Self { path: Self::of_seed(path, seed) }.settings_path().is_file())
+            .filter(|&seed| settings_path(&Self::of_seed(path, seed)).is_file())
             .collect();
         seeds.sort_unstable();
         seeds
@@ -97,10 +111,6 @@ impl RunFolder {
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    fn settings_path(&self) -> PathBuf {
-        self.path.join("settings.toml")
     }
 
     /// Where the checkpoint to resume from lies.
@@ -128,6 +138,10 @@ impl RunFolder {
         let file = File::options().create(true).append(true).open(&path).map_err(Error::io("open the log", &path))?;
         Ok(Log { file, path })
     }
+}
+
+fn settings_path(folder: &Path) -> PathBuf {
+    folder.join("settings.toml")
 }
 
 fn check_kind(file: PathBuf, found: Kind, kinds: &[Kind]) -> Result<()> {

@@ -132,6 +132,15 @@ const DROPOUT_STREAM: u64 = 1 << 33;
 /// Records of steps are this far apart in the log.
 const LOG_EVERY: u64 = 20;
 
+/// Whether settings are the same as far as both are there: older runs lack what was added since.
+fn agree(now: &serde_json::Value, then: &serde_json::Value) -> bool {
+    use serde_json::Value::Object;
+    match (now, then) {
+        (Object(now), Object(then)) => now.iter().all(|(key, now)| then.get(key).is_none_or(|then| agree(now, then))),
+        _ => now == then,
+    }
+}
+
 /// The loop.
 pub(crate) fn run<L: Learner>(learner: &mut L, plan: Plan<'_>, control: &mut Control<'_>) -> Result<Outcome> {
     let Plan { seed, epochs, dropout, optimizer: settings, run, mut header, resume, .. } = plan;
@@ -144,13 +153,17 @@ pub(crate) fn run<L: Learner>(learner: &mut L, plan: Plan<'_>, control: &mut Con
             differences.push("other relations in the dependency trees".into());
         }
         if header.teachers != checkpoint.header.teachers {
-            differences.push("other teachers".into());
+            differences.push("other teachers or boxes".into());
         }
         if header.kind != checkpoint.header.kind {
             let (expected, got) = (checkpoint.header.kind, header.kind);
             differences.push(format!("{} there, {} now", expected.name(), got.name()));
         } else if checkpoint.header.phrases.is_some() && header.phrases != checkpoint.header.phrases {
             differences.push("other phrases".into());
+        }
+        // Of tuned models it is that of the model they began with.
+        if !agree(&header.settings["model"], &checkpoint.header.settings["model"]) {
+            differences.push("another model".into());
         }
         if !same_words || !differences.is_empty() {
             let what = if same_words { differences.join("; ") } else { "other words in the training split".into() };
@@ -208,12 +221,13 @@ pub(crate) fn run<L: Learner>(learner: &mut L, plan: Plan<'_>, control: &mut Con
             progress.best_epoch = progress.epoch;
             progress.findings = validation.findings;
         }
-        save(learner, &progress, best)?;
         let loss = sum / f64::max(n_batches, 1.0);
+        // Before the checkpoint: a run that goes on from the one before cuts the record off and writes it again.
         log.write(&json!({
             "step": progress.step, "epoch": progress.epoch, "loss": loss, "seconds": seconds,
             "validation": validation.record, "best": best,
         }))?;
+        save(learner, &progress, best)?;
         (control.on_event)(&Event::Epoch { epoch: progress.epoch, epochs, loss, validation: validation.text, best });
     }
     Ok(Outcome { progress, stopped })

@@ -136,6 +136,7 @@ fn check(settings: &TuneRunSettings, store: &FeatureStore, header: &Header, back
         return wrong("a model that reads dependency trees cannot be tuned with its backbone".into());
     }
     let TuneRunSettings { batch, epochs, captions_per_photo, colour, drop_path, average, .. } = *settings;
+    settings.optimizer.check()?;
     at_least_one(&[("batch", batch), ("epochs", epochs as usize), ("captions_per_photo", captions_per_photo)])?;
     shares(&[("colour", colour), ("drop_path", drop_path), ("average", average)])?;
     if batch < 2 * captions_per_photo {

@@ -213,6 +213,9 @@ fn a_stop_while_views_are_made_loses_nothing() {
     let mut control = Control { on_event: &mut on_event, stop: &stop };
     let (outcome, _) = train(data, None, &settings(), &folder_of_run, false, &mut control).unwrap();
     assert!(outcome.stopped);
+    let second = RunFolder::open::<BackboneRunSettings>(&place).unwrap_err().to_string();
+    assert!(second.contains("another training writes to"), "{second}");
+    drop(folder_of_run);
     let resumed = run(data, &settings(), &place, true, u64::MAX);
     assert_eq!(resumed.outcome.progress.epoch, 2);
 }

@@ -328,6 +328,14 @@ fn regions_learn_the_phrases_decoded_for_them() {
     let photos = dataset.images.iter().map(|image| (image.path.clone(), vec![phrase(image)])).collect();
     let phrases = Phrases { version: 3, checksum: String::new(), settings: AttachSettings::default(), photos };
     let data = CaptionData { dataset: &dataset, store: &store, phrases: Some(&phrases) };
+    // Of a store with other regions they say nothing.
+    let mut moved = phrases.clone();
+    moved.photos.values_mut().flatten().for_each(|phrase| phrase.region_box.x1 += 2.0);
+    let run = RunFolder::create(&folder.path().join("moved"), &caption_settings()).unwrap();
+    let mut control = Control { on_event: &mut |_| {}, stop: &AtomicBool::new(false) };
+    let data_moved = CaptionData { phrases: Some(&moved), ..data };
+    let error = caption::train(data_moved, None, &caption_settings(), &run, false, &mut control).unwrap_err();
+    assert!(error.to_string().contains("elsewhere than"), "{error}");
     for region_context in [RegionContext::None, RegionContext::WholeImage] {
         let settings = CaptionRunSettings { region_context, ..caption_settings() };
         let run = RunFolder::create(&folder.path().join(format!("{region_context:?}")), &settings).unwrap();

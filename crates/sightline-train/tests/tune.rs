@@ -337,6 +337,7 @@ fn teachers_are_heard_and_remembered() {
     let mut control = Control { on_event: &mut |_| {}, stop: &AtomicBool::new(false) };
     let alone = tune::train(trained.data(), &settings, &run, true, &mut control).unwrap_err().to_string();
     assert!(alone.contains("wants a teacher"), "{alone}");
+    drop(run); // another training may have the folder
     let (_, resumed, _) = trained.tune_taught(&teachers, &settings, "stopped", true, u64::MAX);
     assert_eq!(last(&taught).model, last(&resumed).model);
 }

@@ -99,7 +99,7 @@ pub struct Stages {
 }
 
 /// What became of one photo of a worker's batch.
-type Outcome = Result<PhotoFeatures, (usize, String)>;
+type Outcome = Result<(usize, PhotoFeatures), (usize, String)>;
 
 /// Fills `writer` with the features of `photos`, `(key, path)` each; the keys must differ.
 ///
@@ -170,10 +170,14 @@ pub fn extract(
                 report.stages.vectors += stages.vectors;
                 for outcome in outcomes {
                     match outcome {
-                        Ok(features) => {
-                            writer.append(&features)?;
-                            report.done += 1;
-                        }
+                        Ok((photo_idx, features)) => match writer.append(&features) {
+                            Ok(()) => report.done += 1,
+                            // One photo's numbers make no sense; the others may.
+                            Err(error @ sightline_data::Error::Format { .. }) => {
+                                failed.push((photo_idx, error.to_string()));
+                            }
+                            Err(error) => return Err(error.into()),
+                        },
                         Err(failure) => failed.push(failure),
                     }
                 }
@@ -214,7 +218,7 @@ fn features_of(
     let mut stages = Stages::default();
     let mut outcomes = Vec::with_capacity(batch.len());
     let mut decoded: Vec<Photo> = Vec::with_capacity(batch.len());
-    let mut found: Vec<PhotoFeatures> = Vec::with_capacity(batch.len());
+    let mut found: Vec<(usize, PhotoFeatures)> = Vec::with_capacity(batch.len());
     for &photo_idx in batch {
         let (key, path) = &photos[photo_idx];
         let start = Instant::now();
@@ -237,22 +241,23 @@ fn features_of(
             }
         };
         assert!(proposals.len() < options.max_regions, "{} proposals of {}", proposals.len(), options.max_regions - 1);
-        found.push(PhotoFeatures {
+        let features = PhotoFeatures {
             key: key.clone(),
             width: photo.width,
             height: photo.height,
             boxes: std::iter::once(photo.whole()).chain(proposals.iter().map(|p| p.region)).collect(),
             scores: std::iter::once(1.0).chain(proposals.iter().map(|p| p.score)).collect(),
             vectors: Vec::new(),
-        });
+        };
+        found.push((photo_idx, features));
         decoded.push(photo);
     }
     let start = Instant::now();
-    let boxes: Vec<_> = found.iter().map(|features| features.boxes.clone()).collect();
+    let boxes: Vec<_> = found.iter().map(|(_, features)| features.boxes.clone()).collect();
     let vectors = region_vectors(backbone, &decoded, &boxes, options.mode, options.context)?;
     stages.vectors += start.elapsed().as_secs_f64();
-    outcomes
-        .extend(found.into_iter().zip(vectors).map(|(features, vectors)| Ok(PhotoFeatures { vectors, ..features })));
+    let whole = |((photo_idx, features), vectors)| Ok((photo_idx, PhotoFeatures { vectors, ..features }));
+    outcomes.extend(found.into_iter().zip(vectors).map(whole));
     Ok((outcomes, stages))
 }
 

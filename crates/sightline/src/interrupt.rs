@@ -14,7 +14,7 @@ pub fn flag() -> &'static AtomicBool {
                 std::process::exit(130);
             }
             if !QUIET.load(Ordering::Relaxed) {
-                eprintln!("\nstopping after this step; press Ctrl-C again to end at once");
+                crate::ui::aside("\nstopping after this step; press Ctrl-C again to end at once");
             }
         };
         // Where no handler can be set, Ctrl-C ends the program as it always does; files stay whole either way.

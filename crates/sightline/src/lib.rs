@@ -10,6 +10,7 @@ pub mod index;
 pub mod interrupt;
 pub mod models;
 pub mod panels;
+pub mod places;
 pub mod report;
 pub mod server;
 pub mod sources;

@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if ui::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sightline: {}", ui::one_line(&error));
+            ui::aside(format_args!("sightline: {}", ui::one_line(&error)));
             ExitCode::from(if ui::is_usage(&error) { 2 } else { 1 })
         }
     }

@@ -6,6 +6,11 @@ use std::io::Write;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+/// A line on stderr. Where nobody listens any more, or its disk is full, the work goes on.
+pub fn aside(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// How the user wants to be talked to.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ui {
@@ -19,7 +24,7 @@ impl Ui {
     /// A line of talk, on stderr.
     pub fn say(&self, line: impl Display) {
         if !self.quiet {
-            eprintln!("{line}");
+            aside(line);
         }
     }
 

@@ -239,7 +239,7 @@ fn parsed_sentences(c: &Collection, settings: &[&str], data: &[&str]) {
     let decoded = ["align", "--model", &run, "-o", &c.path("edges.json"), "--split", "val"];
     assert_eq!(json(&[&decoded[..], data, &with_trees].concat())["photos"], 10);
     json(&[&["eval", "words", "--model", &run], data, &with_trees].concat());
-    let html = c.path("edges.html");
+    let html = c.path("edges-page.html");
     json(&[&retrieval[..], &with_trees, &["--html", &html, "--photos", "3"]].concat());
     fails(&["index", &c.path("photos"), "-o", &c.path("no"), "--model", &run], 1, &["dependency trees"]);
 
@@ -365,7 +365,12 @@ fn several_seeds(c: &Collection, settings: &[&str], data: &[&str]) {
         record.as_array().unwrap().iter().map(|mean| (mean.as_f64().unwrap() * 1e6).round()).collect()
     };
     assert_eq!(means(&all["validation"]["mean"]), means(&more["validation"]["mean"]));
+    // What is no alignment model's is named, and ends nothing.
+    let other = Path::new(&runs).join("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("best.ckpt"), b"none").unwrap();
     let table = json(&[&["eval", "ablation", &runs, "--split", "val"], data].concat());
+    std::fs::remove_dir_all(other).unwrap();
     assert_eq!((&table[0]["name"], &table[0]["runs"]), (&"seeds".into(), &3.into()));
     assert_eq!(means(&table[0]["mean"]), means(&all["validation"]["mean"]));
 
@@ -424,7 +429,11 @@ fn describes_a_folder(c: &Collection, caption: &str, regions: &str) {
     fails(&["caption", some, "--model", caption, "--groups", "2"], 2, &["--groups 2", "divisor"]);
     for iou in ["5", "-1", "NaN"] {
         let flag = format!("--region-iou={iou}");
-        fails(&["caption", some, "--model", caption, &flag], 2, &[&format!("--region-iou {iou}"), "0 to 1"]);
+        fails(
+            &["caption", some, "--model", caption, "--regions", &flag],
+            2,
+            &[&format!("--region-iou {iou}"), "0 to 1"],
+        );
     }
     // Photos of one name have no text each, and a page that cannot be written is no reason to describe photos.
     let (both, own) = (c.path("both-texts"), c.path("photos"));
@@ -437,6 +446,14 @@ fn describes_a_folder(c: &Collection, caption: &str, regions: &str) {
     fails(&["dataset", "import", &c.path("dataset.json"), "-o", over[5]], 1, &["a picture (PNG) lies here"]);
     fails(&["caption", some, "--model", caption, "--csv", over[5]], 1, &["no table of captions"]);
     assert_eq!(std::fs::read(&photo).unwrap(), before);
+    fails(&["caption", some, "--model", caption, "--csv", &csv, "--html", &csv], 2, &["this command reads it"]);
+    let [table, page] = ["table.csv", "table.html"].map(|name| c.path(name));
+    std::fs::write(&table, "scene-00001.png,a red circle\n").unwrap();
+    let import = ["dataset", "import", &table, "--photos", &c.path("photos"), "-o"];
+    fails(&[&import[..], &[&table]].concat(), 2, &["table.csv", "this command reads it"]);
+    std::fs::write(&page, "mine").unwrap();
+    fails(&[&import[..], &[&page]].concat(), 1, &["table.html", "no dataset"]);
+    assert_eq!(std::fs::read(&page).unwrap(), b"mine");
     fails(&["caption", some, "--model", caption, "--beam", "3", "--n-best", "9"], 2, &["--n-best 9"]);
     fails(&["caption", some, "--model", caption, "--sample", "2", "--top-p", "1.5"], 2, &["--top-p 1.5"]);
 }

@@ -114,16 +114,20 @@ pub(super) fn read(detected: &Detected, options: &ImportOptions, problems: &mut 
             row.truncate(last);
             row.push(joined);
         }
-        let photo = row.get(shape.image).map(|field| field.trim()).unwrap_or_default();
-        if photo.is_empty() || row.len() != shape.n_columns {
+        let photo = tidy(row.get(shape.image).map(|field| field.trim()).unwrap_or_default());
+        if photo.is_empty() && row.len() == shape.n_columns {
+            problems.add(ProblemKind::BadRecord, format!("{}: names no photo", place()));
+            continue;
+        }
+        if row.len() != shape.n_columns {
             problems.add(
                 ProblemKind::BadRecord,
                 format!("{}: expected {} columns, got {}", place(), shape.n_columns, row.len()),
             );
             continue;
         }
-        let at = *position.entry(photo.to_owned()).or_insert_with(|| {
-            raw.photos.push(RawPhoto { file: photo.to_owned(), ..RawPhoto::default() });
+        let at = *position.entry(photo.clone()).or_insert_with(|| {
+            raw.photos.push(RawPhoto { file: photo.clone(), ..RawPhoto::default() });
             raw.photos.len() - 1
         });
         let several = shape.sentences.len() > 1;
@@ -146,6 +150,19 @@ pub(super) fn read(detected: &Detected, options: &ImportOptions, problems: &mut 
         raw.photos.iter_mut().for_each(|photo| photo.file.push_str(".jpg"));
     }
     Ok(raw)
+}
+
+/// One spelling a photo: no `./` in front, no slash twice.
+fn tidy(photo: &str) -> String {
+    let mut path = photo;
+    while let Some(rest) = path.strip_prefix("./") {
+        path = rest.trim_start_matches('/');
+    }
+    let mut tidy = path.to_owned();
+    while tidy.contains("//") {
+        tidy = tidy.replace("//", "/");
+    }
+    tidy
 }
 
 /// The rows of a table. Tabs never stand inside a field, so there a quote is a quote unless it surrounds the field;

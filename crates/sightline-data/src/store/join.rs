@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{FeatureStore, StoreSettings, StoreWriter, VectorMode};
+use super::{COPIED, FeatureStore, StoreSettings, StoreWriter, VectorMode};
 use crate::{Error, Result};
 
 /// Writes a store at `output` in which a region's vector is the vectors of all `stores` one after the other, `[dim]` the sum
@@ -20,7 +20,9 @@ pub fn join(stores: &[FeatureStore], output: &Path, mut on_photo: impl FnMut(usi
     for other in others {
         same_photos(first, other)?;
     }
-    let settings = joined_settings(stores);
+    let mut settings = joined_settings(stores);
+    let copied: Vec<String> = stores.iter().map(FeatureStore::checksum).collect();
+    settings.sources.insert(COPIED.to_owned(), copied.join(" "));
     let writer = StoreWriter::create_or_resume(output, &settings)?;
     for (i, photo) in first.iter().enumerate() {
         if !writer.done().contains(photo.key) {

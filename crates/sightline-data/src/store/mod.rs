@@ -35,6 +35,9 @@ pub enum VectorMode {
     Joined,
 }
 
+/// In [`StoreSettings::sources`], the checksum of what the vectors were copied from and for which photos.
+pub const COPIED: &str = "copied";
+
 /// Everything that decides what the numbers in a store mean; photos of different settings never share a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreSettings {
@@ -56,7 +59,7 @@ pub struct StoreSettings {
     #[serde(default)]
     pub extra: BTreeMap<String, String>,
     /// Where the weights lay when the store was made, by what they are (`backbone`, `regions`): hints for opening them
-    /// again, which decide no number and are not compared.
+    /// again, which decide no number and are not compared. Only [`COPIED`] is, by a writer that goes on with a store.
     #[serde(default)]
     pub sources: BTreeMap<String, String>,
     /// The settings of the stores that were joined into this one, in the order of their numbers; empty elsewhere.
@@ -157,11 +160,13 @@ impl PhotoFeatures {
         let mut rounded = vec![f16::ZERO; self.vectors.len()];
         rounded.convert_from_f32_slice(&self.vectors);
         if let Some(at) = rounded.iter().position(|value| !value.is_finite()) {
-            return Err(refuse(format!(
-                "value {} of region {} does not fit 16 bits (at most 65504): scale the vectors down",
-                self.vectors[at],
-                at / settings.dim
-            )));
+            let (value, region) = (self.vectors[at], at / settings.dim);
+            return Err(refuse(match value.is_nan() {
+                true => format!("value {at} of the vectors, in region {region}, is no number (NaN)"),
+                false => format!(
+                    "value {value} of region {region} does not fit 16 bits (at most 65504): scale the vectors down"
+                ),
+            }));
         }
         Ok(rounded)
     }

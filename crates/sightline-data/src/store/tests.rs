@@ -277,7 +277,7 @@ fn what_does_not_fit_the_settings_is_refused() {
     check(|p| p.scores.truncate(1), "got 1 for 2 boxes");
     check(|p| p.vectors.truncate(5), "expected 2 vectors of 3 values, got 5");
     check(|p| p.vectors[4] = 70000.0, "value 70000 of region 1 does not fit 16 bits");
-    check(|p| p.vectors[0] = f32::NAN, "value NaN of region 0");
+    check(|p| p.vectors[0] = f32::NAN, "in region 0, is no number");
     check(|p| p.boxes[1].y2 = f32::INFINITY, "is not finite");
     check(|p| p.scores[1] = f32::NAN, "is not finite");
     writer.append(&photo("a", 2, 3)).unwrap();
@@ -506,7 +506,7 @@ fn a_store_that_cannot_be_written_keeps_the_journal() {
     let writer = StoreWriter::create_or_resume(&path, &settings(3)).unwrap();
     writer.append(&photo("a", 2, 3)).unwrap();
     std::fs::create_dir(&path).unwrap();
-    assert!(matches!(writer.finish(&[]).unwrap_err(), Error::Io { .. }));
+    assert!(writer.finish(&[]).unwrap_err().to_string().contains("a folder lies here"));
     std::fs::remove_dir(&path).unwrap();
     let writer = StoreWriter::create_or_resume(&path, &settings(3)).unwrap();
     assert_eq!(writer.finish(&[]).unwrap(), 1);
@@ -615,6 +615,14 @@ fn joined_stores_hold_the_vectors_side_by_side() {
     };
     assert_eq!((names(&ab), ab.settings().backbone.as_str()), (vec!["a".into(), "b".into()], "a + b"));
     let [a, b] = stores;
+    // Of stores that were made anew nothing old is kept, nor mixed with the new.
+    let mut changed = photos(3, &["x", "y"]);
+    changed[1].vectors[0] += 1.0;
+    std::fs::remove_file(path("a")).unwrap();
+    let again = [store_of(folder.path(), "a", &changed, 3), FeatureStore::open(path("b")).unwrap()];
+    let error = join(&again, &path("ab"), |_| {}).unwrap_err().to_string();
+    assert!(error.contains("copied from something else"), "{error}");
+    assert_eq!(bytes, std::fs::read(path("ab")).unwrap());
     join(&[b, a], &path("ba"), |_| {}).unwrap();
     let ba = FeatureStore::open(path("ba")).unwrap();
     let differences = ba.settings().differences(ab.settings()).join("; ");

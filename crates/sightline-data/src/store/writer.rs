@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{FeatureStore, PhotoFeatures, Record, StoreSettings, file, journal, journal_path};
+use super::{COPIED, FeatureStore, PhotoFeatures, Record, StoreSettings, file, journal, journal_path};
 use crate::{Error, Result, map, write};
 
 /// Collects photos for a store and writes it. Shared between threads by reference.
@@ -209,6 +209,11 @@ impl StoreWriter {
         Ok(())
     }
 
+    /// Ends without a store, and takes the journal away: it holds no photo.
+    pub(crate) fn abandon(self) -> Result<()> {
+        std::fs::remove_file(&self.journal).map_err(Error::io("remove", &self.journal))
+    }
+
     /// Writes the store: the photos named by `order` first, the others after them by key. Keys of `order` that are not
     /// there are passed over. Then removes the journal and lets others write. Returns the number of photos.
     ///
@@ -342,6 +347,10 @@ fn record<'a>(bytes: &'a [u8], payload: &Range<usize>, dim: usize) -> Record<'a>
 }
 
 fn same_settings(path: &Path, there: &StoreSettings, wanted: &StoreSettings) -> Result<()> {
-    let differences = there.differences(wanted);
+    let mut differences = there.differences(wanted);
+    // Older stores do not say it.
+    if there.sources.get(COPIED).is_some_and(|copied| wanted.sources.get(COPIED) != Some(copied)) {
+        differences.push("its vectors were copied from something else, or for other photos".to_owned());
+    }
     if differences.is_empty() { Ok(()) } else { Err(Error::Settings { path: path.to_owned(), differences }) }
 }

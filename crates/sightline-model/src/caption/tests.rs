@@ -1,3 +1,5 @@
+use rand::RngExt;
+
 use super::search::{LogProbabilities, log_probabilities};
 use super::*;
 use crate::weights;
@@ -84,14 +86,21 @@ fn gradients_of_a_function_of_probabilities_are_those_of_its_weights() {
         // Half the sum of their squares: each weighs minus itself.
         let factors: Vec<f32> = found.iter().map(|l| -l).collect();
         let loss = Loss { weights: Some(&factors), smoothing: 0.0 };
-        let (_, expected) =
-            gradients(&*generator, &weights, &pictures(), said(), &loss, &mut Dropout::new(random::stream(1, 1), 0.0));
+        let (_, expected) = gradients(
+            &*generator,
+            &weights,
+            &pictures(),
+            said(),
+            &loss,
+            &mut Dropout::new(random::stream(1, 1), 0.0),
+            Precision::F32,
+        );
         let weigh = |given: &[f32]| {
             assert!(given.iter().zip(&found).all(|(a, b)| (a - b).abs() < 1e-6), "{kind:?}");
             factors.clone()
         };
         let mut dropout = Dropout::new(random::stream(1, 1), 0.0);
-        let got = gradients_of(&*generator, &weights, &pictures(), said(), weigh, &mut dropout);
+        let got = gradients_of(&*generator, &weights, &pictures(), said(), weigh, &mut dropout, Precision::F32);
         assert_eq!(got, expected, "{kind:?}");
     }
 }
@@ -105,12 +114,42 @@ fn gradients_agree_with_differences() {
         for loss in [Loss::default(), Loss { weights: Some(&factors), smoothing: 0.1 }] {
             let value = |weights: &Weights| {
                 let mut dropout = Dropout::new(random::stream(1, 1), 0.0);
-                gradients(&*generator, weights, &pictures(), said(), &loss, &mut dropout)
+                gradients(&*generator, weights, &pictures(), said(), &loss, &mut dropout, Precision::F32)
             };
             let (_, found) = value(&weights);
             let names: Vec<&String> = weights.keys().collect();
             assert_eq!(found.keys().collect::<Vec<_>>(), names, "{kind:?}");
             weights::compare_with_differences(&weights, &found, |moved| value(moved).0);
+        }
+    }
+}
+
+#[test]
+fn gradients_of_rounded_factors_are_near() {
+    const LARGE: usize = 700;
+    let mut rng = random::stream(4, 0);
+    let word = |rng: &mut rand_chacha::ChaCha8Rng| rng.random_range(1..LARGE as u32);
+    let sentences: Vec<Vec<u32>> = (0..40).map(|_| (0..9).map(|_| word(&mut rng)).collect()).collect();
+    let sentences: Vec<&[u32]> = sentences.iter().map(Vec::as_slice).collect();
+    let said = Said { sentences: &sentences, pictures: &[0, 1, 2, 1].repeat(10) };
+    for kind in KINDS {
+        let settings = CaptionSettings { hidden: 96, word_dim: 96, feed_forward: 128, ..settings(kind) };
+        let weights = settings.initial_weights(FEATURES, &[0.0; LARGE], &mut random::stream(5, 0));
+        let generator = settings.generator();
+        let at = |precision| {
+            let mut dropout = Dropout::new(random::stream(1, 1), 0.0);
+            gradients(&*generator, &weights, &pictures(), said, &Loss::default(), &mut dropout, precision)
+        };
+        let ((loss, exact), (rounded_loss, rounded)) = (at(Precision::F32), at(Precision::Bf16));
+        assert!((rounded_loss - loss).abs() < 1e-3 * loss, "{kind:?}: {rounded_loss}, not {loss}");
+        assert_eq!(Precision::Bf16.rounds(), rounded != exact, "{kind:?}: rounded where the processor can");
+        assert_eq!(at(Precision::Bf16), (rounded_loss, rounded.clone()), "{kind:?}: the same again");
+        for (name, exact) in &exact {
+            let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+            let pairs = exact.values.iter().zip(&rounded[name].values);
+            let error = norm(&mut pairs.map(|(a, b)| a - b));
+            let size = norm(&mut exact.values.iter().copied());
+            assert!(error <= 0.1 * size, "{kind:?} {name}: off by {error} of {size}");
         }
     }
 }
@@ -139,7 +178,8 @@ fn every_generator_learns_a_few_sentences_by_heart() {
         let said = Said { sentences: &SENTENCES[..3], pictures: &[0, 2, 1] };
         for _ in 0..150 {
             let mut dropout = Dropout::new(random::stream(1, 1), 0.0);
-            let (_, found) = gradients(&*generator, &weights, &pictures(), said, &Loss::default(), &mut dropout);
+            let (_, found) =
+                gradients(&*generator, &weights, &pictures(), said, &Loss::default(), &mut dropout, Precision::F32);
             for (name, gradient) in found {
                 let (w, c) = (weights.get_mut(&name).unwrap(), square.get_mut(&name).unwrap());
                 for ((w, c), g) in w.values.iter_mut().zip(&mut c.values).zip(gradient.values) {

@@ -308,6 +308,7 @@ fn multiply_add(out: &mut [f32], a: &[f32], b: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bf16::Precision;
     use crate::random::{self, Dropout};
     use crate::weights::{Weight, Weights};
 
@@ -336,7 +337,7 @@ mod tests {
             y.iter().zip(factors(y.len())).map(|(y, f)| f64::from(*y) * f64::from(f)).sum()
         };
         let mut dropout = Dropout::new(random::stream(1, 1), 0.0);
-        let mut tape = Tape::training(&weights, &mut dropout);
+        let mut tape = Tape::training(&weights, &mut dropout, Precision::F32);
         let x = tape.embed("x", &of_input, 1.0);
         let y = operation(&mut tape, x);
         let n = tape.value(y).values.len();

@@ -237,7 +237,7 @@ impl<'a> BackboneLearner<'a> {
             return (Sums::default(), Weights::new());
         }
         let mut dropout = Dropout::new(random::stream(0, 0), 0.0);
-        let mut tape = Tape::training(&self.learnt.weights, &mut dropout);
+        let mut tape = Tape::training(&self.learnt.weights, &mut dropout, self.settings.precision);
         let pixels: Vec<f32> = examples.iter().flat_map(|example| &example.pixels).copied().collect();
         let seen = self.settings.model.forward(&mut tape, Matrix::new(pixels.len() / 3, 3, pixels), side);
         let (mut sums, dim) = (Sums { views: examples.len(), ..Sums::default() }, self.views.dim());

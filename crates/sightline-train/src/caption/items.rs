@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sightline_data::BoxXyxy;
 use sightline_data::store::FeatureStore;
 use sightline_data::{Dataset, Split, Vocabulary};
 use sightline_metrics::ptb::Tokenizer;
@@ -105,6 +106,12 @@ pub(super) fn sentence_items(corpus: &Corpus<'_>) -> Vec<Item> {
     corpus.photos.iter().filter_map(of_photo).collect()
 }
 
+/// Whether two boxes are one, to half a pixel.
+fn is_near(a: &BoxXyxy, b: &BoxXyxy) -> bool {
+    let [a, b] = [a, b].map(|region| <[f32; 4]>::from(*region));
+    a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 0.5)
+}
+
 /// Regions with the phrases that the alignment model found for them.
 pub(super) fn phrase_items(
     phrases: &Phrases,
@@ -123,11 +130,14 @@ pub(super) fn phrase_items(
         let (Some(position), Some(own)) = (store.position(&image.path), phrases.photos.get(&image.path)) else {
             continue;
         };
-        let n_regions = store.get(position).n_regions();
+        let photo = store.get(position);
+        let n_regions = photo.n_regions();
         for phrase in own {
-            if phrase.region >= n_regions {
+            // Another backbone's vectors of the same regions will do.
+            if photo.boxes().nth(phrase.region).is_none_or(|region| !is_near(&region, &phrase.region_box)) {
                 return Err(Error::Mismatch(format!(
-                    "the phrases name region {} of {}, which has {n_regions} in {}; decode them from this store",
+                    "the phrases have region {} of {} elsewhere than {}, which has {n_regions}; decode them from a store of \
+                     these regions",
                     phrase.region,
                     image.path,
                     store.path().display()

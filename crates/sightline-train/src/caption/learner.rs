@@ -105,7 +105,7 @@ impl<'a> CaptionLearner<'a> {
         let weights = vec![1.0 / sentences.len() as f32; targets];
         let loss = Loss { weights: Some(&weights), smoothing: self.settings.label_smoothing };
         let said = Said { sentences: &sentences, pictures: &of };
-        gradients(&*self.generator, &self.learnt.weights, &pictures, said, &loss, dropout)
+        gradients(&*self.generator, &self.learnt.weights, &pictures, said, &loss, dropout, self.settings.precision)
     }
 
     /// Gradients of the mean reward of sampled sentences; minus that mean. Samples that are worth more than their
@@ -144,7 +144,8 @@ impl<'a> CaptionLearner<'a> {
         let (sentences, of) = flatten(sampled.iter().map(|own| own.iter().map(|h| h.words.as_slice())));
         let loss = Loss { weights: Some(&weights), smoothing: 0.0 };
         let said = Said { sentences: &sentences, pictures: &of };
-        let (_, found) = gradients(&*self.generator, &self.learnt.weights, &pictures, said, &loss, dropout);
+        let (_, found) =
+            gradients(&*self.generator, &self.learnt.weights, &pictures, said, &loss, dropout, self.settings.precision);
         (-sum / n_samples, found)
     }
 
@@ -160,7 +161,15 @@ impl<'a> CaptionLearner<'a> {
             loss = own;
             weights
         };
-        let found = gradients_of(&*self.generator, &self.learnt.weights, &pictures, choices.said(), weigh, dropout);
+        let found = gradients_of(
+            &*self.generator,
+            &self.learnt.weights,
+            &pictures,
+            choices.said(),
+            weigh,
+            dropout,
+            self.settings.precision,
+        );
         (loss, found)
     }
 

@@ -386,7 +386,7 @@ impl Learner for TuneLearner<'_> {
                         own.iter().map(|_| Dropout::new(random::stream(0, 0), 0.0)).collect();
                     let mut held = Vec::with_capacity(own.len());
                     for (&shard, dropout) in own.iter().zip(&mut dropouts) {
-                        let mut tape = Tape::training(weights, dropout);
+                        let mut tape = Tape::training(weights, dropout, eyes.settings.precision);
                         if let Some((vectors, place)) = eyes.see(&mut tape, shard, hands, step, factor) {
                             held.push((tape, place));
                             to_align.send((shard, vectors)).expect("the step waits for it");
@@ -473,6 +473,8 @@ impl Learner for TuneLearner<'_> {
 
 #[cfg(test)]
 mod tests {
+    use sightline_model::Precision;
+
     use super::*;
     use crate::backbone::Network;
     use sightline_data::{Dataset, Image, Sentence, Split, VectorMode, Vocabulary};
@@ -563,7 +565,7 @@ mod tests {
                 pairs.map(|(x, f)| f64::from(*x) * f64::from(*f)).sum()
             };
             let mut dropout = Dropout::new(random::stream(0, 0), 0.0);
-            let mut tape = Tape::training(&weights, &mut dropout);
+            let mut tape = Tape::training(&weights, &mut dropout, Precision::F32);
             let (shard, place) = eyes.see(&mut tape, 0, &hands, 3, 0.5).unwrap();
             let gradients = eyes.go_back(tape, place, &wanted_of(&shard));
             let mut changed = weights.clone();

@@ -176,7 +176,13 @@ impl RegionProposer for BoxesFile {
     }
 
     fn propose(&self, key: &str, photo: &Photo, max: usize) -> Result<Vec<Proposal>> {
-        Ok(self.boxes_of(key, photo, max).proposals)
+        match self.boxes_of(key, photo, max) {
+            PhotoBoxes { is_listed: true, proposals, .. } => Ok(proposals),
+            _ => {
+                let message = format!("no boxes of {key}; an empty list says that the whole photo is its only region");
+                Err(Error::boxes(&self.path, message))
+            }
+        }
     }
 }
 
@@ -411,13 +417,16 @@ mod tests {
     }
 
     #[test]
-    fn photos_that_are_not_listed_have_the_whole_picture_only() {
-        let file = open(r#"{"a/1.jpg": [[0, 0, 9, 9]], "b/1.jpg": [[1, 1, 9, 9]]}"#).unwrap();
+    fn photos_that_are_not_listed_have_no_boxes() {
+        let file = open(r#"{"a/1.jpg": [[0, 0, 9, 9]], "b/1.jpg": [[1, 1, 9, 9]], "c.jpg": []}"#).unwrap();
         let photo = Photo::uniform(10, 10, [0; 3]);
         assert_eq!(file.boxes_of("7.jpg", &photo, 19), PhotoBoxes::default());
         assert_eq!(file.boxes_of("1.jpg", &photo, 19), PhotoBoxes::default(), "two photos are called so");
         assert_eq!(file.boxes_of("b/1.jpg", &photo, 19).proposals.len(), 1);
         assert_eq!(file.boxes_of("b/1.jpg", &photo, 0).proposals.len(), 0);
+        assert_eq!(file.propose("c.jpg", &photo, 19).unwrap(), []);
+        let error = file.propose("7.jpg", &photo, 19).unwrap_err().to_string();
+        assert!(error.contains("no boxes of 7.jpg"), "{error}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use sightline_train::phrases::Phrases;
 use sightline_train::pointing::AttachSettings;
 
 use crate::models;
+use crate::places;
 use crate::sources::{DeviceKind, ParsesFile};
 use crate::ui::{Ui, Usage, count};
 
@@ -56,11 +57,11 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             return Err(Usage(format!("--{name} {value}: expected a number of 0 or more")).into());
         }
     }
+    places::check([args.dataset.as_path(), &args.features], [args.output.as_path()])?;
     let dataset = Dataset::load(&args.dataset)?;
     let store = FeatureStore::open(&args.features)?;
     let aligner = Aligner::new(models::checkpoint(&args.model, &[Kind::Alignment])?, &args.device.open()?)?;
     let parses = args.parses.read(&dataset, &args.split, ui)?;
-    sightline_data::write::check_place(&args.output)?;
     let bar = ui.bar(0, "photos");
     let phrases =
         Phrases::decode(&aligner, &dataset, &store, parses.as_ref(), &args.split, settings, |done, total| {

@@ -49,13 +49,13 @@ pub struct Args {
     #[arg(long)]
     regions: bool,
     /// A run of `train caption --phrases`; unless given, the one of --model where that is a pack
-    #[arg(long, value_name = "RUN")]
+    #[arg(long, value_name = "RUN", requires = "regions")]
     region_model: Option<PathBuf>,
     /// Most regions described a photo, the surest first
-    #[arg(long, default_value_t = MostRegions::default().captions)]
+    #[arg(long, default_value_t = MostRegions::default().captions, requires = "regions")]
     most_regions: usize,
     /// Leave out a region whose box overlaps a surer one's by more than this IoU, 0 to 1
-    #[arg(long, default_value_t = MostRegions::default().box_iou)]
+    #[arg(long, default_value_t = MostRegions::default().box_iou, requires = "regions")]
     region_iou: f32,
     #[command(flatten)]
     beam: BeamArgs,

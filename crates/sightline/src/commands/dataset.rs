@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use sightline_data::import::{self, Columns, ImportOptions, Layout, MakeSplit};
 use sightline_data::{Dataset, Problems, Split, Summary, summary};
 
+use crate::places;
 use crate::ui::{Ui, count, table};
 
 /// Read a captioned collection, or look at one
@@ -130,6 +132,11 @@ pub fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
 }
 
 fn import(args: ImportArgs, ui: &Ui) -> anyhow::Result<()> {
+    let inputs = [Some(&args.source), args.boxes.as_ref(), args.pairing.as_ref()].into_iter().flatten();
+    places::check(inputs.map(PathBuf::as_path), [args.output.as_path()])?;
+    if args.output.exists() {
+        Dataset::load(&args.output).context("the output would be written over what is no dataset of ours")?;
+    }
     let options = ImportOptions {
         layout: args.layout.map(|layout| match layout {
             LayoutName::Karpathy => Layout::Karpathy,

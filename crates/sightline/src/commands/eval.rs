@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use sightline_data::parses::Parses;
 use sightline_data::{FeatureStore, Split};
@@ -19,6 +20,7 @@ use super::eval_split::{Common, Data, same_photos, sharpness, tell_gaps};
 use super::{eval_ablation, eval_boxes, eval_caption, eval_captions, eval_grounding, eval_regions, eval_words};
 use crate::models::{self, Reads};
 use crate::panels::Panels;
+use crate::places;
 use crate::report::{self, DEFAULT_THRESHOLD, Report, RetrievalRow, RowSource, Table};
 use crate::sources::ParsesFile;
 use crate::ui::{Ui, Usage, count, table};
@@ -83,16 +85,16 @@ pub struct RetrievalArgs {
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Photos on the page, evenly spread over the split
-    #[arg(long, default_value_t = 24)]
+    #[arg(long, default_value_t = 24, requires = "html")]
     photos: usize,
     /// Words that score less are greyed on the page
-    #[arg(long, default_value_t = DEFAULT_THRESHOLD, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = DEFAULT_THRESHOLD, allow_negative_numbers = true, requires = "html")]
     threshold: f32,
     /// Let this model describe the photos on the page
-    #[arg(long, value_name = "RUN")]
+    #[arg(long, value_name = "RUN", requires = "html")]
     caption_model: Option<PathBuf>,
     /// Let this model describe the regions on the page
-    #[arg(long, value_name = "RUN")]
+    #[arg(long, value_name = "RUN", requires = "html")]
     region_model: Option<PathBuf>,
 }
 
@@ -116,6 +118,12 @@ fn retrieval(args: &RetrievalArgs, ui: &Ui) -> anyhow::Result<()> {
     }
     if !(args.reader_weight >= 0.0 && args.reader_weight.is_finite()) {
         return Err(Usage(format!("--reader-weight {}: expected a number of 0 or more", args.reader_weight)).into());
+    }
+    if !args.threshold.is_finite() {
+        return Err(Usage(format!("--threshold {}: expected a number", args.threshold)).into());
+    }
+    if let Some(html) = &args.html {
+        check_page(html, args)?;
     }
     let data = args.common.open(ui)?;
     let more = args.more_features.iter().map(FeatureStore::open).collect::<Result<Vec<_>, _>>()?;
@@ -163,6 +171,18 @@ fn retrieval(args: &RetrievalArgs, ui: &Ui) -> anyhow::Result<()> {
         ui.say(format_args!("page written to {}", html.display()));
     }
     ui.result(&report, || retrieval_text(&report))
+}
+
+/// Whether a page and its record may be written: a record of a page lies there, or nothing.
+fn check_page(html: &Path, args: &RetrievalArgs) -> anyhow::Result<()> {
+    let record = html.with_extension("json");
+    places::check(args.common.inputs(), [html, &record])?;
+    if record.exists() {
+        report::read_json(&record).with_context(|| {
+            format!("the page's record would be written over {}; name another page", record.display())
+        })?;
+    }
+    Ok(())
 }
 
 /// The scores of all models together, as they are and less what a bank says of photos and sentences.

@@ -85,10 +85,15 @@ pub(super) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         };
         let mut members = Vec::new();
         for run in &runs {
-            let aligner = Aligner::new(models::checkpoint(run, &[Kind::Alignment])?, &data.device)?;
-            // A row may read other vectors than the rest, or trees that are not there: it is named and the others go on.
-            match aligner.corpus(&data.dataset, data.split, &data.store, parses.as_ref()) {
-                Ok(corpus) => members.push(evaluate::scores(&aligner, &corpus)),
+            // A row may be a caption model's, read other vectors than the rest, or trees that are not there: it is named and
+            // the others go on.
+            let scores = || -> anyhow::Result<Scores> {
+                let aligner = Aligner::new(models::checkpoint(run, &[Kind::Alignment])?, &data.device)?;
+                let corpus = aligner.corpus(&data.dataset, data.split, &data.store, parses.as_ref())?;
+                Ok(evaluate::scores(&aligner, &corpus))
+            };
+            match scores() {
+                Ok(scores) => members.push(scores),
                 Err(error) => ui.say(format_args!("{} left out: {error}", run.display())),
             }
         }

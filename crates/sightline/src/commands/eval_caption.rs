@@ -20,6 +20,7 @@ use super::caption::{BeamArgs, PAPER_BEAM, check_fit};
 use super::eval_captions;
 use super::eval_split::{Common, Data, same_photos, tell_gaps};
 use crate::models::{self, Reads};
+use crate::places;
 use crate::ui::{Ui, Usage, count, table};
 
 /// Compare a model's captions with people's (the paper's table 2), by coco-caption's metrics, in percent
@@ -84,6 +85,7 @@ struct Record {
 /// Describes, scores, prints.
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let beam = args.beam.settings(PAPER_BEAM)?;
+    places::check(args.common.inputs(), [&args.captions, &args.per_image].into_iter().flatten().map(PathBuf::as_path))?;
     let data = args.common.open(ui)?;
     let more = args.more_features.iter().map(FeatureStore::open).collect::<Result<Vec<_>, _>>()?;
     let open = |run: &PathBuf| anyhow::Ok(Captioner::new(models::checkpoint(run, &[Kind::Caption])?)?);
@@ -138,7 +140,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let nearest = match args.nearest {
         false => None,
         true => {
-            let training = Corpus::new(&data.dataset, Split::Train, &data.store, &captioner.vocabulary)?;
+            let training = Corpus::new(&data.dataset, Split::Train, stores[0], &captioner.vocabulary)?;
             let nearest = describe::nearest_captions(&training, corpus);
             Some(metrics::evaluate(&nearest, &references, &settings)?.report)
         }

@@ -12,6 +12,7 @@ use sightline_metrics::meteor::{Meteor, MeteorData, Task};
 use sightline_metrics::significance::{self, CAPTION_METRICS, Draws, Interval, Paired};
 use sightline_metrics::{Error, HOW_TO_GET_METEOR_DATA};
 
+use crate::places;
 use crate::ui::{Ui, Usage, count, table};
 
 /// Measure anybody's captions as coco-caption does: BLEU, METEOR, ROUGE-L, CIDEr
@@ -97,6 +98,10 @@ struct Record {
 
 /// Reads, scores, prints.
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    let inputs =
+        args.references.iter().chain(&args.compare).chain(&args.document_frequencies).chain([&args.hypotheses]);
+    let outputs = args.per_image.iter().chain(&args.write_document_frequencies);
+    places::check(inputs.map(PathBuf::as_path), outputs.map(PathBuf::as_path))?;
     let pairs = read(args, &args.hypotheses, ui)?;
     let other = args.compare.as_deref().map(|path| read(args, path, ui)).transpose()?;
     let meteor = match args.no_meteor {

@@ -1,6 +1,6 @@
 //! What evaluations on a split of a dataset have in common.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use sightline_data::{Dataset, FeatureStore, Split};
@@ -36,6 +36,11 @@ pub(super) struct Data {
 }
 
 impl Common {
+    /// The files that are read.
+    pub(super) fn inputs(&self) -> [&Path; 2] {
+        [&self.dataset, &self.features]
+    }
+
     pub(super) fn open(&self, ui: &Ui) -> anyhow::Result<Data> {
         let dataset = Dataset::load(&self.dataset)?;
         let store = FeatureStore::open(&self.features)?;

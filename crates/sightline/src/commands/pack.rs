@@ -8,7 +8,7 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 use sightline_model::Device;
 use sightline_train::checkpoint::{Checkpoint, Kind, Outline};
-use sightline_train::pack::{self, Card, Precision};
+use sightline_train::pack::{self, Card, Stored};
 use sightline_vision::backbone::Backbone;
 
 use crate::models;
@@ -51,8 +51,8 @@ pub fn run(args: &PackArgs, ui: &Ui) -> anyhow::Result<()> {
     sightline_data::write::check_place(&args.output)?;
     let backbone = models::checkpoint(&args.backbone, &[Kind::Backbone])?;
     let small = sightline_train::backbone::open(backbone.clone(), &Device::flex())?.into_compact()?;
-    let precision = if args.int8 { Precision::I8 } else { Precision::F16 };
-    let mut parts = vec![(backbone, Precision::F16)];
+    let precision = if args.int8 { Stored::I8 } else { Stored::F16 };
+    let mut parts = vec![(backbone, Stored::F16)];
     let others = [
         (Some(&args.align), Kind::Alignment),
         (args.caption.as_ref(), Kind::Caption),
@@ -69,7 +69,7 @@ pub fn run(args: &PackArgs, ui: &Ui) -> anyhow::Result<()> {
 }
 
 /// A model must read the vectors of this very backbone, and the same as the other models.
-fn check(run: &Path, model: &Checkpoint, parts: &[(Checkpoint, Precision)], backbone: &str) -> anyhow::Result<()> {
+fn check(run: &Path, model: &Checkpoint, parts: &[(Checkpoint, Stored)], backbone: &str) -> anyhow::Result<()> {
     let features = &model.header.features;
     anyhow::ensure!(
         features.backbone_checksum == backbone && features.regions_checksum == backbone,

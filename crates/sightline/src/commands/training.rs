@@ -9,7 +9,7 @@ use sightline_train::settings::resolve;
 use sightline_train::{Control, Event, Outcome};
 
 use crate::sources::DeviceKind;
-use crate::ui::{Ui, Usage};
+use crate::ui::Ui;
 
 /// What every training reads and writes.
 #[derive(Debug, Args)]
@@ -53,7 +53,7 @@ impl Common {
 
 /// What is said of a training that was stopped.
 pub(super) fn stopped(run: &Path, step: u64) -> anyhow::Error {
-    Usage(format!("stopped at step {step}; `--resume` with -o {} goes on from here", run.display())).into()
+    anyhow::anyhow!("stopped at step {step}; `--resume` with -o {} goes on from here", run.display())
 }
 
 /// Runs a training with a bar and a line a pass.

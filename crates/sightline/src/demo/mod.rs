@@ -14,6 +14,7 @@ use serde_json::json;
 
 pub use pipeline::{Demo, Plan};
 
+use crate::places;
 use crate::report;
 use crate::server::{self, Page};
 use crate::ui::{Ui, count, table};
@@ -55,13 +56,14 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     if let Some(folder) = &args.folder {
         anyhow::ensure!(folder.is_dir(), "{} is no folder of photos", folder.display());
     }
+    let html = args.output.join("report.html");
+    places::check([], [html.as_path(), &html.with_extension("json")])?;
     let mut demo = learn(&plan, ui)?;
     let own = args.folder.as_deref().map(|folder| photos::describe(folder, ui)).transpose()?;
     if let Some(own) = &own {
         demo.report.tables.push(own.table());
         demo.report.photos.splice(0..0, own.panels.iter().cloned());
     }
-    let html = args.output.join("report.html");
     report::write(&html, &demo.report)?;
     report::write_json(&html.with_extension("json"), &demo.report)?;
     let grounding = &demo.grounding;

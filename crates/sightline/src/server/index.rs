@@ -161,7 +161,10 @@ impl App {
             match searcher.reopen() {
                 Ok(new) => *self.shared.searcher.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new),
                 // The old one goes on answering; an indexer may be between two files.
-                Err(error) => eprintln!("the index changed and cannot be opened yet: {}", crate::ui::one_line(&error)),
+                Err(error) => {
+                    let error = crate::ui::one_line(&error);
+                    crate::ui::aside(format_args!("the index changed and cannot be opened yet: {error}"));
+                }
             }
         }
         *looked = Instant::now();
@@ -558,10 +561,14 @@ async fn regions(
 #[utoipa::path(get, path = "/api/v1/photo/{id}", params(("id" = i64, Path)),
     responses((status = 200, body = Vec<u8>, content_type = "image/*"), (status = 404, body = Problem),
         (status = 410, body = Problem), (status = 422, body = Problem), (status = 503, body = Problem)))]
-async fn photo(State(app): State<App>, id: Result<Path<i64>, PathRejection>) -> Result<Response, Refusal> {
+async fn photo(
+    State(app): State<App>,
+    id: Result<Path<i64>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
     let Path(id) = id?;
     let (kind, bytes) = app.work(move |app| read_photo(&app.searcher().file(id)?)).await?;
-    Ok(picture_response(kind, bytes))
+    Ok(picture_response(kind, bytes, &headers))
 }
 
 /// The file as it is where a browser can show it, else a JPEG of it.
@@ -588,16 +595,28 @@ fn read_photo(path: &std::path::Path) -> anyhow::Result<(&'static str, Vec<u8>)>
 #[utoipa::path(get, path = "/api/v1/thumbnail/{id}", params(("id" = i64, Path)),
     responses((status = 200, body = Vec<u8>, content_type = "image/jpeg"), (status = 404, body = Problem),
         (status = 410, body = Problem), (status = 422, body = Problem), (status = 503, body = Problem)))]
-async fn thumbnail(State(app): State<App>, id: Result<Path<i64>, PathRejection>) -> Result<Response, Refusal> {
+async fn thumbnail(
+    State(app): State<App>,
+    id: Result<Path<i64>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
     let Path(id) = id?;
     let bytes = app.work(move |app| app.searcher().thumbnail(id)).await?;
-    Ok(picture_response("image/jpeg", bytes))
+    Ok(picture_response("image/jpeg", bytes, &headers))
 }
 
-fn picture_response(kind: &'static str, bytes: Vec<u8>) -> Response {
-    let mut response = of_type(kind, bytes.into());
-    // A photo may change under its number, so the browser keeps it for a while only.
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=300"));
+/// A picture, or that it is the one that the browser has. Another photo may come under its number, of this index or of
+/// another one at this address, so the browser asks each time.
+fn picture_response(kind: &'static str, bytes: Vec<u8>, request: &HeaderMap) -> Response {
+    let tag = format!("\"{}\"", sightline_data::checksum::of_bytes(&bytes));
+    let known = request.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let mut response = match known {
+        true => StatusCode::NOT_MODIFIED.into_response(),
+        false => of_type(kind, bytes.into()),
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    headers.insert(header::ETAG, HeaderValue::from_str(&tag).expect("hex digits between quotes"));
     response
 }
 

@@ -131,6 +131,16 @@ async fn the_api_answers_as_the_command_does() {
     let (_, headers, thumbnail) = server.ask(request(format!("/api/v1/thumbnail/{id}"))).await;
     assert_eq!(headers[header::CONTENT_TYPE], "image/jpeg");
     assert!(Photo::decode(&thumbnail, "thumbnail").unwrap().width <= 256);
+    // A browser that has it asks whether it is the same still.
+    assert_eq!(headers[header::CACHE_CONTROL], "private, no-cache");
+    for (tag, expected) in
+        [(headers[header::ETAG].to_str().unwrap(), StatusCode::NOT_MODIFIED), ("\"another\"", StatusCode::OK)]
+    {
+        let mut again = request(format!("/api/v1/thumbnail/{id}"));
+        again.headers_mut().insert(header::IF_NONE_MATCH, tag.parse().unwrap());
+        let (status, _, body) = server.ask(again).await;
+        assert_eq!((status, body.is_empty()), (expected, expected == StatusCode::NOT_MODIFIED));
+    }
     let (status, found) = server.post("/api/v1/similar?all=true", "image/png", photo.clone()).await;
     assert_eq!(status, StatusCode::OK, "{found}");
     assert_eq!(found["hits"][0]["id"], id);

@@ -13,6 +13,7 @@ mod npy;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use array::Array;
@@ -20,7 +21,7 @@ use rustc_hash::FxHashMap;
 
 use super::{file_name, lines, read_text};
 use crate::problems::{ProblemKind, Problems};
-use crate::store::{PhotoFeatures, StoreSettings, StoreWriter, VectorMode};
+use crate::store::{COPIED, PhotoFeatures, StoreSettings, StoreWriter, VectorMode};
 use crate::{BoxXyxy, Dataset, Error, Result, Split, checksum};
 
 /// What the user decides; the defaults guess everything.
@@ -226,10 +227,22 @@ pub fn open(sources: &[PathBuf], options: &FeatureImportOptions, dataset: Option
         regions_checksum: String::new(),
         max_regions: parts.iter().map(Part::n_store_regions).max().unwrap_or(1),
         extra,
-        sources: BTreeMap::new(),
+        sources: BTreeMap::from([(COPIED.to_owned(), copied(&photos, options)?)]),
         parts: Vec::new(),
     };
     Ok(FeatureImport { parts, photos, order, settings, explanation, problems })
+}
+
+/// What tells the rows of these photos, their boxes and sizes from others.
+fn copied(photos: &[PhotoRow], options: &FeatureImportOptions) -> Result<String> {
+    let mut text = String::new();
+    for PhotoRow { part, key, row, nth } in photos {
+        writeln!(text, "{key:?} {part} {row} {nth}").expect("a string takes any text");
+    }
+    for side in [&options.boxes, &options.sizes].into_iter().flatten() {
+        text.push_str(&checksum::of_file(side)?);
+    }
+    Ok(checksum::of_bytes(text.as_bytes()))
 }
 
 impl FeatureImport {
@@ -336,6 +349,7 @@ impl FeatureImport {
             progress(index + 1);
         }
         if let Some(error) = refused.filter(|_| n_written == 0) {
+            writer.abandon()?;
             return Err(error);
         }
         let photos = writer.finish(&self.order)?;

@@ -301,6 +301,20 @@ fn whole_photos_come_in_rows() {
 }
 
 #[test]
+fn other_names_for_the_same_rows_are_no_store_to_go_on_with() {
+    let folder = Folder::with(&[("v.npy", &npy_f32(&[2, 3], &[1., 2., 3., 4., 5., 6.])), ("v.txt", b"a.jpg\nb.jpg\n")]);
+    let output = folder.path("store");
+    let import = || folder.open("v.npy", &defaults(), None).unwrap().write(&output, &|_| None, |_| {});
+    import().unwrap();
+    let before = std::fs::read(&output).unwrap();
+    assert_eq!(import().unwrap().photos, 2);
+    std::fs::write(folder.path("v.txt"), b"b.jpg\na.jpg\n").unwrap();
+    let error = import().unwrap_err().to_string();
+    assert!(error.contains("for other photos"), "{error}");
+    assert_eq!(std::fs::read(&output).unwrap(), before);
+}
+
+#[test]
 fn scans_rows_repeated_once_a_sentence() {
     let photo = |p: f32| [p, 1.0, p, 2.0];
     let repeated: Vec<f32> = [1., 2., 3.].into_iter().flat_map(|p| [photo(p); 5].concat()).collect();

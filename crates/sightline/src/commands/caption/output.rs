@@ -11,6 +11,7 @@ use sightline_vision::Photo;
 
 use crate::describe::Described;
 use crate::panels;
+use crate::places;
 use crate::report::{self, PhotoPanel, Report};
 use crate::ui::{Ui, Usage, count};
 
@@ -47,9 +48,8 @@ impl<'a> Outputs<'a> {
         if let Some(folder) = texts {
             std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         }
-        if let Some(page) = html {
-            write::check_place(page)?;
-        }
+        // The table is added to, so it alone need not be a file that may be replaced.
+        places::check(csv, html)?;
         Ok(Self { texts, csv: csv.map(Table::open).transpose()?, html, panels: Vec::new() })
     }
 
@@ -141,7 +141,9 @@ impl Table {
             let (rank, probability) = ((rank + 1).to_string(), caption.log_probability.to_string());
             lines.write_record([&described.image, &rank, &caption.text, &probability])?;
         }
-        self.append(&lines.into_inner().map_err(|error| error.into_error())?)
+        self.append(&lines.into_inner().map_err(|error| error.into_error())?)?;
+        self.done.insert(described.image.clone());
+        Ok(())
     }
 
     fn append(&mut self, lines: &[u8]) -> anyhow::Result<()> {
@@ -268,6 +270,7 @@ mod tests {
         let path = folder.path().join("captions.csv");
         let mut table = Table::open(&path).unwrap();
         table.add(&described("a,b.jpg", "two \"dogs\"")).unwrap();
+        assert!(table.done.contains("a,b.jpg"), "whoever is named twice is described once");
         table.add(&described("c.jpg", "a cat")).unwrap();
         drop(table);
         let whole = std::fs::read_to_string(&path).unwrap();
