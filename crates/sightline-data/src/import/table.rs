@@ -73,7 +73,7 @@ pub(super) fn read(detected: &Detected, options: &ImportOptions, problems: &mut 
         drop(rows.remove(at));
         first.iter().map(|name| name.trim().to_owned()).collect()
     } else {
-        (1..=first.len()).map(|i| format!("column {i}")).collect()
+        (1..=usual_width(&rows)).map(|i| format!("column {i}")).collect()
     };
     let sample: Vec<&[String]> = rows.iter().filter_map(|(_, row)| row.as_deref().ok()).take(50).collect();
     let shape = shape(&names, has_header, &sample, options).map_err(bad)?;
@@ -132,7 +132,12 @@ pub(super) fn read(detected: &Detected, options: &ImportOptions, problems: &mut 
         });
         let several = shape.sentences.len() > 1;
         let sentences = shape.sentences.iter().map(|&i| row[i].trim()).filter(|text| !several || !text.is_empty());
-        raw.photos[at].sentences.extend(sentences.map(RawSentence::new));
+        for text in sentences {
+            match listed(text) {
+                Some(texts) => raw.photos[at].sentences.extend(texts.iter().map(|text| RawSentence::new(text))),
+                None => raw.photos[at].sentences.push(RawSentence::new(text)),
+            }
+        }
         if let Some(i) = shape.split {
             let split = RawSplit::parse(&row[i], &place(), problems);
             match (&raw.photos[at].split, &split) {
@@ -150,6 +155,20 @@ pub(super) fn read(detected: &Detected, options: &ImportOptions, problems: &mut 
         raw.photos.iter_mut().for_each(|photo| photo.file.push_str(".jpg"));
     }
     Ok(raw)
+}
+
+/// How many fields most of the first rows have, the fewer of two: a sentence with a separator in it has more.
+fn usual_width(rows: &[Row]) -> usize {
+    let mut widths = std::collections::BTreeMap::<usize, usize>::new();
+    for row in rows.iter().filter_map(|(_, row)| row.as_ref().ok()).take(50) {
+        *widths.entry(row.len()).or_default() += 1;
+    }
+    widths.into_iter().rev().max_by_key(|&(_, n)| n).map_or(0, |(width, _)| width)
+}
+
+/// The sentences of a field that holds a JSON list of them.
+fn listed(field: &str) -> Option<Vec<String>> {
+    serde_json::from_str(field).ok().filter(|_| field.starts_with('['))
 }
 
 /// One spelling a photo: no `./` in front, no slash twice.

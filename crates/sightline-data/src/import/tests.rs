@@ -274,6 +274,20 @@ fn tables_of_many_kinds() {
         &[(UnknownSplit, 1), (BadRecord, 1)],
         "split from `split`",
     );
+    // Without a header most rows say how many columns there are.
+    check(
+        "a.jpg,a man , and a dog\na.jpg,a man\n./b.jpg,a cat\nb.jpg,two cats\n",
+        &["Images/a.jpg train: a man and a dog | a man", "Images/b.jpg train: a cat | two cats"],
+        &[(ExtraColumns, 1)],
+        "without a header",
+    );
+    // Flickr30k as Hugging Face has it.
+    check(
+        "raw,split,filename\n\"[\"\"A dog.\"\", \"\"Two, or three.\"\"]\",train,a.jpg\n[sic],val,b.jpg\n",
+        &["Images/a.jpg train: a dog | two or three", "Images/b.jpg val: sic"],
+        &[],
+        "sentence from `raw`",
+    );
 }
 
 proptest! {

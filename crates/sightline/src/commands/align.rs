@@ -39,7 +39,7 @@ pub struct Args {
     affinity: f32,
     /// How much the proposer's own order of the regions counts beside a word's scores, for words of scenes the regions' size; 0
     /// as in the paper, 1 as in answers and on pages
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     prior: f32,
     /// Which photos; may be given several times
     #[arg(long, value_parser = super::dataset::split, default_values = ["train", "val"])]

@@ -111,7 +111,7 @@ pub struct BeamArgs {
     #[arg(long, default_value_t = 20)]
     max_words: usize,
     /// Sentences compete by log probability over their length to this power; 0 favours short ones as the paper does
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     length_penalty: f32,
     /// Three words in a row may stand in a sentence twice
     #[arg(long)]
@@ -317,13 +317,13 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     };
     let choose: Option<&Choose<'_>> = chooses.then_some(&choose);
 
-    let mut outputs = Outputs::open(args.texts.as_deref(), args.csv.as_deref(), args.html.as_deref())?;
+    let mut outputs = Outputs::open(args.texts.as_deref(), args.csv.as_deref(), args.html.as_deref(), ui)?;
     let (done, left): (Vec<_>, Vec<_>) = photos.iter().partition(|(key, path)| outputs.has(key, path));
     if !done.is_empty() {
         ui.say(format_args!("{} described already: {}", count(done.len(), "photo"), outputs.places()));
     }
     let with_regions = args.regions || chooser.is_some() || others.iter().any(|(_, other)| other.looks_at_regions());
-    let mut failed = 0;
+    let (mut failed, mut first_failure) = (0, String::new());
     for batch in left.chunks(BATCH) {
         if interrupt::flag().load(Ordering::Relaxed) {
             anyhow::bail!("stopped; the same command goes on where it has --texts or --csv");
@@ -341,8 +341,12 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
                     seen.push(own);
                 }
                 Err(error) => {
+                    let reason = one_line(&error);
+                    ui.say(format_args!("skipped {reason}"));
+                    if failed == 0 {
+                        first_failure = reason;
+                    }
                     failed += 1;
-                    ui.say(format_args!("skipped {}", one_line(&error)));
                 }
             }
         }
@@ -356,7 +360,8 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     outputs.finish(ui)?;
     let mut left_out = Vec::new();
     if failed > 0 {
-        left_out.push(format!("{failed} of {} could not be described", count(photos.len(), "photo")));
+        let photos = count(photos.len(), "photo");
+        left_out.push(format!("{failed} of {photos} could not be described, the first: {first_failure}"));
     }
     if !unreadable.is_empty() {
         left_out.push(format!("{} could not be looked into", count(unreadable.len(), "place")));

@@ -67,7 +67,7 @@ pub struct Args {
     min_iou: f32,
     /// The model of regions says what they show rather than their photo: of the beam's sentences the best by log
     /// probability, less this much of that of the whole photo; 0 is the likeliest sentence
-    #[arg(long, default_value_t = USUAL_CONTRAST)]
+    #[arg(long, default_value_t = USUAL_CONTRAST, allow_negative_numbers = true)]
     contrast: f32,
     #[command(flatten)]
     beam: BeamArgs,

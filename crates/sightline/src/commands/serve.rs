@@ -17,7 +17,7 @@ use crate::report;
 use crate::server::index::{self, App, Options};
 use crate::server::runs::Runs;
 use crate::server::{self, Page};
-use crate::ui::{Ui, count};
+use crate::ui::{Ui, Usage, count};
 
 /// Serve an index's page and API, or a report, on this machine
 #[derive(Debug, ClapArgs)]
@@ -45,7 +45,7 @@ pub struct Args {
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), conflicts_with = "report")]
     host: IpAddr,
     /// What every request must bring
-    #[arg(long, env = "SIGHTLINE_TOKEN", hide_env_values = true, conflicts_with = "report", value_parser = token)]
+    #[arg(long, env = "SIGHTLINE_TOKEN", hide_env_values = true, conflicts_with = "report")]
     token: Option<String>,
     /// A run of `train caption`, to describe photos; unless given, the program's own where the index's model is that
     #[arg(long, value_name = "RUN", conflicts_with = "report")]
@@ -66,14 +66,18 @@ pub struct Args {
     networks: NetworkArgs,
 }
 
-/// A token that fits a header and a cookie.
-fn token(text: &str) -> Result<String, String> {
-    let fits = text.len() >= 8 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte));
-    if fits { Ok(text.to_owned()) } else { Err("expected 8 or more letters, digits, - _ . ~".to_owned()) }
+/// An error for what fits no header or cookie; it does not say the token.
+fn check_token(token: &str) -> anyhow::Result<()> {
+    let fits = token.len() >= 8 && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte));
+    if fits {
+        return Ok(());
+    }
+    Err(Usage("the token (--token, SIGHTLINE_TOKEN): expected 8 or more letters, digits, - _ . ~".to_owned()).into())
 }
 
 /// Serves until Ctrl-C.
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    args.token.as_deref().map_or(Ok(()), check_token)?;
     if let Some(report) = &args.report {
         let page = Page::new(&report::read_json(report)?)?;
         return server::serve(page, args.port, |address| {

@@ -36,6 +36,8 @@ struct Table {
     length: u64,
     /// The photos that an earlier run described.
     done: HashSet<String>,
+    /// The photo whose lines were cut off, the last of them being torn.
+    torn: Option<String>,
 }
 
 /// A photo's key and path.
@@ -44,13 +46,23 @@ type Named = (String, PathBuf);
 impl<'a> Outputs<'a> {
     /// Opens what was asked for; a CSV file that exists is added to. Whether the page can be written is found out now
     /// rather than after the last photo.
-    pub(super) fn open(texts: Option<&'a Path>, csv: Option<&Path>, html: Option<&'a Path>) -> anyhow::Result<Self> {
+    pub(super) fn open(
+        texts: Option<&'a Path>,
+        csv: Option<&Path>,
+        html: Option<&'a Path>,
+        ui: &Ui,
+    ) -> anyhow::Result<Self> {
         if let Some(folder) = texts {
             std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         }
         // The table is added to, so it alone need not be a file that may be replaced.
         places::check(csv, html)?;
-        Ok(Self { texts, csv: csv.map(Table::open).transpose()?, html, panels: Vec::new() })
+        let csv = csv.map(Table::open).transpose()?;
+        if let Some((table, image)) = csv.as_ref().and_then(|table| Some((table, table.torn.as_ref()?))) {
+            let path = table.path.display();
+            ui.say(format_args!("{path} ends in the middle of a line: the captions of {image} are taken out"));
+        }
+        Ok(Self { texts, csv, html, panels: Vec::new() })
     }
 
     /// Whether everything that was asked for is there for this photo already. A page is always drawn anew.
@@ -127,7 +139,7 @@ impl Table {
         let whole = Whole::of(&text).with_context(|| path.display().to_string())?;
         let file = OpenOptions::new().create(true).append(true).open(path).with_context(|| cannot("write"))?;
         file.set_len(whole.length).with_context(|| cannot("write"))?;
-        let mut table = Self { file, path: path.to_owned(), length: whole.length, done: whole.done };
+        let mut table = Self { file, path: path.to_owned(), length: whole.length, done: whole.done, torn: whole.torn };
         if table.length == 0 {
             table.append(&header())?;
         }
@@ -168,13 +180,15 @@ struct Whole {
     length: u64,
     /// The photos that are described there.
     done: HashSet<String>,
+    /// The photo whose lines were cut off, the last of them being torn.
+    torn: Option<String>,
 }
 
 impl Whole {
     /// Cuts off a torn last line, with all lines of its photo.
     fn of(text: &[u8]) -> anyhow::Result<Self> {
         if header().starts_with(text) && text.len() < header().len() {
-            return Ok(Self { length: 0, done: HashSet::new() });
+            return Ok(Self { length: 0, done: HashSet::new(), torn: None });
         }
         let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text);
         anyhow::ensure!(
@@ -190,13 +204,13 @@ impl Whole {
             let image = String::from_utf8_lossy(&record[0]).into_owned();
             records.push((start, image, record.len()));
         }
-        let mut length = text.len();
+        let (mut length, mut torn) = (text.len(), None);
         if !text.ends_with(b"\n")
             && let Some((start, image, n_fields)) = records.pop()
         {
             length = start;
             // A name without a comma behind it may be torn itself: then the line may be the photo's before.
-            let torn = if n_fields > 1 { Some(image) } else { records.last().map(|(_, image, _)| image.clone()) };
+            torn = if n_fields > 1 { Some(image) } else { records.last().map(|(_, image, _)| image.clone()) };
             while let Some((start, ..)) = records.pop_if(|(_, image, _)| Some(&*image) == torn.as_ref()) {
                 length = start;
             }
@@ -210,7 +224,7 @@ impl Whole {
             );
         }
         let done = records.into_iter().map(|(_, image, _)| image).collect();
-        Ok(Self { length: length as u64, done })
+        Ok(Self { length: length as u64, done, torn })
     }
 }
 
@@ -281,6 +295,7 @@ mod tests {
         std::fs::write(&path, &whole[..whole.len() - 4]).unwrap();
         let mut table = Table::open(&path).unwrap();
         assert_eq!(table.done, HashSet::from(["a,b.jpg".to_owned()]));
+        assert_eq!(table.torn.as_deref(), Some("c.jpg"));
         table.add(&described("c.jpg", "a cat")).unwrap();
         drop(table);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
@@ -339,7 +354,7 @@ mod tests {
             eprintln!("skipped: /dev/full absent");
             return;
         };
-        let mut table = Table { file, path: "captions.csv".into(), length: 0, done: HashSet::new() };
+        let mut table = Table { file, path: "captions.csv".into(), length: 0, done: HashSet::new(), torn: None };
         let error = one_line(&table.add(&described("a.jpg", "a dog")).unwrap_err());
         assert!(error.starts_with("cannot write captions.csv: No space left"), "{error}");
     }
@@ -349,7 +364,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (table, page) = (folder.path().join("captions.csv"), folder.path().join("page.html"));
         let draw = || {
-            let mut outputs = Outputs::open(None, Some(&table), Some(&page)).unwrap();
+            let mut outputs = Outputs::open(None, Some(&table), Some(&page), &Ui::default()).unwrap();
             assert!(!outputs.has("a.jpg", Path::new("a.jpg")), "a page is always drawn anew");
             outputs.add("a.jpg", &described("a.jpg", "a dog"), &Photo::uniform(8, 8, [1, 2, 3])).unwrap();
             outputs.finish(&Ui { quiet: true, ..Ui::default() }).unwrap();
