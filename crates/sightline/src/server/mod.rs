@@ -11,6 +11,7 @@ pub mod upload;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -101,8 +102,13 @@ fn run(routes: Router, address: SocketAddr, on_ready: impl FnOnce(SocketAddr)) -
         .context("cannot start the server")?;
     let ended = runtime.block_on(async {
         let listener = listen(address).await?;
+        // Asked once before anybody hears of the server, so that from then on Ctrl-C is its own.
+        let mut stop = Box::pin(ctrl_c());
+        let stopped = std::future::poll_fn(|context| Poll::Ready(stop.as_mut().poll(context).is_ready())).await;
         on_ready(listener.local_addr().context("cannot tell the server's address")?);
-        serve_until(routes, listener, Patience::default(), ctrl_c()).await;
+        if !stopped {
+            serve_until(routes, listener, Patience::default(), stop).await;
+        }
         Ok(())
     });
     // Dropping the runtime would wait for the models' work without end.
