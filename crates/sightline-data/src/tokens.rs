@@ -1,30 +1,51 @@
 //! Sentences to tokens, as the paper does: lower case, everything out that is no letter and no digit.
 
+use unicode_normalization::UnicodeNormalization as _;
+
 /// Lower-cases and splits at white space; inside a word punctuation vanishes without a split, as in Karpathy's files:
 /// `dog's` → `dogs`, `t-shirt` → `tshirt`, `8:25` → `825`.
 ///
 /// His files say nothing about what follows, so sense decides. Commas, semicolons, question and exclamation marks,
 /// brackets, double quotes, and any punctuation or symbol outside ASCII do split. Combining marks stay with their
-/// letter, so decomposed and Indic text survives. Chinese characters and Japanese kana, which are written without
+/// letter, and what Unicode has a letter for becomes that letter (NFC), however it was typed. Chinese characters and Japanese kana, which are written without
 /// spaces, are one token each.
 pub fn tokenize(sentence: &str) -> Vec<String> {
     let mut tokens = Vec::new();
     let mut token = String::new();
-    for c in sentence.chars() {
+    let mut end = |token: &mut String| {
+        if !token.is_empty() {
+            // Marks may have come behind a letter only now that what stood between has vanished.
+            tokens.push(token.nfc().collect());
+            token.clear();
+        }
+    };
+    for c in sentence.nfc() {
         if c.is_alphanumeric() || (is_combining(c) && !token.is_empty()) {
-            if is_unspaced(c) && !token.is_empty() {
-                tokens.push(std::mem::take(&mut token));
+            if is_unspaced(c) {
+                end(&mut token);
             }
             token.extend(c.to_lowercase());
             if is_unspaced(c) {
-                tokens.push(std::mem::take(&mut token));
+                end(&mut token);
             }
-        } else if !vanishes(c) && !token.is_empty() {
-            tokens.push(std::mem::take(&mut token));
+        } else if !vanishes(c) {
+            end(&mut token);
         }
     }
-    if !token.is_empty() {
-        tokens.push(token);
+    end(&mut token);
+    tokens
+}
+
+/// As [`tokenize`] for who knows some words only: a word unknown to them falls into the parts between its punctuation
+/// where one of these is known. `man/woman` is two words to who knows a man, `t-shirt` is one to who knows a tshirt.
+pub fn tokenize_for(sentence: &str, knows: impl Fn(&str) -> bool) -> Vec<String> {
+    let ends = |c: char| !c.is_alphanumeric() && !is_combining(c) && !vanishes(c);
+    let mut tokens = Vec::new();
+    for word in sentence.split(ends) {
+        let whole = tokenize(word);
+        let parts = || word.split(vanishes).flat_map(tokenize).collect::<Vec<_>>();
+        let fallen = (!whole.iter().all(|token| knows(token))).then(parts);
+        tokens.extend(fallen.filter(|parts| parts.iter().any(|part| knows(part))).unwrap_or(whole));
     }
     tokens
 }
@@ -104,12 +125,34 @@ mod tests {
         check("\u{feff}a\tdog\u{a0}runs\n", &["a", "dog", "runs"]);
         check("Zwei Hunde spielen im Schnee – schön!", &["zwei", "hunde", "spielen", "im", "schnee", "schön"]);
         check("Две собаки", &["две", "собаки"]);
-        check("cafe\u{301} noir", &["cafe\u{301}", "noir"]);
+        check("cafe\u{301} noir, E\u{301}te\u{301}", &["caf\u{e9}", "noir", "\u{e9}t\u{e9}"]);
+        check("か\u{3099}", &["が"]);
         check("कुत्ता दौड़ता है", &["कुत्ता", "दौड़ता", "है"]);
         check("two🐕dogs", &["two", "dogs"]);
     }
 
+    #[test]
+    fn unknown_words_fall_apart() {
+        let known = ["man", "woman", "tshirt", "black", "and", "white", "dog", "läuft"];
+        let check = |sentence: &str, expected: &[&str]| {
+            let tokens = tokenize_for(sentence, |word| known.contains(&word));
+            assert_eq!(tokens, expected, "{sentence:?}");
+        };
+        check("man/woman", &["man", "woman"]);
+        check("A black-and-white dog, t-shirt", &["a", "black", "and", "white", "dog", "tshirt"]);
+        check("a T-shirt's 8:25", &["a", "tshirts", "825"]);
+        check("dog_cat.jpg", &["dog", "cat", "jpg"]);
+        check("Ein Hund la\u{308}uft", &["ein", "hund", "läuft"]);
+    }
+
     proptest::proptest! {
+        #[test]
+        fn whoever_knows_all_or_nothing_has_the_usual_tokens(sentence in proptest::prelude::any::<String>()) {
+            for knows in [true, false] {
+                proptest::prop_assert_eq!(tokenize_for(&sentence, |_| knows), tokenize(&sentence));
+            }
+        }
+
         #[test]
         fn tokens_are_their_own_tokens(sentence in proptest::prelude::any::<String>()) {
             let tokens = tokenize(&sentence);

@@ -30,8 +30,9 @@ pub struct DiversityReport {
     pub distinct: [f64; 4],
     /// Share of captions that differ from all before, 0..1.
     pub unique: f64,
-    /// Share of captions that stand word by word in the training captions, 0..1.
-    pub verbatim: f64,
+    /// Share of captions that stand word by word in the training captions, 0..1; none where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verbatim: Option<f64>,
 }
 
 /// The captions of a training split, to find repeats.
@@ -83,8 +84,8 @@ impl DiversityCounts {
         self.distinct_captions.extend(&other.distinct_captions);
     }
 
-    /// The report; zeros of nothing.
-    pub fn report(&self) -> DiversityReport {
+    /// The report; zeros of nothing. `training` is what the captions were compared with.
+    pub fn report(&self, training: &TrainingCaptions) -> DiversityReport {
         let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
         DiversityReport {
             captions: self.captions,
@@ -92,7 +93,7 @@ impl DiversityCounts {
             mean_length: share(self.words, self.captions),
             distinct: std::array::from_fn(|n| share(self.distinct[n].len() as u64, self.ngrams[n])),
             unique: share(self.distinct_captions.len() as u64, self.captions),
-            verbatim: share(self.verbatim, self.captions),
+            verbatim: (!training.0.is_empty()).then(|| share(self.verbatim, self.captions)),
         }
     }
 }
@@ -110,11 +111,11 @@ mod tests {
         second.push("a dog runs", &training);
         second.push("a cat", &training);
         first.merge(&second);
-        let report = first.report();
+        let report = first.report(&training);
         assert_eq!((report.captions, report.vocabulary), (3, 4));
         assert_eq!(report.distinct, [4.0 / 8.0, 3.0 / 5.0, 1.0 / 2.0, 0.0]);
-        assert_eq!((report.unique, report.verbatim), (2.0 / 3.0, 2.0 / 3.0));
+        assert_eq!((report.unique, report.verbatim), (2.0 / 3.0, Some(2.0 / 3.0)));
         assert!((report.mean_length - 8.0 / 3.0).abs() < 1e-12);
-        assert_eq!(DiversityCounts::default().report(), DiversityReport::default());
+        assert_eq!(DiversityCounts::default().report(&TrainingCaptions::default()), DiversityReport::default());
     }
 }

@@ -65,8 +65,10 @@ pub struct CaptionFile {
 /// Hypotheses and references of the same images, in the order of the references.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pairs {
-    /// What the images are called.
+    /// What the hypotheses call the images.
     pub names: Vec<String>,
+    /// What the references call them, however the hypotheses do; the same for any hypotheses.
+    pub images: Vec<String>,
     /// One an image.
     pub hypotheses: Vec<String>,
     /// One or more an image.
@@ -121,6 +123,7 @@ struct Image {
     imgid: Option<Id>,
     file_name: Option<String>,
     filename: Option<String>,
+    filepath: Option<String>,
     split: Option<String>,
     sentences: Option<Vec<Sentence>>,
 }
@@ -232,12 +235,14 @@ fn entries_of(entries: Vec<Entry>) -> std::result::Result<Found, String> {
             Entry { image: Some(image), captions: Some(captions), .. } => {
                 layout = Layout::Records;
                 let name = image.into_name();
-                let base = name.rsplit(['/', '\\']).next().unwrap_or(&name).to_owned();
+                // Photos may have gone to another folder since: a path ends with whatever they are called.
+                let ends = name.match_indices(['/', '\\']).map(|(at, _)| name[at + 1..].to_owned());
+                let ends: Vec<String> = ends.filter(|end| !end.is_empty()).collect();
                 let image = images.of(name);
                 // The first is the best; the others are the rest of the n-best list.
                 image.captions.extend(captions.into_iter().next().map(|c| c.text));
-                if !image.names.contains(&base) {
-                    image.names.push(base);
+                if image.names.len() == 1 {
+                    image.names.extend(ends);
                 }
             }
             _ => return Err(format!("entry {} has no \"image_id\" with \"caption\"", number + 1)),
@@ -283,10 +288,13 @@ fn object_of(top: Top, split: Option<&str>) -> std::result::Result<Found, (Strin
                 let Some(sentences) = image.sentences else {
                     return Err(other(&format!("image {} without \"sentences\"", place + 1)));
                 };
+                let within = image.filepath.filter(|folder| !folder.is_empty());
+                let path = within.zip(image.filename.as_ref()).map(|(folder, name)| format!("{folder}/{name}"));
                 let names = [
                     image.cocoid.map(Id::into_name),
                     image.imgid.map(Id::into_name),
                     image.id.map(Id::into_name),
+                    path,
                     image.filename,
                     image.file_name,
                 ];
@@ -351,24 +359,22 @@ pub fn pair(hypotheses: &CaptionFile, references: &[CaptionFile], partial: bool)
         }
     }
     let own = best_names(hypotheses, &all.list);
-    let mut by_name: FxHashMap<&str, (usize, &CaptionedImage)> = FxHashMap::default();
-    for (place, image) in hypotheses.images.iter().enumerate() {
-        for name in &image.names {
-            by_name.entry(name).or_insert((place, image));
-        }
-    }
+    let by_name = places_of(hypotheses.images.iter().map(|image| image.names.as_slice()));
+    // A name that two images share is nobody's.
+    let own_name = |image: &'_ CaptionedImage| own.and_then(|kind| image.names.get(kind).cloned());
+    let own_names: Vec<Option<String>> = all.list.iter().map(own_name).collect();
+    let meant = places_of(own_names.iter().map(Option::as_slice));
     let mut pairs = Pairs::default();
     let mut used = vec![false; hypotheses.images.len()];
     let mut lacking: Vec<&str> = Vec::new();
-    for image in all.list.iter().filter(|i| !i.captions.is_empty()) {
-        let found = match own {
-            // Ids of one kind only: an imgid is not to be taken for another image's cocoid.
-            Some(kind) => image.names.get(kind).and_then(|name| by_name.get(name.as_str())),
-            None => image.names.iter().find_map(|name| by_name.get(name.as_str())),
-        };
-        match found {
-            Some(&(place, hypothesis)) => {
+    for (image, own) in all.list.iter().zip(&own_names).filter(|(i, _)| !i.captions.is_empty()) {
+        // Ids of one kind only: an imgid is not to be taken for another image's cocoid.
+        let alone = own.as_deref().filter(|own| meant[own].is_some());
+        match alone.and_then(|own| *by_name.get(own)?) {
+            Some(place) => {
+                let hypothesis = &hypotheses.images[place];
                 used[place] = true;
+                pairs.images.push(image.names[0].clone());
                 pairs.names.push(hypothesis.names[0].clone());
                 pairs.hypotheses.push(hypothesis.captions.first().cloned().unwrap_or_default());
                 pairs.references.push(image.captions.clone());
@@ -400,6 +406,18 @@ pub fn pair(hypotheses: &CaptionFile, references: &[CaptionFile], partial: bool)
             Ok(pairs)
         }
     }
+}
+
+/// Where each name is; none where several have it.
+fn places_of<'a>(all: impl Iterator<Item = &'a [String]>) -> FxHashMap<&'a str, Option<usize>> {
+    let mut places: FxHashMap<&str, Option<usize>> = FxHashMap::default();
+    for (place, names) in all.enumerate() {
+        for name in names {
+            let kept = places.entry(name).or_insert(Some(place));
+            *kept = kept.filter(|kept| *kept == place);
+        }
+    }
+    places
 }
 
 /// Which of a dataset's kinds of ids the hypotheses use: the one under which most are found.
@@ -440,6 +458,7 @@ fn pair_lines(hypotheses: &CaptionFile, references: &[CaptionFile]) -> Result<Pa
             });
         }
         pairs.names.push(image.names[0].clone());
+        pairs.images.push(image.names[0].clone());
         pairs.hypotheses.push(image.captions.first().cloned().unwrap_or_default());
         pairs.references.push(known);
     }
@@ -496,6 +515,30 @@ mod tests {
         let pairs = pair(&file("h", results), &[file("r", dataset)], false).unwrap();
         assert_eq!(pairs.hypotheses, ["a", "b"]);
         assert_eq!(pairs.references, [["a"], ["b"]]);
+    }
+
+    #[test]
+    fn photos_of_one_name_in_two_folders_are_two() {
+        let dataset = r#"{"images": [
+            {"imgid": 7, "filepath": "a", "filename": "1.jpg", "sentences": [{"raw": "a dog"}]},
+            {"imgid": 8, "filepath": "b", "filename": "1.jpg", "sentences": [{"raw": "a cat"}]}]}"#;
+        let references = [file("r", dataset)];
+        let record = |name: &str, text: &str| format!(r#"{{"image": "{name}", "captions": [{{"text": "{text}"}}]}} "#);
+        let results = r#"[{"image_id": 8, "caption": "a cat"}, {"image_id": 7, "caption": "a dog"}]"#;
+        let by_id = pair(&file("h", results), &references, false).unwrap();
+        for folder in ["", "holiday/", "/x/holiday/"] {
+            let records = record(&format!("{folder}b/1.jpg"), "a cat") + &record(&format!("{folder}a/1.jpg"), "a dog");
+            let pairs = pair(&file("h", &records), &references, false).unwrap();
+            assert_eq!(pairs.hypotheses, ["a dog", "a cat"], "{folder}");
+            assert_eq!(pairs.references, [["a dog"], ["a cat"]]);
+            assert_eq!((&pairs.images, &pairs.names[0]), (&by_id.images, &format!("{folder}a/1.jpg")));
+        }
+        // Which of the two is meant, nobody knows.
+        let bare = file("h", &record("1.jpg", "a dog"));
+        let error = pair(&bare, &references, true).unwrap_err().to_string();
+        assert!(error.contains("no reference for 1 of the 1 images"), "{error}");
+        let elsewhere = record("c/1.jpg", "a cat") + &record("d/1.jpg", "a dog");
+        assert!(pair(&file("h", &elsewhere), &references, true).is_err());
     }
 
     #[test]

@@ -1,6 +1,5 @@
-//! The vision transformer (Dosovitskiy et al. 2021) over the [`tape`](crate::tape), to learn with.
-//!
-//! `sightline-vision` computes the same network over the tensor framework for photos, on cards too; here it goes back.
+//! The vision transformer (Dosovitskiy et al. 2021) over the [`tape`](crate::tape): to learn with, and for photos on a
+//! processor. On cards `sightline-vision` computes the same network over the tensor framework.
 
 use serde::{Deserialize, Serialize};
 

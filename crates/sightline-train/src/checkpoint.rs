@@ -58,6 +58,9 @@ pub struct Progress {
     pub epoch: u64,
     /// Finished batches of the current pass.
     pub batch: u64,
+    /// The sum of their losses.
+    #[serde(default)]
+    pub losses: f64,
     /// Best validation score so far; higher is better.
     pub best: Option<f64>,
     /// The pass it was reached after.

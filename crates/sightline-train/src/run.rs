@@ -30,6 +30,12 @@ impl RunFolder {
                 path.display()
             )));
         }
+        if !Self::seeds(path).is_empty() {
+            return Err(Error::Mismatch(format!(
+                "{} already holds one run a seed; add --resume to go on with them, or name another folder",
+                path.display()
+            )));
+        }
         let text = toml::to_string(settings).expect("settings are plain data");
         sightline_data::write::atomically(&settings_path(path), |file| file.write_all(text.as_bytes()))?;
         Ok(run)
@@ -40,8 +46,20 @@ impl RunFolder {
         let settings = settings_path(path);
         let text = std::fs::read_to_string(&settings)
             .map_err(|_| Error::Mismatch(format!("{} holds no run to resume (no settings.toml)", path.display())))?;
-        let settings =
-            toml::from_str(&text).map_err(|e| Error::Setting(format!("{}: {}", settings.display(), e.message())))?;
+        let settings = toml::from_str(&text).map_err(|e| {
+            let reason = format!("{}: {}", settings.display(), e.message());
+            // Settings of another kind of run make no sense to this command, and that is all there is to say.
+            let wrong = Outline::read(&path.join("last.ckpt")).ok().map(|last| last.header.kind.name());
+            Error::Setting(wrong.map_or_else(
+                || reason.clone(),
+                |kind| {
+                    format!(
+                        "{} was begun as the run of {kind}; resume it by the command that made it ({reason})",
+                        path.display()
+                    )
+                },
+            ))
+        })?;
         Ok((Self::claim(path)?, settings))
     }
 

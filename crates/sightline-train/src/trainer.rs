@@ -187,7 +187,7 @@ pub(crate) fn run<L: Learner>(learner: &mut L, plan: Plan<'_>, control: &mut Con
     'passes: while progress.epoch < epochs {
         let batches = learner.batches(progress.epoch);
         let steps = batches.len() as u64 * epochs;
-        let (mut sum, mut n_batches, started) = (0.0, 0.0, Instant::now());
+        let started = Instant::now();
         for batch in batches.iter().skip(progress.batch as usize) {
             if control.stop.load(Ordering::Relaxed) {
                 stopped = true;
@@ -203,8 +203,7 @@ pub(crate) fn run<L: Learner>(learner: &mut L, plan: Plan<'_>, control: &mut Con
             progress.step += 1;
             progress.batch += 1;
             let loss = loss / divisor;
-            sum += loss;
-            n_batches += 1.0;
+            progress.losses += loss;
             (control.on_event)(&Event::Step { step: progress.step, steps, loss });
             if progress.step.is_multiple_of(LOG_EVERY) {
                 let record = json!({"step": progress.step, "loss": loss, "learning_rate": rate});
@@ -213,15 +212,15 @@ pub(crate) fn run<L: Learner>(learner: &mut L, plan: Plan<'_>, control: &mut Con
         }
         let seconds = started.elapsed().as_secs_f64();
         let validation = learner.validate()?;
+        let loss = progress.losses / (progress.batch as f64).max(1.0);
         progress.epoch += 1;
-        progress.batch = 0;
+        (progress.batch, progress.losses) = (0, 0.0);
         let best = progress.best.is_none_or(|best| best.is_nan() || validation.score > best);
         if best {
             progress.best = Some(validation.score);
             progress.best_epoch = progress.epoch;
             progress.findings = validation.findings;
         }
-        let loss = sum / f64::max(n_batches, 1.0);
         // Before the checkpoint: a run that goes on from the one before cuts the record off and writes it again.
         log.write(&json!({
             "step": progress.step, "epoch": progress.epoch, "loss": loss, "seconds": seconds,

@@ -559,8 +559,8 @@ fn the_order_of_regions_counts_for_words_of_things() {
     assert!(rewards[1] < products[1] && rewards[2] < products[2] && rewards[3] == products[3], "{rewards:?}");
 }
 
-/// The bytes of both checkpoints after a run with the given stops.
-fn checkpoints(stops: &[u64], captions: bool) -> (Vec<u8>, Vec<u8>) {
+/// The bytes of both checkpoints after a run with the given stops, and the loss of every pass in its log.
+fn checkpoints(stops: &[u64], captions: bool) -> (Vec<u8>, Vec<u8>, Vec<f64>) {
     let device = Device::flex();
     let folder = tempfile::tempdir().unwrap();
     let (dataset, store) = collection(folder.path());
@@ -589,8 +589,10 @@ fn checkpoints(stops: &[u64], captions: bool) -> (Vec<u8>, Vec<u8>) {
         resume = true;
     }
     let log = std::fs::read_to_string(path.join("log.jsonl")).unwrap();
-    assert_eq!(log.lines().filter(|line| line.contains("\"epoch\"")).count(), 5, "{log}");
-    (std::fs::read(run.last()).unwrap(), std::fs::read(run.best()).unwrap())
+    let records = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let losses: Vec<f64> = records.filter(|r| r["epoch"].is_u64()).map(|r| r["loss"].as_f64().unwrap()).collect();
+    assert_eq!(losses.len(), 5, "{log}");
+    (std::fs::read(run.last()).unwrap(), std::fs::read(run.best()).unwrap(), losses)
 }
 
 #[test]

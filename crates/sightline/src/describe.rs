@@ -16,6 +16,7 @@ use crate::models;
 use crate::panels::{MostRegions, region_captions};
 use crate::report::RegionCaption;
 use crate::sources::Extraction;
+use crate::ui::visible;
 
 /// The record of one photo.
 #[derive(Debug, Serialize)]
@@ -35,7 +36,7 @@ pub struct Described {
 impl Described {
     /// For a terminal.
     pub fn text(&self) -> String {
-        let mut text = format!("{}\n", self.image);
+        let mut text = format!("{}\n", visible(&self.image));
         for caption in &self.captions {
             text.push_str(&format!("  {} ({:.2})\n", caption.text, caption.log_probability));
         }

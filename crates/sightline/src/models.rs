@@ -145,6 +145,11 @@ pub fn absolute(spec: &Path) -> anyhow::Result<PathBuf> {
     std::path::absolute(file(spec)).with_context(|| format!("cannot tell where {} lies", spec.display()))
 }
 
+/// The files of models, which no result may be written over.
+pub fn files<'a>(specs: impl IntoIterator<Item = &'a PathBuf>) -> impl Iterator<Item = PathBuf> {
+    specs.into_iter().filter(|spec| *spec != Path::new(BUILTIN)).map(|spec| file(spec))
+}
+
 /// The checkpoint of a run; any other file itself.
 pub fn file(spec: &Path) -> PathBuf {
     if spec.is_dir() { spec.join("best.ckpt") } else { spec.to_owned() }

@@ -1,20 +1,44 @@
 //! Where a command writes: never over what it reads, never two results to one place; asked before the work.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use sightline_data::write;
+use sightline_data::{Dataset, write};
 
 use crate::ui::Usage;
 
-/// Refuses outputs that are among the inputs, that are named twice, or that cannot be written.
-pub fn check<'a>(
-    inputs: impl IntoIterator<Item = &'a Path>,
-    outputs: impl IntoIterator<Item = &'a Path>,
+/// What may be written over though it is no result of an evaluation: what the command itself makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    /// Nothing of the kind.
+    Nothing,
+    /// A dataset.
+    Dataset,
+    /// A pack of models.
+    Pack,
+}
+
+/// Refuses outputs that are among the inputs, that are named twice, that would replace what another command took long to
+/// make, or that cannot be written.
+pub fn check(
+    inputs: impl IntoIterator<Item = impl AsRef<Path>>,
+    outputs: impl IntoIterator<Item = impl AsRef<Path>>,
 ) -> anyhow::Result<()> {
-    let read: BTreeSet<PathBuf> = inputs.into_iter().map(real).collect();
+    check_for(Own::Nothing, inputs, outputs)
+}
+
+/// As [`check`], of a command with something of its own to write.
+pub fn check_for(
+    own: Own,
+    inputs: impl IntoIterator<Item = impl AsRef<Path>>,
+    outputs: impl IntoIterator<Item = impl AsRef<Path>>,
+) -> anyhow::Result<()> {
+    let read: BTreeSet<PathBuf> = inputs.into_iter().map(|input| real(input.as_ref())).collect();
     let mut written = BTreeSet::new();
     for output in outputs {
+        let output = output.as_ref();
         let place = real(output);
         let refuse = |why: &str| Usage(format!("{}: {why}; name another file", output.display()));
         if read.contains(&place) {
@@ -23,10 +47,37 @@ pub fn check<'a>(
         if !written.insert(place) {
             return Err(refuse("two results would go here").into());
         }
+        if let Some((_, what)) = valuable(output).filter(|(kind, _)| *kind == Own::Nothing || *kind != own) {
+            return Err(refuse(&format!("{what} lies here")).into());
+        }
         write::check_place(output)?;
     }
     Ok(())
 }
+
+/// What lies at a place that no result may replace.
+fn valuable(path: &Path) -> Option<(Own, &'static str)> {
+    const BEGINNINGS: [(&[u8], Own, &str); 4] = [
+        (b"SLCKPT", Own::Nothing, "a model"),
+        (b"SLPACK", Own::Pack, "a pack of models"),
+        (b"SLFEATS", Own::Nothing, "a feature store"),
+        (b"SLJOURN", Own::Nothing, "a feature store under way"),
+    ];
+    let mut first = [0; 8];
+    let n = File::open(path).and_then(|mut file| file.read(&mut first)).ok()?;
+    if let Some((_, own, what)) = BEGINNINGS.into_iter().find(|(beginning, ..)| first[..n].starts_with(beginning)) {
+        return Some((own, what));
+    }
+    let beside = |name: &str| path.with_file_name(name).is_file();
+    let of_run = path.file_name().is_some_and(|name| name == "settings.toml" || name == "log.jsonl" || name == "lock");
+    if of_run && (beside("best.ckpt") || beside("last.ckpt")) {
+        return Some((Own::Nothing, "a part of a training's run"));
+    }
+    Dataset::is_ours(path).then_some((Own::Dataset, "a dataset"))
+}
+
+/// The inputs of a command that reads no file.
+pub const NOTHING: [&Path; 0] = [];
 
 /// One spelling a file: of one that is not there yet, its folder's.
 fn real(path: &Path) -> PathBuf {
@@ -42,18 +93,44 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_took_long_to_make_is_not_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let lies = [
+            ("run/best.ckpt", "SLCKPT\r\n…", "a model"),
+            ("run/settings.toml", "seed = 1", "a part of a training's run"),
+            ("x.features", "SLFEATS\0…", "a feature store"),
+            ("data.json", "{\"sightline\": {\"version\": 1}}", "a dataset"),
+            ("x.pack", "SLPACK\r\n…", "a pack of models"),
+        ];
+        std::fs::create_dir(path("run")).unwrap();
+        for (name, content, what) in lies {
+            std::fs::write(path(name), content).unwrap();
+            let error = check(NOTHING, [path(name)]).unwrap_err();
+            assert!(error.is::<Usage>() && error.to_string().contains(what), "{error}");
+        }
+        check_for(Own::Dataset, NOTHING, [path("data.json")]).unwrap();
+        check_for(Own::Pack, NOTHING, [path("x.pack")]).unwrap();
+        assert!(check_for(Own::Pack, NOTHING, [path("run/best.ckpt")]).is_err());
+        for name in ["report.json", "settings.toml", "page.html"] {
+            std::fs::write(path(name), "{}").unwrap();
+            check(NOTHING, [path(name)]).unwrap();
+        }
+    }
+
+    #[test]
     fn inputs_and_other_outputs_are_not_written_over() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         std::fs::write(path("data.json"), "{}").unwrap();
         let again = folder.path().join(".").join("data.json");
-        let error = check([path("data.json").as_path()], [again.as_path()]).unwrap_err().to_string();
+        let error = check([path("data.json")], [again]).unwrap_err().to_string();
         assert!(error.contains("this command reads it"), "{error}");
         let new = folder.path().join("./new.csv");
-        let error = check([], [path("new.csv").as_path(), new.as_path()]).unwrap_err().to_string();
+        let error = check(NOTHING, [&path("new.csv"), &new]).unwrap_err().to_string();
         assert!(error.contains("two results"), "{error}");
-        assert!(check([], [folder.path()]).is_err());
-        check([path("data.json").as_path()], [new.as_path(), path("other.csv").as_path()]).unwrap();
+        assert!(check(NOTHING, [folder.path()]).is_err());
+        check([path("data.json")], [&new, &path("other.csv")]).unwrap();
         assert!(!new.exists());
     }
 }

@@ -93,6 +93,11 @@ pub struct ParsesFile {
 }
 
 impl ParsesFile {
+    /// Where they lie.
+    pub fn path(&self) -> Option<&PathBuf> {
+        self.path.as_ref()
+    }
+
     /// The trees, where there are such; says which sentences of the given splits have none.
     pub fn read(&self, dataset: &Dataset, splits: &[Split], ui: &Ui) -> anyhow::Result<Option<Parses>> {
         let Some(path) = &self.path else {

@@ -1,14 +1,26 @@
 //! What the program says: results on stdout, talk and progress on stderr, one line for an error.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::Write;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-/// A line on stderr. Where nobody listens any more, or its disk is full, the work goes on.
+/// A name as a terminal may show it: control characters escaped, which would break the line or worse.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return text.into();
+    }
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect::<String>().into()
+}
+
+/// A line on stderr, or several. Where nobody listens any more, or its disk is full, the work goes on.
 pub fn aside(line: impl Display) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let text = line.to_string();
+    let lines: Vec<_> = text.split('\n').map(visible).collect();
+    let _ = writeln!(std::io::stderr(), "{}", lines.join("\n"));
 }
 
 /// How the user wants to be talked to.
@@ -34,6 +46,16 @@ impl Ui {
         let mut stdout = std::io::stdout().lock();
         writeln!(stdout, "{}", line.trim_end_matches('\n'))?;
         Ok(stdout.flush()?)
+    }
+
+    /// Says where a server answers: to people on stderr, to programs as a record.
+    pub fn open_at(&self, address: std::net::SocketAddr, about: &str, token: &str) {
+        let url = format!("http://{address}");
+        self.say(format_args!("{about}open {url}{token} (Ctrl-C ends it)"));
+        if self.json {
+            // A server whose output nobody reads serves all the same.
+            let _ = self.result(&serde_json::json!({ "url": url }), String::new);
+        }
     }
 
     /// A bar with rate and time left; hidden where stderr is no terminal.
@@ -139,5 +161,12 @@ mod tests {
         let expected = missing.to_string();
         assert!(expected.starts_with("cannot read nowhere.json: "), "{expected}");
         assert_eq!(one_line(&missing.into()), expected);
+    }
+
+    #[test]
+    fn names_are_shown_on_one_line() {
+        let check = |name: &str, expected: &str| assert_eq!(visible(name), expected);
+        check("a dog's été.jpg", "a dog's été.jpg");
+        check("a\nb\r\t\u{1b}[2J\u{9b}.jpg", "a\\nb\\r\\t\\u{1b}[2J\\u{9b}.jpg");
     }
 }

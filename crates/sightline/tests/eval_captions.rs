@@ -144,6 +144,12 @@ fn two_systems_whatever_their_order() {
     let fewer = Captions::new(RESULTS, ANNOTATIONS).file("other", r#"[{"image_id": 1, "caption": "a dog"}]"#);
     let line = fewer.fails(1, &["--no-meteor", "--compare", "other"]);
     assert!(line.contains("other has no caption for 1 of the 2 images"), "{line}");
+    // What would change nothing is refused.
+    let line = captions.fails(2, &["--no-meteor", "--split", "val"]);
+    assert!(line.contains("none of these files is a Karpathy dataset"), "{line}");
+    for option in ["--samples", "--seed"] {
+        assert_eq!(captions.run(&["--no-meteor", option, "500"]).status.code(), Some(2));
+    }
 }
 
 #[test]

@@ -158,6 +158,43 @@ fn a_pack_is_a_model_wherever_one_is_named() {
 }
 
 #[test]
+fn models_are_not_written_over() {
+    let place = Place::new(1);
+    let pack = place.path("mine.pack");
+    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/sightline.pack"), &pack).unwrap();
+    std::fs::write(place.path("card.toml"), "").unwrap();
+    let before = std::fs::read(&pack).unwrap();
+    let (pack_name, photo) = (pack.to_str().unwrap(), place.first_photo());
+    place.fails(&["caption", &photo, "--model", pack_name, "--html", pack_name], 2, &["this command reads it"]);
+    let of_models = ["--backbone", pack_name, "--align", pack_name];
+    for output in ["mine.pack", "card.toml"] {
+        let card =
+            "name = \"x\"\ndate = \"x\"\ndata = \"x\"\nlicence = \"x\"\nlimits = \"x\"\ncommand = \"x\"\n[scores]\n";
+        std::fs::write(place.path("card.toml"), card).unwrap();
+        let arguments = [&["pack", "-o", output], &of_models[..], &["--card", "card.toml"]].concat();
+        place.fails(&arguments, 2, &[output, "this command reads it"]);
+        assert_eq!(std::fs::read_to_string(place.path("card.toml")).unwrap(), card);
+    }
+    assert_eq!(std::fs::read(&pack).unwrap(), before);
+}
+
+#[cfg(unix)]
+#[test]
+fn texts_are_written_though_nobody_listens() {
+    let place = Place::new(3);
+    let mut program = Command::new(env!("CARGO_BIN_EXE_sightline"))
+        .args(["caption", &place.photos(), "--texts", "texts"])
+        .current_dir(place.folder.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(program.stdout.take());
+    assert!(program.wait().unwrap().success());
+    assert_eq!(std::fs::read_dir(place.path("texts")).unwrap().count(), 3);
+}
+
+#[test]
 fn a_pack_that_moved_is_found_where_it_is_named() {
     let place = Place::new(3);
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/sightline.pack");

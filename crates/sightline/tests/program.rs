@@ -376,6 +376,13 @@ fn several_seeds(c: &Collection, settings: &[&str], data: &[&str]) {
 
     fails(&[&["eval", "retrieval", "--model", &runs], data].concat(), 1, &["one run a seed", "seed-2"]);
     fails(&[&["train", "align", "-o", &runs, "--seeds", "2"], data].concat(), 1, &["already holds a run"]);
+    // One run does not hide several, nor they it.
+    fails(&[&["train", "align", "-o", &runs], settings].concat(), 1, &["already holds one run a seed"]);
+    let single = c.path("align");
+    let seeds_beside = [&["train", "align", "-o", &single, "--seeds", "2"], settings].concat();
+    fails(&seeds_beside, 1, &["already holds a run", "another folder for the seeds"]);
+    let of_another_kind = [&["train", "caption", "-o", &single, "--resume"], data].concat();
+    fails(&of_another_kind, 2, &["begun as the run of an alignment model"]);
     fails(&[&["train", "align", "-o", &c.path("no"), "--seeds", "2", "--resume"], data].concat(), 1, &["no run"]);
 }
 

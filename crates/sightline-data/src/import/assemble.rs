@@ -18,7 +18,7 @@ pub(super) fn assemble(
 ) -> Result<Dataset> {
     let source = &detected.files[0];
     if raw.photos.is_empty() {
-        return Err(Error::format(source, "holds not one photo"));
+        return Err(Error::format(source, format!("holds not one photo{}", unread(problems))));
     }
     let roots = match (&options.photos, &raw.root) {
         (Some(photos), _) => vec![photos.clone()],
@@ -71,7 +71,8 @@ pub(super) fn assemble(
 
     keep_sentences(&mut found, options, problems);
     if found.is_empty() {
-        return Err(Error::format(source, format!("not one of the {n_named} photos has a usable sentence")));
+        let reason = format!("not one of the {n_named} photos has a usable sentence{}", unread(problems));
+        return Err(Error::format(source, reason));
     }
     let mut found = with_splits(detected, found, options, problems, explanation)?;
     if found.is_empty() {
@@ -94,6 +95,14 @@ pub(super) fn assemble(
     }
     let pairing = sound_pairs(pairing, &images, problems);
     Ok(Dataset { name, root: finder.root, images, pairing })
+}
+
+/// The reason that explains the others, where it was met.
+fn unread(problems: &Problems) -> String {
+    match problems.count(ProblemKind::NotUtf8) {
+        0 => String::new(),
+        n => format!("; {n} of its texts or rows are not UTF-8: save them as UTF-8"),
+    }
 }
 
 fn default_name(detected: &Detected) -> String {

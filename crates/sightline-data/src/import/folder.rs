@@ -11,7 +11,8 @@ use super::{Detected, Raw, RawPhoto, RawSentence, RawSplit, lines, photos, read_
 use crate::problems::{ProblemKind, Problems};
 use crate::{Error, Result, Split};
 
-/// All files below a folder, relative, with `/`; sorted. Links are followed, each folder is visited once.
+/// All files below a folder, relative, with `/`; sorted. Links are followed, each folder is visited once, and one inside the
+/// folder by its own name.
 struct Walk {
     photos: Vec<String>,
     texts: Vec<String>,
@@ -19,12 +20,14 @@ struct Walk {
 
 fn walk(root: &Path, problems: &mut Problems) -> Result<Walk> {
     let mut found = Walk { photos: Vec::new(), texts: Vec::new() };
+    let inside = std::fs::canonicalize(root).map_err(Error::io("open", root))?;
     let mut visited: FxHashSet<PathBuf> = FxHashSet::default();
     let mut waiting = vec![(root.to_owned(), String::new())];
     while let Some((folder, prefix)) = waiting.pop() {
-        // The same folder by another way, a link to a parent above all, was seen already.
         let real = std::fs::canonicalize(&folder).map_err(Error::io("open", &folder))?;
-        if !visited.insert(real) {
+        let is_linked =
+            folder != root && folder.is_symlink() && (real.starts_with(&inside) || inside.starts_with(&real));
+        if is_linked || !visited.insert(real) {
             continue;
         }
         let entries = match std::fs::read_dir(&folder) {

@@ -437,6 +437,20 @@ fn a_folder_of_photos() {
 }
 
 #[test]
+fn a_source_of_another_encoding_says_so() {
+    let beside = folder(&[]);
+    photos(beside.path(), ["a.jpg"]);
+    put(beside.path(), "a.txt", b"ein gr\xfcner Hund\n");
+    put(beside.path(), "table.csv", b"image,caption\na.jpg,ein gr\xfcner Hund\n");
+    for source in [beside.path().to_owned(), beside.path().join("table.csv")] {
+        let error = import(&source, &defaults()).unwrap_err().to_string();
+        assert!(error.contains("not UTF-8: save them as UTF-8"), "{error}");
+        std::fs::remove_file(beside.path().join("table.csv")).ok();
+        put(beside.path(), "table.csv", b"image,caption\na.jpg,ein gr\xfcner Hund\n");
+    }
+}
+
+#[test]
 fn splits_are_made_where_there_are_none() {
     let folder = tempfile::tempdir().unwrap();
     photos(folder.path(), (0..50).map(|i| format!("{i}.jpg")));

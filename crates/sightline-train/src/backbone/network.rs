@@ -184,7 +184,7 @@ pub(crate) fn assemble(name: &str, network: Network, mut weights: Weights, devic
     let checksum = format!("{:016x}", hash.digest());
     Ok(match network {
         Network::Compact(settings) => Opened::Compact(Compact::new(name, checksum, settings, weights)?),
-        Network::Vit(config) => Opened::Vit(Box::new(Vit::of_learnt(name, checksum, config, &weights, device)?)),
+        Network::Vit(config) => Opened::Vit(Box::new(Vit::of_learnt(name, checksum, config, weights, device)?)),
     })
 }
 

@@ -522,10 +522,10 @@ fn what_goes_on_learning_is_the_same_network() {
             close(&map.global, &own[..DIM], 1e-5);
             close(&map.patches, &own[own.len() - GRID * GRID * DIM..], 1e-5);
         }
-        let again = Vit::of_learnt("again", "", vit.config().clone(), &weights, &Device::flex()).unwrap();
+        let again = Vit::of_learnt("again", "", vit.config().clone(), weights.clone(), &Device::flex()).unwrap();
         assert_eq!(again.encode_map(&photos).unwrap()[1].patches, expected[1].patches);
         let lacking = weights.into_iter().filter(|(name, _)| name != "blocks.1.fc1.weight").collect();
-        let error = Vit::of_learnt("", "", vit.config().clone(), &lacking, &Device::flex()).unwrap_err().to_string();
+        let error = Vit::of_learnt("", "", vit.config().clone(), lacking, &Device::flex()).unwrap_err().to_string();
         assert!(error.contains("blocks.1.fc1.weight"), "{error}");
     }
     let error = load(&siglip()).learnable().unwrap_err().to_string();

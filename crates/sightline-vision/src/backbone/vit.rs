@@ -9,8 +9,10 @@ use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Tensor, TensorData, activation, module::attention};
 use serde::{Deserialize, Serialize};
 pub use sightline_model::tape::Activation;
+use sightline_model::tape::Tape;
 use sightline_model::vit::VisionTransformer;
 use sightline_model::weights::{Weight, Weights};
+use sightline_model::{Matrix, attended};
 
 use super::weights::{self, Layout, LinearWeights, NormWeights, PoolWeights, VitWeights};
 use super::{Backbone, FeatureMap, file_stem};
@@ -172,6 +174,12 @@ impl VitConfig {
         })
     }
 
+    /// The network as the tape computes it.
+    fn transformer(&self) -> VisionTransformer {
+        let &Self { depth, heads, epsilon, activation, .. } = self;
+        VisionTransformer { depth, heads, epsilon: epsilon as f32, activation }
+    }
+
     /// Patches along one side of the input.
     pub fn grid(&self) -> usize {
         self.input / self.patch
@@ -260,6 +268,18 @@ struct AttentionPool {
 }
 
 impl AttentionPool {
+    fn new(pool: PoolWeights, config: &VitConfig, device: &Device) -> Self {
+        Self {
+            query: tokens(pool.query, config.dim, device),
+            key_value: linear(pool.key_value, device),
+            attention_out: linear(pool.attention_out, device),
+            norm: layer_norm(pool.norm, config, device),
+            fc1: linear(pool.fc1, device),
+            fc2: linear(pool.fc2, device),
+            heads: config.heads,
+        }
+    }
+
     /// `[batch, tokens, dim]` to `[batch, 1, dim]`.
     fn forward(&self, tokens: Tensor<3>, activation: Activation) -> Tensor<3> {
         let [batch, n_tokens, dim] = tokens.dims();
@@ -275,9 +295,9 @@ impl AttentionPool {
     }
 }
 
-/// The network itself, without names, files and pictures.
+/// The network up to its last norm over the tensor framework: what a card computes. Processors have the tape.
 #[derive(Module, Debug)]
-struct VitNetwork {
+struct Framework {
     patch_embedding: Linear,
     /// `[1, prefix, dim]`
     prefix: Option<Param<Tensor<3>>>,
@@ -286,142 +306,60 @@ struct VitNetwork {
     pre_norm: Option<LayerNorm>,
     blocks: Vec<Block>,
     norm: LayerNorm,
-    head: Option<Linear>,
-    projection: Option<Linear>,
-    pool: Option<AttentionPool>,
 }
 
-impl VitNetwork {
-    fn new(weights: VitWeights, config: &VitConfig, device: &Device) -> Self {
-        let dim = config.dim;
-        let vector = |values: Vec<f32>| {
-            let len = values.len();
-            Param::<Tensor<1>>::from_data(TensorData::new(values, [len]), device).set_require_grad(false)
+impl Framework {
+    /// Of weights by the names of [`VisionTransformer`], none of them [`lacking`].
+    fn new(weights: &Weights, config: &VitConfig, device: &Device) -> Self {
+        let vector = |name: &str| weights.get(name).map(|weight| vector(weight.values.clone(), device));
+        let linear = |name: &str| {
+            let Weight { shape, values } = &weights[&format!("{name}.weight")];
+            Linear {
+                weight: matrix(values.clone(), [shape[0], shape[1]], device),
+                bias: vector(&format!("{name}.bias")),
+            }
         };
-        let linear = |layer: LinearWeights| Linear {
-            weight: Param::<Tensor<2>>::from_data(TensorData::new(layer.weight, [layer.inputs, layer.outputs]), device)
-                .set_require_grad(false),
-            bias: layer.bias.map(vector),
+        let norm = |name: &str| {
+            let part = |part: &str| weights[&format!("{name}.{part}")].values.clone();
+            layer_norm(NormWeights { gamma: part("weight"), beta: part("bias") }, config, device)
         };
-        let norm = |layer: NormWeights| {
-            let mut norm = LayerNormConfig::new(dim).with_epsilon(config.epsilon).init(device);
-            norm.gamma = vector(layer.gamma);
-            norm.beta = Some(vector(layer.beta));
-            norm
-        };
-        let tokens = |values: Vec<f32>| {
-            let len = values.len() / dim;
-            Param::<Tensor<3>>::from_data(TensorData::new(values, [1, len, dim]), device).set_require_grad(false)
-        };
-        let positions = interpolate_positions(&weights.positions, weights.grid, config.grid(), dim);
-        Self {
-            patch_embedding: linear(weights.patch_embedding),
-            prefix: (weights.n_prefix > 0).then(|| tokens(weights.prefix)),
-            positions: tokens(positions),
-            pre_norm: weights.pre_norm.map(norm),
-            blocks: weights
-                .blocks
-                .into_iter()
-                .map(|block| Block {
-                    norm1: norm(block.norm1),
-                    qkv: linear(block.qkv),
-                    attention_out: linear(block.attention_out),
-                    scale1: block.scale1.map(vector),
-                    norm2: norm(block.norm2),
-                    fc1: linear(block.fc1),
-                    fc2: linear(block.fc2),
-                    scale2: block.scale2.map(vector),
-                    heads: config.heads,
-                })
-                .collect(),
-            norm: norm(weights.norm),
-            head: weights.head.map(linear),
-            projection: weights.projection.filter(|_| config.project).map(linear),
-            pool: weights.pool.map(|pool: PoolWeights| AttentionPool {
-                query: tokens(pool.query),
-                key_value: linear(pool.key_value),
-                attention_out: linear(pool.attention_out),
-                norm: norm(pool.norm),
-                fc1: linear(pool.fc1),
-                fc2: linear(pool.fc2),
+        let tokens = |weight: &Weight| tokens(weight.values.clone(), config.dim, device);
+        let block = |block: usize| {
+            let name = |part: &str| format!("blocks.{block}.{part}");
+            Block {
+                norm1: norm(&name("norm1")),
+                qkv: linear(&name("qkv")),
+                attention_out: linear(&name("attention_out")),
+                scale1: vector(&name("scale1")),
+                norm2: norm(&name("norm2")),
+                fc1: linear(&name("fc1")),
+                fc2: linear(&name("fc2")),
+                scale2: vector(&name("scale2")),
                 heads: config.heads,
-            }),
+            }
+        };
+        Self {
+            patch_embedding: linear("patch_embedding"),
+            prefix: weights.get("prefix").map(tokens),
+            positions: tokens(&weights["positions"]),
+            pre_norm: weights.contains_key("pre_norm.weight").then(|| norm("pre_norm")),
+            blocks: (0..config.depth).map(block).collect(),
+            norm: norm("norm"),
         }
     }
 
-    /// The network whose weights were learnt further on the tape ([`Vit::learnable`]): what they lack, it lacks.
-    fn of_learnt(weights: &Weights, config: &VitConfig, device: &Device) -> Result<Self> {
-        let find = |name: &str| {
-            let missing = || Error::setting(format!("the backbone's weights lack {name}"));
-            weights.get(name).ok_or_else(missing)
-        };
-        let vector = |weight: &Weight| {
-            let data = TensorData::new(weight.values.clone(), [weight.values.len()]);
-            Param::<Tensor<1>>::from_data(data, device).set_require_grad(false)
-        };
-        let linear = |name: &str| -> Result<Linear> {
-            let weight = find(&format!("{name}.weight"))?;
-            let &[inputs, outputs] = &weight.shape[..] else {
-                return Err(Error::setting(format!("{name}.weight is no matrix")));
-            };
-            let data = TensorData::new(weight.values.clone(), [inputs, outputs]);
-            Ok(Linear {
-                weight: Param::<Tensor<2>>::from_data(data, device).set_require_grad(false),
-                bias: weights.get(&format!("{name}.bias")).map(vector),
-            })
-        };
-        let norm = |name: &str| -> Result<LayerNorm> {
-            let mut norm = LayerNormConfig::new(config.dim).with_epsilon(config.epsilon).init(device);
-            norm.gamma = vector(find(&format!("{name}.weight"))?);
-            norm.beta = Some(vector(find(&format!("{name}.bias"))?));
-            Ok(norm)
-        };
-        let tokens = |weight: &Weight| {
-            let data = TensorData::new(weight.values.clone(), [1, weight.values.len() / config.dim, config.dim]);
-            Param::<Tensor<3>>::from_data(data, device).set_require_grad(false)
-        };
-        let block = |block: usize| -> Result<Block> {
-            let name = |part: &str| format!("blocks.{block}.{part}");
-            Ok(Block {
-                norm1: norm(&name("norm1"))?,
-                qkv: linear(&name("qkv"))?,
-                attention_out: linear(&name("attention_out"))?,
-                scale1: weights.get(&name("scale1")).map(vector),
-                norm2: norm(&name("norm2"))?,
-                fc1: linear(&name("fc1"))?,
-                fc2: linear(&name("fc2"))?,
-                scale2: weights.get(&name("scale2")).map(vector),
-                heads: config.heads,
-            })
-        };
-        Ok(Self {
-            patch_embedding: linear("patch_embedding")?,
-            prefix: weights.get("prefix").map(tokens),
-            positions: tokens(find("positions")?),
-            pre_norm: weights.contains_key("pre_norm.weight").then(|| norm("pre_norm")).transpose()?,
-            blocks: (0..config.depth).map(block).collect::<Result<_>>()?,
-            norm: norm("norm")?,
-            head: None,
-            projection: None,
-            pool: None,
-        })
-    }
-
-    /// The weights of everything up to the last norm, by the names of [`VisionTransformer`].
-    fn learnable(&self) -> Weights {
-        let own = sightline_model::weights::export(self).into_iter();
-        let kept = own.filter(|(name, _)| !["head.", "projection.", "pool."].iter().any(|part| name.starts_with(part)));
-        kept.map(|(name, mut weight)| {
+    /// The weights by the names of [`VisionTransformer`].
+    fn weights(&self) -> Weights {
+        let named = |(name, mut weight): (String, Weight)| {
             if let [1, tokens, dim] = weight.shape[..] {
                 weight.shape = vec![tokens, dim];
             }
             (name.replace(".gamma", ".weight").replace(".beta", ".bias"), weight)
-        })
-        .collect()
+        };
+        sightline_model::weights::export(self).into_iter().map(named).collect()
     }
 
-    /// Patches `[batch, patches, 3 * patch * patch]` to normed tokens `[batch, prefix + patches, dim]`; the first is the
-    /// whole photo's, the class token or what the pooling makes of the others.
+    /// Patches `[batch, patches, 3 * patch * patch]` to normed tokens `[batch, prefix + patches, dim]`.
     fn forward(&self, patches: Tensor<3>, activation: Activation) -> Tensor<3> {
         let [batch, ..] = patches.dims();
         let x = self.patch_embedding.forward(patches) + self.positions.val(); // [batch, patches, dim]
@@ -434,10 +372,157 @@ impl VitNetwork {
             None => x,
         };
         let x = self.blocks.iter().fold(x, |x, block| block.forward(x, activation));
-        let x = self.norm.forward(x);
-        match &self.pool {
-            Some(pool) => Tensor::cat(vec![pool.forward(x.clone(), activation), x], 1),
-            None => x,
+        self.norm.forward(x)
+    }
+}
+
+fn vector(values: Vec<f32>, device: &Device) -> Param<Tensor<1>> {
+    let len = values.len();
+    Param::<Tensor<1>>::from_data(TensorData::new(values, [len]), device).set_require_grad(false)
+}
+
+fn matrix(values: Vec<f32>, shape: [usize; 2], device: &Device) -> Param<Tensor<2>> {
+    Param::<Tensor<2>>::from_data(TensorData::new(values, shape), device).set_require_grad(false)
+}
+
+/// `[1, tokens, dim]`
+fn tokens(values: Vec<f32>, dim: usize, device: &Device) -> Param<Tensor<3>> {
+    let len = values.len() / dim;
+    Param::<Tensor<3>>::from_data(TensorData::new(values, [1, len, dim]), device).set_require_grad(false)
+}
+
+fn linear(layer: LinearWeights, device: &Device) -> Linear {
+    Linear {
+        weight: matrix(layer.weight, [layer.inputs, layer.outputs], device),
+        bias: layer.bias.map(|bias| vector(bias, device)),
+    }
+}
+
+fn layer_norm(layer: NormWeights, config: &VitConfig, device: &Device) -> LayerNorm {
+    let mut norm = LayerNormConfig::new(config.dim).with_epsilon(config.epsilon).init(device);
+    norm.gamma = vector(layer.gamma, device);
+    norm.beta = Some(vector(layer.beta, device));
+    norm
+}
+
+/// The weights of everything up to the last norm, by the names of [`VisionTransformer`]; the positions are interpolated to
+/// the input.
+fn encoder_weights(weights: VitWeights, config: &VitConfig) -> Weights {
+    let dim = config.dim;
+    let mut named = Weights::new();
+    let mut put = |name: String, shape: Vec<usize>, values: Vec<f32>| {
+        named.insert(name, Weight { shape, values });
+    };
+    let mut linear = |name: String, layer: LinearWeights| {
+        put(format!("{name}.weight"), vec![layer.inputs, layer.outputs], layer.weight);
+        if let Some(bias) = layer.bias {
+            put(format!("{name}.bias"), vec![layer.outputs], bias);
+        }
+    };
+    linear("patch_embedding".to_owned(), weights.patch_embedding);
+    let mut vectors = vec![("norm".to_owned(), weights.norm)];
+    vectors.extend(weights.pre_norm.map(|norm| ("pre_norm".to_owned(), norm)));
+    let mut scales = Vec::new();
+    for (i, block) in weights.blocks.into_iter().enumerate() {
+        let name = |part: &str| format!("blocks.{i}.{part}");
+        linear(name("qkv"), block.qkv);
+        linear(name("attention_out"), block.attention_out);
+        linear(name("fc1"), block.fc1);
+        linear(name("fc2"), block.fc2);
+        vectors.extend([(name("norm1"), block.norm1), (name("norm2"), block.norm2)]);
+        scales.extend(block.scale1.map(|scale| (name("scale1"), scale)));
+        scales.extend(block.scale2.map(|scale| (name("scale2"), scale)));
+    }
+    for (name, norm) in vectors {
+        put(format!("{name}.weight"), vec![dim], norm.gamma);
+        put(format!("{name}.bias"), vec![dim], norm.beta);
+    }
+    for (name, scale) in scales {
+        put(name, vec![dim], scale);
+    }
+    if weights.n_prefix > 0 {
+        put("prefix".to_owned(), vec![weights.n_prefix, dim], weights.prefix);
+    }
+    let positions = interpolate_positions(&weights.positions, weights.grid, config.grid(), dim);
+    put("positions".to_owned(), vec![positions.len() / dim, dim], positions);
+    named
+}
+
+/// The first name that an encoder needs and these weights lack, or have in another shape than the others ask for.
+fn lacking(weights: &Weights, config: &VitConfig) -> Option<String> {
+    let &VitConfig { dim, patch, .. } = config;
+    let has = |name: &str, shape: &[usize]| weights.get(name).is_some_and(|weight| weight.shape == shape);
+    let fits = |name: &str, shape: &[usize]| weights.get(name).is_none_or(|weight| weight.shape == shape);
+    let linear = |name: String, inputs: usize, outputs: usize| {
+        let (matrix, bias) = (format!("{name}.weight"), format!("{name}.bias"));
+        [(has(&matrix, &[inputs, outputs]), matrix), (fits(&bias, &[outputs]), bias)]
+    };
+    let norm =
+        |name: String| ["weight", "bias"].map(|part| format!("{name}.{part}")).map(|name| (has(&name, &[dim]), name));
+    let mut parts = Vec::from(linear("patch_embedding".to_owned(), 3 * patch * patch, dim));
+    for block in 0..config.depth {
+        let name = |part: &str| format!("blocks.{block}.{part}");
+        let hidden = weights.get(&name("fc1.weight")).and_then(|weight| weight.shape.last()).copied().unwrap_or(0);
+        parts.extend(norm(name("norm1")));
+        parts.extend(linear(name("qkv"), dim, 3 * dim));
+        parts.extend(linear(name("attention_out"), dim, dim));
+        parts.extend(norm(name("norm2")));
+        parts.extend(linear(name("fc1"), dim, hidden));
+        parts.extend(linear(name("fc2"), hidden, dim));
+        parts.extend([name("scale1"), name("scale2")].map(|name| (fits(&name, &[dim]), name)));
+    }
+    parts.extend(norm("norm".to_owned()));
+    if weights.contains_key("pre_norm.weight") {
+        parts.extend(norm("pre_norm".to_owned()));
+    }
+    let cells = config.grid() * config.grid();
+    parts.push((has("positions", &[cells, dim]), "positions".to_owned()));
+    let rows = weights.get("prefix").map_or(0, |prefix| prefix.shape[0]);
+    parts.push((fits("prefix", &[rows, dim]), "prefix".to_owned()));
+    parts.into_iter().find(|(fits, _)| !fits).map(|(_, name)| name)
+}
+
+/// What turns patches into normed tokens.
+#[derive(Debug)]
+enum Encoder {
+    /// On this machine's processor; a picture never meets others in a product, so that its numbers are always the same.
+    Tape(Weights),
+    /// On a card.
+    Framework(Box<Framework>),
+}
+
+impl Encoder {
+    fn new(weights: Weights, config: &VitConfig, device: &Device) -> Self {
+        match *device == Device::flex() {
+            true => Self::Tape(weights),
+            false => Self::Framework(Box::new(Framework::new(&weights, config, device))),
+        }
+    }
+
+    /// Pictures of the input's size to `[batch, prefix + patches, dim]`.
+    fn tokens(&self, inputs: &[Photo], config: &VitConfig, device: &Device) -> Tensor<3> {
+        let (cells, pixels) = (config.grid() * config.grid(), 3 * config.patch * config.patch);
+        match self {
+            Self::Tape(weights) => {
+                let network = config.transformer();
+                let mut values = Vec::new();
+                for input in inputs {
+                    let patches = Matrix::new(cells, pixels, Vit::patches(config, input));
+                    values.extend(attended(|| {
+                        let mut tape = Tape::forward_only(weights);
+                        let tokens = network.forward(&mut tape, patches, 1, None);
+                        tape.value(tokens).values.clone()
+                    }));
+                }
+                let tokens = values.len() / inputs.len() / config.dim;
+                Tensor::from_data(TensorData::new(values, [inputs.len(), tokens, config.dim]), device)
+            }
+            Self::Framework(network) => {
+                let mut values = Vec::with_capacity(inputs.len() * cells * pixels);
+                inputs.iter().for_each(|input| config.write_patches(input, &mut values));
+                let patches = Tensor::from_data(TensorData::new(values, [inputs.len(), cells, pixels]), device);
+                network.forward(patches, config.activation)
+            }
         }
     }
 }
@@ -488,7 +573,10 @@ pub struct Vit {
     config: VitConfig,
     layout: Layout,
     unused: Vec<String>,
-    network: VitNetwork,
+    encoder: Encoder,
+    head: Option<Linear>,
+    projection: Option<Linear>,
+    pool: Option<AttentionPool>,
     device: Device,
 }
 
@@ -506,14 +594,17 @@ impl Vit {
     pub(super) fn of_file(path: &Path, bytes: &[u8], options: &VitOptions, device: &Device) -> Result<Self> {
         let mut weights = weights::read(path, &weights::tensors(path, bytes)?)?;
         let config = VitConfig::new(path, &weights, options)?;
-        let unused = std::mem::take(&mut weights.unused);
+        let projection = weights.projection.take().filter(|_| config.project);
         Ok(Self {
             name: file_stem(path),
             checksum: sightline_data::checksum::of_bytes(bytes),
             layout: weights.layout,
-            network: VitNetwork::new(weights, &config, device),
+            unused: std::mem::take(&mut weights.unused),
+            head: weights.head.take().map(|head| linear(head, device)),
+            projection: projection.map(|projection| linear(projection, device)),
+            pool: weights.pool.take().map(|pool| AttentionPool::new(pool, &config, device)),
+            encoder: Encoder::new(encoder_weights(weights, &config), &config, device),
             config,
-            unused,
             device: device.clone(),
         })
     }
@@ -522,31 +613,40 @@ impl Vit {
     ///
     /// Fails where the photo's vector does not come from the tokens alone: SigLIP's pooling, CLIP's projection.
     pub fn learnable(&self) -> Result<(VisionTransformer, Weights)> {
-        if self.network.pool.is_some() || self.network.projection.is_some() {
+        if self.pool.is_some() || self.projection.is_some() {
             return Err(Error::setting(format!(
                 "{} has a pooling or a projection behind its tokens, which is not trained here; take a ViT, DeiT, DINOv2 or \
                  CLIP without `project`",
                 self.name
             )));
         }
-        let VitConfig { depth, heads, epsilon, activation, .. } = self.config;
-        Ok((VisionTransformer { depth, heads, epsilon: epsilon as f32, activation }, self.network.learnable()))
+        let weights = match &self.encoder {
+            Encoder::Tape(weights) => weights.clone(),
+            Encoder::Framework(network) => network.weights(),
+        };
+        Ok((self.config.transformer(), weights))
     }
 
     /// A network whose weights went on learning from those of [`Vit::learnable`]; `checksum` tells them from others.
     ///
-    /// Fails where a weight is missing.
+    /// Fails where a weight is missing or has another shape.
     pub fn of_learnt(
         name: impl Into<String>,
         checksum: impl Into<String>,
         config: VitConfig,
-        weights: &Weights,
+        weights: Weights,
         device: &Device,
     ) -> Result<Self> {
+        if let Some(name) = lacking(&weights, &config) {
+            return Err(Error::setting(format!("the backbone's weights lack {name}, or have it in another shape")));
+        }
         Ok(Self {
             name: name.into(),
             checksum: checksum.into(),
-            network: VitNetwork::of_learnt(weights, &config, device)?,
+            encoder: Encoder::new(weights, &config, device),
+            head: None,
+            projection: None,
+            pool: None,
             config,
             layout: Layout::Timm,
             unused: Vec::new(),
@@ -578,7 +678,7 @@ impl Vit {
 
     /// Classes of the classification head; zero where the file has none.
     pub fn classes(&self) -> usize {
-        self.network.head.as_ref().map_or(0, |head| head.weight.dims()[1])
+        self.head.as_ref().map_or(0, |head| head.weight.dims()[1])
     }
 
     /// Class probabilities of each photo, `[photos][classes]`, by the file's own head over the class token.
@@ -586,7 +686,7 @@ impl Vit {
     /// The photo's short side goes to 248 pixels for an input of 224 (timm's `crop_pct` 0.9), bicubic, and the centre
     /// is cut out. Fails where the file has no head.
     pub fn classify(&self, photos: &[Photo]) -> Result<Vec<Vec<f32>>> {
-        let Some(head) = &self.network.head else {
+        let Some(head) = &self.head else {
             return Err(Error::setting(format!(
                 "{} has no classification head; give weights that have one",
                 self.name
@@ -604,16 +704,14 @@ impl Vit {
         Ok(values.chunks_exact(self.classes()).map(<[f32]>::to_vec).collect())
     }
 
-    /// Normed tokens of pictures that have the input's size: `[batch, prefix + patches, dim]`.
+    /// Normed tokens of pictures that have the input's size, `[batch, prefix + patches, dim]`; the first is the whole
+    /// photo's, the class token or what the pooling makes of the others.
     fn tokens(&self, inputs: &[Photo]) -> Tensor<3> {
-        let (grid, patch) = (self.config.grid(), self.config.patch);
-        let (patches, pixels) = (grid * grid, 3 * patch * patch);
-        let mut values = Vec::with_capacity(inputs.len() * patches * pixels);
-        for input in inputs {
-            self.config.write_patches(input, &mut values);
+        let tokens = self.encoder.tokens(inputs, &self.config, &self.device);
+        match &self.pool {
+            Some(pool) => Tensor::cat(vec![pool.forward(tokens.clone(), self.config.activation), tokens], 1),
+            None => tokens,
         }
-        let patches = Tensor::from_data(TensorData::new(values, [inputs.len(), patches, pixels]), &self.device);
-        self.network.forward(patches, self.config.activation)
     }
 }
 
@@ -649,7 +747,7 @@ impl Backbone for Vit {
         let side = self.config.input as u32;
         let inputs: Vec<Photo> = photos.iter().map(|photo| photo.resize(side, side, Filter::Bicubic)).collect();
         let tokens = self.tokens(&inputs);
-        let tokens = match &self.network.projection {
+        let tokens = match &self.projection {
             Some(projection) => projection.forward(tokens),
             None => tokens,
         };

@@ -57,7 +57,8 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             return Err(Usage(format!("--{name} {value}: expected a number of 0 or more")).into());
         }
     }
-    places::check([args.dataset.as_path(), &args.features], [args.output.as_path()])?;
+    let read = [&args.dataset, &args.features].into_iter().chain(args.parses.path()).cloned();
+    places::check(read.chain(models::files([&args.model])), [&args.output])?;
     let dataset = Dataset::load(&args.dataset)?;
     let store = FeatureStore::open(&args.features)?;
     let aligner = Aligner::new(models::checkpoint(&args.model, &[Kind::Alignment])?, &args.device.open()?)?;

@@ -21,7 +21,7 @@ use crate::interrupt;
 use crate::models;
 use crate::panels::MostRegions;
 use crate::sources::{DeviceKind, Extraction};
-use crate::ui::{Ui, Usage, count, one_line};
+use crate::ui::{Ui, Usage, count, is_closed_pipe, one_line, visible};
 use output::Outputs;
 
 /// Describe photos in new sentences
@@ -132,8 +132,9 @@ pub struct FitArgs {
     #[arg(long, value_name = "RUN")]
     fit_model: Option<PathBuf>,
     /// Its say: this times its score is added to the log probability a word; 0 leaves the choice to the likelihood
-    #[arg(long, value_name = "WEIGHT", default_value_t = USUAL_FIT_WEIGHT)]
-    fit: f32,
+    /// [default: 3]
+    #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
+    fit: Option<f32>,
 }
 
 /// An error for what is no weight of a score.
@@ -144,16 +145,34 @@ pub fn check_fit(weight: f32) -> anyhow::Result<()> {
     }
 }
 
+/// An error for a weight of nobody's.
+pub fn check_chosen(weight: Option<f32>) -> anyhow::Result<()> {
+    match weight.filter(|weight| *weight > 0.0) {
+        None => Ok(()),
+        Some(weight) => {
+            let reason = "no alignment model chooses here; name one with --fit-model";
+            Err(Usage(format!("--fit {weight}: {reason}")).into())
+        }
+    }
+}
+
 impl FitArgs {
+    /// What its say weighs.
+    pub fn weight(&self) -> f32 {
+        const { assert!(USUAL_FIT_WEIGHT == 3.0, "the help of --fit says so") };
+        self.fit.unwrap_or(USUAL_FIT_WEIGHT)
+    }
+
     /// Whether an alignment model chooses beside the caption model `model`.
     pub fn is_wanted(&self, model: &Path) -> bool {
-        self.fit > 0.0 && (self.fit_model.is_some() || models::is_pack(model))
+        self.weight() > 0.0 && (self.fit_model.is_some() || models::is_pack(model))
     }
 
     /// The model that chooses beside the caption model `model`, which reads `features`; none where nobody asks for one.
     pub fn open(&self, model: &Path, features: &StoreSettings) -> anyhow::Result<Option<Aligner>> {
-        check_fit(self.fit)?;
+        check_fit(self.weight())?;
         if !self.is_wanted(model) {
+            check_chosen(self.fit)?;
             return Ok(None);
         }
         let run = self.fit_model.as_deref().unwrap_or(model);
@@ -260,7 +279,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     }
     output::check_apart(&photos, args.texts.as_deref(), args.csv.is_some())?;
     for (place, reason) in &unreadable {
-        ui.say(format_args!("skipped {}: {reason}", place.display()));
+        ui.say(format_args!("skipped {}: {}", visible(&place.display().to_string()), visible(reason)));
     }
     let device = args.device.open()?;
     let open = |run: &PathBuf| anyhow::Ok(Captioner::new(models::checkpoint(run, &[Kind::Caption])?)?);
@@ -313,11 +332,13 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             committee::read_by_all(members.into_iter().map(|member| (member, own.vectors.as_slice())), captions);
         }
         let judge = chooser.as_ref().map(|aligner| Judge::of_photo(aligner, &own.vectors_of(aligner)));
-        committee::order(judge.as_slice(), args.fit.fit, captions);
+        committee::order(judge.as_slice(), args.fit.weight(), captions);
     };
     let choose: Option<&Choose<'_>> = chooses.then_some(&choose);
 
-    let mut outputs = Outputs::open(args.texts.as_deref(), args.csv.as_deref(), args.html.as_deref(), ui)?;
+    let models = args.model.iter().chain(&args.fit.fit_model).chain(&args.region_model);
+    let read: Vec<PathBuf> = models::files(models).collect();
+    let mut outputs = Outputs::open(&read, args.texts.as_deref(), args.csv.as_deref(), args.html.as_deref(), ui)?;
     let (done, left): (Vec<_>, Vec<_>) = photos.iter().partition(|(key, path)| outputs.has(key, path));
     if !done.is_empty() {
         ui.say(format_args!("{} described already: {}", count(done.len(), "photo"), outputs.places()));
@@ -342,7 +363,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
                 }
                 Err(error) => {
                     let reason = one_line(&error);
-                    ui.say(format_args!("skipped {reason}"));
+                    ui.say(format_args!("skipped {}", visible(&reason)));
                     if failed == 0 {
                         first_failure = reason;
                     }
@@ -354,7 +375,11 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         let described = describer.describe(images, &seen, decoding, most, choose);
         for (((key, _), own), described) in names.iter().zip(&seen).zip(described) {
             outputs.add(key, &described, &own.photo)?;
-            ui.result(&described, || described.text())?;
+            match ui.result(&described, || described.text()) {
+                // Whoever listened has gone; the files are wanted all the same.
+                Err(error) if is_closed_pipe(&error) && outputs.are_wanted() => {}
+                said => said?,
+            }
         }
     }
     outputs.finish(ui)?;

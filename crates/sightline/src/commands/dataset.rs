@@ -133,7 +133,7 @@ pub fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
 
 fn import(args: ImportArgs, ui: &Ui) -> anyhow::Result<()> {
     let inputs = [Some(&args.source), args.boxes.as_ref(), args.pairing.as_ref()].into_iter().flatten();
-    places::check(inputs.map(PathBuf::as_path), [args.output.as_path()])?;
+    places::check_for(places::Own::Dataset, inputs, [&args.output])?;
     if args.output.exists() {
         Dataset::load(&args.output).context("the output would be written over what is no dataset of ours")?;
     }

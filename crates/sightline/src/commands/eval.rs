@@ -176,7 +176,9 @@ fn retrieval(args: &RetrievalArgs, ui: &Ui) -> anyhow::Result<()> {
 /// Whether a page and its record may be written: a record of a page lies there, or nothing.
 fn check_page(html: &Path, args: &RetrievalArgs) -> anyhow::Result<()> {
     let record = html.with_extension("json");
-    places::check(args.common.inputs(), [html, &record])?;
+    let models = args.model.iter().chain(&args.reader).chain(&args.caption_model).chain(&args.region_model);
+    let read = args.common.inputs(models, &args.more_features);
+    places::check(read.chain(args.parses.path().cloned()), [html, &record])?;
     if record.exists() {
         report::read_json(&record).with_context(|| {
             format!("the page's record would be written over {}; name another page", record.display())

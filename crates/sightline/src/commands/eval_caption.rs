@@ -16,7 +16,7 @@ use sightline_train::committee::{Candidates, Judge, Neighbours, Speaker, USUAL_C
 use sightline_train::corpus::Corpus;
 use sightline_train::describe;
 
-use super::caption::{BeamArgs, PAPER_BEAM, check_fit};
+use super::caption::{BeamArgs, PAPER_BEAM, check_chosen, check_fit};
 use super::eval_captions;
 use super::eval_split::{Common, Data, same_photos, tell_gaps};
 use crate::models::{self, Reads};
@@ -47,8 +47,9 @@ pub struct Args {
     #[arg(long, value_name = "RUN")]
     fit_model: Vec<PathBuf>,
     /// Its say: this times its score is added to the log probability a word; 0 leaves the choice to the likelihood
-    #[arg(long, value_name = "WEIGHT", default_value_t = USUAL_FIT_WEIGHT)]
-    fit: f32,
+    /// [default: 3]
+    #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
+    fit: Option<f32>,
     /// Let people's sentences have a say too: so many of the training split, those that fit the photo best by the
     /// alignment models
     #[arg(long, value_name = "SENTENCES", default_value_t = 0)]
@@ -85,7 +86,8 @@ struct Record {
 /// Describes, scores, prints.
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let beam = args.beam.settings(PAPER_BEAM)?;
-    places::check(args.common.inputs(), [&args.captions, &args.per_image].into_iter().flatten().map(PathBuf::as_path))?;
+    let read = args.common.inputs(args.model.iter().chain(&args.fit_model), &args.more_features);
+    places::check(read, args.captions.iter().chain(&args.per_image))?;
     let data = args.common.open(ui)?;
     let more = args.more_features.iter().map(FeatureStore::open).collect::<Result<Vec<_>, _>>()?;
     let open = |run: &PathBuf| anyhow::Ok(Captioner::new(models::checkpoint(run, &[Kind::Caption])?)?);
@@ -117,7 +119,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         let speaker = |(captioner, corpus)| Speaker { captioner, corpus };
         let speakers: Vec<Speaker<'_>> = captioners.iter().zip(&corpora).map(speaker).collect();
         let mut candidates = Candidates::propose(&speakers, beam);
-        candidates.fit(&judges, args.fit.into());
+        candidates.fit(&judges, args.fit.unwrap_or(USUAL_FIT_WEIGHT).into());
         if args.consensus > 0 {
             let neighbours = Neighbours::find(&judges, &data.dataset, args.consensus);
             candidates.agree(&neighbours, args.consensus_weight);
@@ -158,7 +160,8 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
 
 /// The alignment models that choose, and their runs.
 fn fit_models(args: &Args, data: &Data) -> anyhow::Result<(Vec<PathBuf>, Vec<Aligner>)> {
-    check_fit(args.fit)?;
+    let weight = args.fit.unwrap_or(USUAL_FIT_WEIGHT);
+    check_fit(weight)?;
     if !(args.consensus_weight >= 0.0 && args.consensus_weight.is_finite()) {
         let reason = format!("--consensus-weight {}: expected a number of 0 or more", args.consensus_weight);
         return Err(Usage(reason).into());
@@ -183,8 +186,10 @@ fn fit_models(args: &Args, data: &Data) -> anyhow::Result<(Vec<PathBuf>, Vec<Ali
             "{} has no training split to take sentences from; leave --consensus out",
             data.dataset.name
         );
-    } else if args.fit == 0.0 {
+    } else if weight == 0.0 {
         runs.clear();
+    } else if runs.is_empty() {
+        check_chosen(args.fit)?;
     }
     let open = |run: &PathBuf| -> anyhow::Result<Aligner> {
         let aligner = Aligner::new(models::checkpoint(run, &[Kind::Alignment])?, &data.device)?;
@@ -218,7 +223,7 @@ fn diversity(hypotheses: &[&str], data: &Data) -> DiversityReport {
     let training = TrainingCaptions::of(&training);
     let mut counts = DiversityCounts::default();
     hypotheses.iter().for_each(|caption| counts.push(caption, &training));
-    counts.report()
+    counts.report(&training)
 }
 
 fn lengths(hypotheses: &[&str]) -> Vec<usize> {
@@ -245,9 +250,11 @@ fn text(record: &Record, beam: usize, models: usize) -> String {
     }
     let diversity = &record.diversity;
     let range = |end: &dyn Fn(&[usize]) -> Option<usize>| end(&record.lengths).unwrap_or(0);
+    let verbatim = diversity
+        .verbatim
+        .map(|share| format!(", {:.0} % of the captions stand in the training sentences", 100.0 * share));
     format!(
-        "{}, perplexity {:.2}{}\n{}{:.1} words a caption ({} to {}), {} different words, {:.0} % of the captions stand in \
-         the training sentences",
+        "{}, perplexity {:.2}{}\n{}{:.1} words a caption ({} to {}), {} different words{}",
         count(record.images, "photo"),
         record.perplexity,
         if models > 1 { " of the first model" } else { "" },
@@ -256,7 +263,7 @@ fn text(record: &Record, beam: usize, models: usize) -> String {
         range(&|lengths| lengths.iter().position(|&n| n > 0)),
         range(&|lengths| lengths.iter().rposition(|&n| n > 0)),
         diversity.vocabulary,
-        100.0 * diversity.verbatim
+        verbatim.unwrap_or_default()
     )
 }
 
@@ -270,12 +277,13 @@ mod tests {
         assert_eq!(lengths(&hypotheses), [0, 0, 1, 2]);
         let report = CaptionReport { bleu1: 0.5, cider: 0.35, ..CaptionReport::default() };
         let mut counts = DiversityCounts::default();
-        hypotheses.iter().for_each(|c| counts.push(c, &TrainingCaptions::of(&["a dog runs"])));
+        let training = TrainingCaptions::of(&["a dog runs"]);
+        hypotheses.iter().for_each(|c| counts.push(c, &training));
         let record = Record {
             report,
             images: 3,
             perplexity: 12.345,
-            diversity: counts.report(),
+            diversity: counts.report(&training),
             lengths: lengths(&hypotheses),
             nearest: Some(CaptionReport::default()),
         };

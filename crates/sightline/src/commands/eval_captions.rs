@@ -7,7 +7,7 @@ use anyhow::Context;
 use serde::Serialize;
 use sightline_metrics::caption::{self, CaptionReport, Evaluation, Settings, Tokenization};
 use sightline_metrics::cider::DocumentFrequencies;
-use sightline_metrics::files::{self, Pairs};
+use sightline_metrics::files::{self, Layout, Pairs};
 use sightline_metrics::meteor::{Meteor, MeteorData, Task};
 use sightline_metrics::significance::{self, CAPTION_METRICS, Draws, Interval, Paired};
 use sightline_metrics::{Error, HOW_TO_GET_METEOR_DATA};
@@ -17,6 +17,7 @@ use crate::ui::{Ui, Usage, count, table};
 
 /// Measure anybody's captions as coco-caption does: BLEU, METEOR, ROUGE-L, CIDEr
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("drawn").multiple(true))]
 #[command(after_help = "Files are COCO results, COCO annotations, a Karpathy dataset, caption records of this program,
 or plain lines (one image a line, several references parted by tabs or in several files).
 
@@ -32,19 +33,19 @@ pub struct Args {
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     references: Vec<PathBuf>,
     /// Captions of another system to test against, on the same images
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "drawn")]
     compare: Option<PathBuf>,
     /// Write every image's scores as CSV
     #[arg(long, value_name = "FILE")]
     per_image: Option<PathBuf>,
     /// Add bootstrap confidence intervals
-    #[arg(long)]
+    #[arg(long, group = "drawn")]
     intervals: bool,
     /// How many corpora to draw for intervals and tests
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 1000, requires = "drawn", value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     samples: u32,
     /// The seed of the draws
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "drawn")]
     seed: u64,
     /// Which images of a Karpathy dataset; the test split if there is one, else all
     #[arg(long)]
@@ -101,7 +102,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let inputs =
         args.references.iter().chain(&args.compare).chain(&args.document_frequencies).chain([&args.hypotheses]);
     let outputs = args.per_image.iter().chain(&args.write_document_frequencies);
-    places::check(inputs.map(PathBuf::as_path), outputs.map(PathBuf::as_path))?;
+    places::check(inputs, outputs)?;
     let pairs = read(args, &args.hypotheses, ui)?;
     let other = args.compare.as_deref().map(|path| read(args, path, ui)).transpose()?;
     let meteor = match args.no_meteor {
@@ -156,6 +157,12 @@ fn read(args: &Args, hypotheses: &Path, ui: &Ui) -> anyhow::Result<Pairs> {
     let hypotheses = files::read(hypotheses, args.split.as_deref())?;
     let references: Vec<_> =
         args.references.iter().map(|path| files::read(path, args.split.as_deref())).collect::<Result<_, _>>()?;
+    if let Some(split) = &args.split
+        && references.iter().chain([&hypotheses]).all(|file| file.layout != Layout::Dataset)
+    {
+        let reason = format!("--split {split}: none of these files is a Karpathy dataset, whose images have splits");
+        return Err(Usage(reason).into());
+    }
     let pairs = files::pair(&hypotheses, &references, args.partial)?;
     if pairs.without_hypothesis > 0 {
         let images = count(pairs.without_hypothesis, "image");
@@ -216,13 +223,13 @@ fn write_frequencies(path: &Path, pairs: &Pairs, tokenization: Tokenization) -> 
 
 /// The other system's captions in the order of ours.
 fn align(pairs: &Pairs, other: &Pairs, args: &Args) -> anyhow::Result<Vec<String>> {
-    if pairs.names == other.names {
+    if pairs.images == other.images {
         return Ok(other.hypotheses.clone());
     }
-    let by_name: std::collections::HashMap<&str, &String> =
-        other.names.iter().map(String::as_str).zip(&other.hypotheses).collect();
-    let aligned = pairs.names.iter().map(|name| {
-        by_name.get(name.as_str()).map(|c| (*c).clone()).with_context(|| {
+    let by_image: std::collections::HashMap<&str, &String> =
+        other.images.iter().map(String::as_str).zip(&other.hypotheses).collect();
+    let aligned = pairs.images.iter().zip(&pairs.names).map(|(image, name)| {
+        by_image.get(image.as_str()).map(|c| (*c).clone()).with_context(|| {
             let path = args.compare.as_deref().unwrap_or(Path::new(""));
             format!("{} has no caption for image {name}; both systems must describe the same images", path.display())
         })

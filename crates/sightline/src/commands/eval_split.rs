@@ -1,12 +1,13 @@
 //! What evaluations on a split of a dataset have in common.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use sightline_data::{Dataset, FeatureStore, Split};
 use sightline_model::Device;
 use sightline_train::corpus::Corpus;
 
+use crate::models;
 use crate::sources::DeviceKind;
 use crate::ui::{Ui, count};
 
@@ -37,8 +38,14 @@ pub(super) struct Data {
 
 impl Common {
     /// The files that are read.
-    pub(super) fn inputs(&self) -> [&Path; 2] {
-        [&self.dataset, &self.features]
+    /// What a command reads besides these models and stores.
+    pub(super) fn inputs<'a>(
+        &self,
+        models: impl IntoIterator<Item = &'a PathBuf>,
+        stores: &[PathBuf],
+    ) -> impl Iterator<Item = PathBuf> {
+        let own = [&self.dataset, &self.features].into_iter().chain(stores).cloned().collect::<Vec<_>>();
+        own.into_iter().chain(models::files(models))
     }
 
     pub(super) fn open(&self, ui: &Ui) -> anyhow::Result<Data> {

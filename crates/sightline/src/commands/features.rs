@@ -17,7 +17,7 @@ use sightline_vision::extract::{ExtractOptions, ExtractReport, extract};
 use super::dataset::problems_text;
 use crate::interrupt;
 use crate::sources::{self, DeviceKind};
-use crate::ui::{Ui, Usage, count};
+use crate::ui::{Ui, Usage, count, visible};
 
 /// Turn photos into boxes and vectors: the feature store that models are trained on
 ///
@@ -250,7 +250,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
 fn tell_failures(report: &ExtractReport, ui: &Ui) {
     const SHOWN: usize = 10;
     for (key, reason) in report.failed.iter().take(SHOWN) {
-        ui.say(format_args!("skipped {key}: {reason}"));
+        ui.say(format_args!("skipped {}: {}", visible(key), visible(reason)));
     }
     if report.failed.len() > SHOWN {
         ui.say(format_args!("and {} more; --json lists them all", report.failed.len() - SHOWN));
@@ -276,6 +276,7 @@ pub fn find_photos(source: &Path) -> anyhow::Result<Found> {
         return Ok(Found { photos, unreadable: Vec::new() });
     }
     let Found { mut photos, mut unreadable } = Found::default();
+    let real = source.canonicalize().with_context(|| format!("cannot open {}", source.display()))?;
     let mut folders = vec![source.to_owned()];
     let mut seen = HashSet::new();
     while let Some(folder) = folders.pop() {
@@ -293,6 +294,11 @@ pub fn find_photos(source: &Path) -> anyhow::Result<Found> {
             }
         };
         for path in paths {
+            // As in an index: what lies inside goes by its own name, and what lies around is not meant.
+            let target = path.is_symlink().then(|| path.canonicalize().ok()).flatten().filter(|target| target.is_dir());
+            if target.is_some_and(|target| target.starts_with(&real) || real.starts_with(&target)) {
+                continue;
+            }
             if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) {
                 continue;
             }
@@ -328,7 +334,10 @@ pub fn find_photos(source: &Path) -> anyhow::Result<Found> {
 }
 
 fn paths_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
+    let mut paths = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+    // The last one first, since the last folder is the next to be read.
+    paths.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(paths)
 }
 
 /// Takes out photos whose key another one has, with the reason: names that are not UTF-8 can look the same.
@@ -444,6 +453,25 @@ mod tests {
         } else {
             assert_eq!((keys(&found), places), (vec!["a.jpg"], vec![closed.as_path(), gone.as_path()]));
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_lies_inside_goes_by_its_own_name() {
+        use std::os::unix::fs::symlink;
+
+        let folder = folder(&[("photos/real/a.jpg", "x"), ("photos/real/deep/b.jpg", "x"), ("outside/c.jpg", "x")]);
+        let source = folder.path().join("photos");
+        for (target, link) in
+            [("real", "another"), ("real", "z"), ("real/deep", "deep"), ("..", "around"), (".", "loop")]
+        {
+            symlink(target, source.join(link)).unwrap();
+        }
+        for link in ["y", "outside"] {
+            symlink("../outside", source.join(link)).unwrap();
+        }
+        let found = find_photos(&source).unwrap();
+        assert_eq!(keys(&found), ["outside/c.jpg", "real/a.jpg", "real/deep/b.jpg"]);
     }
 
     #[cfg(target_os = "linux")]

@@ -16,11 +16,11 @@ use sightline_train::checkpoint::Kind;
 use crate::index::build::{self, Lock, Networks, Plan, Report};
 use crate::index::catalogue::{Catalogue, Encoding, Settings};
 use crate::index::take_sources_of_pack;
-use crate::index::walk::{self, Found, visible};
+use crate::index::walk::{self, Found};
 use crate::interrupt;
 use crate::models;
 use crate::sources::{self, DeviceKind, Extraction};
-use crate::ui::{Ui, count};
+use crate::ui::{Ui, count, visible};
 
 /// Make a folder of photos searchable, or bring its index up to date
 ///

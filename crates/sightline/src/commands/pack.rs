@@ -12,6 +12,7 @@ use sightline_train::pack::{self, Card, Stored};
 use sightline_vision::backbone::Backbone;
 
 use crate::models;
+use crate::places;
 use crate::ui::Ui;
 
 /// Put a backbone, an alignment model and caption models into one small file
@@ -48,7 +49,8 @@ pub struct PackArgs {
 pub fn run(args: &PackArgs, ui: &Ui) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(&args.card).with_context(|| format!("cannot read {}", args.card.display()))?;
     let card: Card = toml::from_str(&text).with_context(|| format!("{}: no card", args.card.display()))?;
-    sightline_data::write::check_place(&args.output)?;
+    let models = [&args.backbone, &args.align].into_iter().chain(&args.caption).chain(&args.regions);
+    places::check_for(places::Own::Pack, models::files(models).chain([args.card.clone()]), [&args.output])?;
     let backbone = models::checkpoint(&args.backbone, &[Kind::Backbone])?;
     let small = sightline_train::backbone::open(backbone.clone(), &Device::flex())?.into_compact()?;
     let precision = if args.int8 { Stored::I8 } else { Stored::F16 };

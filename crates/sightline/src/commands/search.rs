@@ -1,5 +1,6 @@
 //! `search`: photos of an index by words, by a photo, by a box of a photo; every hit with its reasons.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,8 +12,7 @@ use sightline_vision::Photo;
 use super::index::{self, NetworkArgs};
 use crate::index::date;
 use crate::index::search::{Answer, Filters, Like, Question, Request, Searcher, open_models};
-use crate::index::walk::visible;
-use crate::ui::{Ui, Usage, count, table};
+use crate::ui::{Ui, Usage, count, table, visible};
 
 /// Find photos by words, and see which word matched which region
 #[derive(Debug, ClapArgs)]
@@ -26,7 +26,7 @@ use crate::ui::{Ui, Usage, count, table};
 pub struct Args {
     /// What the photos show, in words; then, without --index, the folder of photos
     #[arg(value_name = "WORDS|FOLDER")]
-    words: Vec<String>,
+    words: Vec<OsString>,
     /// An index of `sightline index`
     #[arg(long)]
     index: Option<PathBuf>,
@@ -82,7 +82,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let models = open_models(&index, model.as_deref(), backbone, proposals, reads_photos, &device.open()?, ui)?;
     let searcher = Searcher::open(&index, Arc::new(models))?;
     let request = Request {
-        text: words.join(" "),
+        text: words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" "),
         not: args.not.join(" "),
         like,
         region: args.r#box,
@@ -122,7 +122,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
 }
 
 /// The words before the last, and the index of the folder that the last one names, brought up to date.
-fn of_folder<'a>(words: &'a [String], networks: &NetworkArgs, ui: &Ui) -> anyhow::Result<(&'a [String], PathBuf)> {
+fn of_folder<'a>(words: &'a [OsString], networks: &NetworkArgs, ui: &Ui) -> anyhow::Result<(&'a [OsString], PathBuf)> {
     let usage = "where are the photos? name their folder behind the words, or an index with --index";
     let (folder, words) = words.split_last().ok_or_else(|| Usage(usage.into()))?;
     let folder = Path::new(folder);

@@ -81,7 +81,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     if let Some(report) = &args.report {
         let page = Page::new(&report::read_json(report)?)?;
         return server::serve(page, args.port, |address| {
-            ui.say(format_args!("open http://{address} (Ctrl-C ends it)"));
+            ui.open_at(address, "", "");
         });
     }
     let index = &match (&args.index, &args.folder) {
@@ -123,6 +123,6 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         App::new(searcher, Options { describer, runs, fit: args.fit, token: args.token.clone(), ..Options::default() });
     index::serve(app, args.host, args.port, |address| {
         let token = if args.token.is_some() { "/?token=…" } else { "" };
-        ui.say(format_args!("{photos}; open http://{address}{token} (Ctrl-C ends it)"));
+        ui.open_at(address, &format!("{photos}; "), token);
     })
 }

@@ -59,6 +59,9 @@ impl Seeds {
 
     /// Every seed's folder with its settings. All are made before the first is trained, so that a stop loses none.
     fn open(&self, common: &Common) -> anyhow::Result<Vec<(RunFolder, AlignSettings)>> {
+        if !common.resume && ["best.ckpt", "last.ckpt"].iter().any(|name| common.output.join(name).exists()) {
+            anyhow::bail!("{} already holds a run; name another folder for the seeds", common.output.display());
+        }
         let base: AlignSettings = if common.resume {
             let first = RunFolder::seeds(&common.output).first().copied();
             let first =

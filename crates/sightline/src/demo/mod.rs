@@ -57,7 +57,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         anyhow::ensure!(folder.is_dir(), "{} is no folder of photos", folder.display());
     }
     let html = args.output.join("report.html");
-    places::check([], [html.as_path(), &html.with_extension("json")])?;
+    places::check(places::NOTHING, [&html, &html.with_extension("json")])?;
     let mut demo = learn(&plan, ui)?;
     let own = args.folder.as_deref().map(|folder| photos::describe(folder, ui)).transpose()?;
     if let Some(own) = &own {
@@ -84,7 +84,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         return Ok(());
     }
     server::serve(Page::new(&demo.report)?, args.port, |address| {
-        ui.say(format_args!("open http://{address} (Ctrl-C ends it)"));
+        ui.open_at(address, "", "");
     })
 }
 

@@ -95,6 +95,7 @@ pub struct Demo {
 
 /// Draws, trains, evaluates.
 pub(super) fn run(plan: &Plan, ui: &Ui) -> anyhow::Result<Demo> {
+    let settings = resolve_over(&align_settings(plan), None, &plan.assignments)?;
     let started = Instant::now();
     let folder = tempfile::Builder::new().prefix("sightline-demo-").tempdir().context("cannot make a folder")?;
     let work = folder.path();
@@ -111,7 +112,6 @@ pub(super) fn run(plan: &Plan, ui: &Ui) -> anyhow::Result<Demo> {
     let elapsed = started.elapsed().as_secs_f64();
     ui.say(format_args!("{} a scene by Selective Search, as pixels, after {elapsed:.0} s", mean_regions(&store)));
 
-    let settings = resolve_over(&align_settings(plan), None, &plan.assignments)?;
     let run = RunFolder::create(&work.join("align"), &settings)?;
     finished(&train(ui, stop, |control| {
         align::train(AlignData::new(&dataset, &store), &settings, &run, false, &device, control)

@@ -43,8 +43,10 @@ impl From<Encoding> for sightline_search::vectors::Encoding {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// The folder that was indexed last, absolute.
+    #[serde(with = "any_path")]
     pub root: PathBuf,
     /// The alignment model's file, absolute.
+    #[serde(with = "any_path")]
     pub model: PathBuf,
     /// What tells its weights from others.
     pub model_checksum: String,
@@ -54,6 +56,36 @@ pub struct Settings {
     pub dim: usize,
     /// How vectors are stored.
     pub encoding: Encoding,
+}
+
+/// Paths as JSON, those too that are not UTF-8: as the system's bytes.
+mod any_path {
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::index::walk::{to_bytes, to_path};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Text(PathBuf),
+        Bytes(Vec<u8>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+        match path.to_str() {
+            Some(text) => text.serialize(serializer),
+            None => to_bytes(path).serialize(serializer),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+        Ok(match Written::deserialize(deserializer)? {
+            Written::Text(path) => path,
+            Written::Bytes(bytes) => to_path(&bytes),
+        })
+    }
 }
 
 impl Settings {

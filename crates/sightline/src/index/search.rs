@@ -552,11 +552,11 @@ impl Searcher {
     }
 
     fn words(&self, text: &str) -> Result<Words, Question> {
-        let tokens = tokens::tokenize(text);
+        let aligner = self.models.aligner();
+        let tokens = tokens::tokenize_for(text, |word| aligner.vocabulary.get(word).is_some());
         if tokens.len() > MOST_WORDS {
             return Err(Question::TooLong(tokens.len()));
         }
-        let aligner = self.models.aligner();
         let (known, unknown): (Vec<String>, Vec<String>) =
             tokens.into_iter().partition(|token| aligner.vocabulary.get(token).is_some());
         let indices = aligner.vocabulary.encode(&known);
@@ -726,7 +726,8 @@ impl Searcher {
     /// # Errors
     /// A [`Question`] that cannot be answered; a photo that cannot be read.
     pub fn sentences(&self, like: Like, sentences: &[String], n: usize) -> anyhow::Result<SentencesRecord> {
-        let tokens: Vec<Vec<String>> = sentences.iter().map(|sentence| tokens::tokenize(sentence)).collect();
+        let knows = |word: &str| self.models.aligner().vocabulary.get(word).is_some();
+        let tokens: Vec<Vec<String>> = sentences.iter().map(|sentence| tokens::tokenize_for(sentence, knows)).collect();
         if let Some(long) = tokens.iter().find(|tokens| tokens.len() > MOST_WORDS) {
             return Err(Question::TooLong(long.len()).into());
         }

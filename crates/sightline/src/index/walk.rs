@@ -1,7 +1,6 @@
 //! The photos below a folder: hidden ones left out, symbolic links followed once, everything that is no regular file
 //! passed over.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -127,15 +126,6 @@ fn path_of(error: &ignore::Error) -> Option<&Path> {
     }
 }
 
-/// A name as a terminal may show it: control characters escaped, which would break the line or worse.
-pub fn visible(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
-        return text.into();
-    }
-    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(escaped).collect::<String>().into()
-}
-
 /// A path as the system's own bytes: names need not be UTF-8.
 #[cfg(unix)]
 pub fn to_bytes(path: &Path) -> Vec<u8> {
@@ -213,12 +203,5 @@ mod tests {
 
         assert!(walk(&root.join("b.JPG")).unwrap_err().to_string().contains("is no folder"));
         assert!(walk(&root.join("absent")).is_err());
-    }
-
-    #[test]
-    fn names_are_shown_on_one_line() {
-        let check = |name: &str, expected: &str| assert_eq!(visible(name), expected);
-        check("a dog's été.jpg", "a dog's été.jpg");
-        check("a\nb\r\t\u{1b}[2J\u{9b}.jpg", "a\\nb\\r\\t\\u{1b}[2J\\u{9b}.jpg");
     }
 }

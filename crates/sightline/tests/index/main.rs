@@ -342,14 +342,18 @@ fn interrupt(mut child: Child, mut said: impl std::io::Read) -> String {
 fn a_server_of_a_folder_ends_without_talk_of_steps() {
     let world = World::new();
     let (photos, model) = (world.path("photos"), world.path("model.ckpt"));
-    let mut serve = with_caches(&world, &["serve", &photos, "--model", &model, "--port", "0"]);
-    let mut child = serve.stderr(Stdio::piped()).spawn().unwrap();
+    let mut serve = with_caches(&world, &["serve", &photos, "--model", &model, "--port", "0", "--json"]);
+    let mut child = serve.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut record = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut record).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
     let mut said = BufReader::new(child.stderr.take().unwrap());
     let mut before = String::new();
     while !before.contains("open http://") {
         assert!(said.read_line(&mut before).unwrap() > 0, "{before}");
     }
     assert!(before.contains("12 added"), "{before}");
+    assert!(before.contains(record["url"].as_str().unwrap()), "{record}: {before}");
     let rest = interrupt(child, said);
     assert!(!rest.contains("stopping after this step"), "{rest}");
 }
@@ -621,6 +625,14 @@ fn traps_in_a_folder_are_passed_over() {
     let (root, photos) = (PathBuf::from(world.path("photos")), world.photos());
     let odd = root.join(std::ffi::OsStr::from_bytes(b"\xff\xfe caf\xe9.png"));
     std::fs::copy(&photos[0], &odd).unwrap();
+    // The folder itself may have such a name.
+    let named = PathBuf::from(world.path("")).join(std::ffi::OsStr::from_bytes(b"caf\xe9"));
+    std::fs::create_dir(&named).unwrap();
+    std::fs::copy(&photos[0], named.join("photo.png")).unwrap();
+    let mut search =
+        with_caches(&world, &["search", "red", "--print0", "--quiet", "--model", &world.path("model.ckpt")]);
+    let found = search.arg(&named).output().unwrap();
+    assert_eq!(found.stdout, [named.join("photo.png").as_os_str().as_bytes(), b"\0"].concat(), "{found:?}");
     std::fs::create_dir_all(root.join("folder.jpg/deep")).unwrap();
     symlink("..", root.join("folder.jpg/up")).unwrap();
     symlink(&root, root.join("folder.jpg/deep/loop")).unwrap();

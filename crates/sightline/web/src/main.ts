@@ -27,6 +27,8 @@ const links = [...byId("tabs").querySelectorAll<HTMLAnchorElement>("a")];
 
 let state = states.read(location.href);
 let picture: File | null = null;
+/** Pictures that were searched by. No address names one; an entry of the history does, by its mark. */
+const pictures: File[] = [];
 let hits: api.Hit[] = [];
 let running: AbortController | null = null;
 let photos = 0;
@@ -35,12 +37,15 @@ function message(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** What an entry of the history carries of a picture. A reload forgets the pictures, and no new one has an old mark. */
+const mark = (of: File | null): string | null => of && `${performance.timeOrigin} ${pictures.indexOf(of)}`;
+
 /** Takes over a state: its fields, its address, its answer, its photo. */
 function go(change: Partial<states.State>, history: "push" | "replace" | "keep"): void {
   const before = states.question(state).toString();
   state = { ...state, ...change };
-  if (history === "push") window.history.pushState(null, "", states.write(state));
-  if (history === "replace") window.history.replaceState(null, "", states.write(state));
+  if (history === "push") window.history.pushState(mark(picture), "", states.write(state));
+  if (history === "replace") window.history.replaceState(mark(picture), "", states.write(state));
   if (states.question(state).toString() !== before) void search();
   show();
 }
@@ -162,10 +167,17 @@ function close(): void {
   grid.querySelectorAll("a")[at]?.focus();
 }
 
-function take(given: File | null): void {
+/** Makes a picture the one to search by, or none. */
+function hold(given: File | null): void {
+  if (given === picture) return;
   picture = given;
   if (chipPicture.src.startsWith("blob:")) URL.revokeObjectURL(chipPicture.src);
   if (given) chipPicture.src = URL.createObjectURL(given);
+}
+
+function take(given: File | null): void {
+  if (given) pictures.push(given);
+  hold(given);
   go({ tab: "photos", like: null, box: "", photo: null }, "push");
   void search();
 }
@@ -213,12 +225,12 @@ function listen(): void {
       go(change, "replace");
     }, 150);
   });
-  window.addEventListener("popstate", () => {
-    const before = states.question(state).toString();
+  window.addEventListener("popstate", (event) => {
+    const [before, held] = [states.question(state).toString(), picture];
     state = states.read(location.href);
-    if (state.like !== null) picture = null; // what the address names takes the dropped picture's place
+    hold(pictures.find((one) => mark(one) === event.state) ?? null);
     fill();
-    if (states.question(state).toString() !== before) void search();
+    if (states.question(state).toString() !== before || picture !== held) void search();
     show();
   });
   for (const link of links) {
@@ -231,7 +243,7 @@ function listen(): void {
   }
   byId("home").addEventListener("click", (event) => {
     event.preventDefault();
-    picture = null;
+    hold(null);
     state = states.read(location.origin);
     window.history.pushState(null, "", "/");
     fill();
@@ -291,7 +303,7 @@ async function main(): Promise<void> {
       step,
       affinity: (affinity) => go({ affinity }, "replace"),
       more: (like, box) => {
-        picture = null;
+        hold(null);
         go({ like, box, photo: null }, "push");
       },
       sentences: (of) => go({ tab: "sentences", of, sentence: null, photo: null }, "push"),

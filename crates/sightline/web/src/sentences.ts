@@ -98,9 +98,10 @@ export async function update(state: State): Promise<void> {
     if (own.signal.aborted) return;
     answer = found;
     showPhoto(state);
-    const left = found.left_out.length;
+    const [listed, left] = [found.sentences.length, found.left_out.length];
     talk.textContent =
-      `${found.ranked} sentences, best first.` + (left ? ` ${left} without any word that the model knows left out.` : "");
+      (listed < found.ranked ? `The best ${listed} of ${found.ranked} sentences.` : `${listed} sentences, best first.`) +
+      (left ? ` ${left} without any word that the model knows left out.` : "");
     draw(state);
   } catch (error) {
     if (own.signal.aborted) return;

@@ -24,6 +24,7 @@ const captions = byId("captions");
 let shown: api.Regions | null = null;
 let described: api.Description | null = null;
 let asked = 0;
+let describing = false;
 let can: api.Status | null = null;
 
 export function begin(actions: Actions, status: api.Status): void {
@@ -37,8 +38,9 @@ export function begin(actions: Actions, status: api.Status): void {
     event.preventDefault();
     actions.close();
   });
-  dialog.addEventListener("keydown", (event) => {
-    if (event.target === slider) return;
+  // Where what had the focus was drawn anew, a key goes to the page and not to the dialog.
+  document.addEventListener("keydown", (event) => {
+    if (!dialog.open || event.target === slider) return;
     if (event.key === "ArrowLeft") actions.step(-1);
     if (event.key === "ArrowRight") actions.step(1);
   });
@@ -104,10 +106,13 @@ function altText(record: api.Regions): string {
   return found.length ? `Photo that shows ${found.join(", ")}` : `Photo ${fileName(record.image)}`;
 }
 
+/** One photo at a time. */
 async function describe(): Promise<void> {
-  if (!shown) return;
+  if (!shown || describing) return;
   const id = shown.id;
-  describeButton.disabled = true;
+  describing = true;
+  // Not `disabled`, which would take the focus out of the dialog.
+  describeButton.setAttribute("aria-disabled", "true");
   captions.textContent = "describing…";
   try {
     const description = await api.describe(id, can?.region_captions ? 20 : 0);
@@ -117,9 +122,10 @@ async function describe(): Promise<void> {
     scene.draw();
     tell();
   } catch (error) {
-    captions.textContent = error instanceof Error ? error.message : String(error);
+    if (shown?.id === id) captions.textContent = error instanceof Error ? error.message : String(error);
   } finally {
-    describeButton.disabled = false;
+    describing = false;
+    describeButton.removeAttribute("aria-disabled");
   }
 }
 

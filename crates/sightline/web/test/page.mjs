@@ -140,6 +140,43 @@ await other.page.keyboard.press("/");
 assert.equal(await other.page.evaluate(() => document.activeElement.id), "q");
 await shot(other.page, "grid-dark");
 
+// The keys step through photos while one is described, after it, and after a word was chosen. It is asked for once.
+if (can.captions) {
+  const step = async () => {
+    const from = await page.locator("#facts").textContent();
+    await page.keyboard.press("ArrowRight");
+    await page.waitForFunction((from) => document.querySelector("#facts").textContent !== from, from);
+  };
+  const inDialog = () => page.evaluate(() => document.querySelector("#view").contains(document.activeElement));
+  await page.goto(shared);
+  await page.locator("#lines line").first().waitFor();
+  await answered(page);
+  let asked = 0;
+  let release;
+  const released = new Promise((resolve) => { release = resolve; });
+  await page.route("**/api/v1/caption?*", async (route) => {
+    asked += 1;
+    await released;
+    await route.continue();
+  });
+  await page.locator("#describe").click();
+  assert(await inDialog(), "the focus left the dialog");
+  await page.locator("#describe").click({ force: true });
+  await page.keyboard.press("Enter");
+  release();
+  await page.waitForFunction(() => !/^(describing…)?$/.test(document.querySelector("#captions").textContent));
+  assert.equal(asked, 1);
+  assert(await inDialog(), "the focus left the dialog");
+  await step();
+  await step();
+  await page.locator("#describe").click();
+  await step();
+  await page.locator(".word").first().click();
+  await step();
+  await step();
+  await page.unroute("**/api/v1/caption?*");
+}
+
 /** Drops a picture on the page. */
 async function drop(page) {
   const bytes = readFileSync(dropped).toString("base64");
@@ -159,6 +196,34 @@ if (dropped) {
   assert.match(await page.locator("#chip").textContent(), /dropped/);
   await page.waitForLoadState("networkidle");
   await shot(page, "dropped");
+
+  // Back from a picture to what the address says, forth to the picture; a photo opened in between changes neither.
+  const shown = () => page.locator("#grid img").evaluateAll((images) => images.map((image) => image.src));
+  await page.goto(`${address}/?${new URLSearchParams({ q: query })}`);
+  await answered(page);
+  const found = await shown();
+  await drop(page);
+  await page.locator("#chip").waitFor();
+  await answered(page);
+  const alike = await shown();
+  assert.notDeepEqual(alike, found);
+  await page.locator("#grid a").first().click();
+  await page.waitForFunction(() => document.querySelector("#view").open);
+  await page.goBack();
+  await page.waitForFunction(() => !document.querySelector("#view").open);
+  assert.deepEqual(await shown(), alike);
+  await page.goBack();
+  await page.locator("#chip").waitFor({ state: "hidden" });
+  await answered(page);
+  assert.deepEqual(await shown(), found);
+  await page.goForward();
+  await page.locator("#chip").waitFor();
+  await answered(page);
+  assert.deepEqual(await shown(), alike);
+  await page.reload();
+  await answered(page);
+  assert(!(await page.locator("#chip").isVisible()));
+  assert.deepEqual(await shown(), found);
 }
 
 // A phone.
@@ -216,6 +281,11 @@ assert.equal(await saidDark.page.locator("#ranking button").nth(1).getAttribute(
 assert((await saidDark.page.evaluate(() => document.documentElement.scrollWidth)) <= 390, "the sentences are too wide");
 assert.deepEqual(await findings(saidDark.page), []);
 await shot(saidDark.page, "sentences-phone-dark");
+// Of more sentences than are listed it is said.
+await said.page.locator("#sentences").fill(Array.from({ length: 130 }, (_, at) => `${query} ${at}`).join("\n"));
+await said.page.locator("#ranking li").nth(99).waitFor();
+assert.equal(await said.page.locator("#ranking li").count(), 100);
+assert.match(await said.page.locator("#sentences-talk").textContent(), /^The best 100 of 130 sentences\./);
 if (dropped) {
   await drop(said.page);
   await said.page.waitForFunction(() => !/[?&]of=/.test(location.search) && document.querySelector("#match img").src.startsWith("blob:"));

@@ -1,9 +1,9 @@
 //! Where captions go besides stdout: text files, a CSV file, a page.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context as _;
 use sightline_data::write;
@@ -45,8 +45,9 @@ type Named = (String, PathBuf);
 
 impl<'a> Outputs<'a> {
     /// Opens what was asked for; a CSV file that exists is added to. Whether the page can be written is found out now
-    /// rather than after the last photo.
+    /// rather than after the last photo. None of them is one of the models that are `read`; a picture is never written over.
     pub(super) fn open(
+        read: &[PathBuf],
         texts: Option<&'a Path>,
         csv: Option<&Path>,
         html: Option<&'a Path>,
@@ -56,13 +57,18 @@ impl<'a> Outputs<'a> {
             std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         }
         // The table is added to, so it alone need not be a file that may be replaced.
-        places::check(csv, html)?;
+        places::check(read.iter().map(PathBuf::as_path).chain(csv), html)?;
         let csv = csv.map(Table::open).transpose()?;
         if let Some((table, image)) = csv.as_ref().and_then(|table| Some((table, table.torn.as_ref()?))) {
             let path = table.path.display();
             ui.say(format_args!("{path} ends in the middle of a line: the captions of {image} are taken out"));
         }
         Ok(Self { texts, csv, html, panels: Vec::new() })
+    }
+
+    /// Whether any file was asked for.
+    pub(super) fn are_wanted(&self) -> bool {
+        self.texts.is_some() || self.csv.is_some() || self.html.is_some()
     }
 
     /// Whether everything that was asked for is there for this photo already. A page is always drawn anew.
@@ -86,13 +92,15 @@ impl<'a> Outputs<'a> {
     pub(super) fn add(&mut self, key: &str, described: &Described, photo: &Photo) -> anyhow::Result<()> {
         if let Some(folder) = self.texts {
             let path = text_path(folder, key);
-            if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
+            // A page shows all photos, those too that have a text, which somebody may have mended.
+            if !path.exists() {
+                if let Some(parent) = path.parent() {
+                    std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
+                }
+                let lines: String = described.captions.iter().map(|c| format!("{}\n", c.text)).collect();
+                write::atomically(&path, |file| file.write_all(lines.as_bytes()))?;
             }
-            let lines: String = described.captions.iter().map(|c| format!("{}\n", c.text)).collect();
-            write::atomically(&path, |file| file.write_all(lines.as_bytes()))?;
         }
-        // A page shows all photos, those too that the table has.
         if let Some(table) = self.csv.as_mut().filter(|table| !table.done.contains(&described.image)) {
             table.add(described)?;
         }
@@ -135,9 +143,12 @@ impl Table {
     fn open(path: &Path) -> anyhow::Result<Self> {
         let cannot = |action: &str| format!("cannot {action} {}", path.display());
         anyhow::ensure!(!path.exists() || path.is_file(), "{} is no file: name one", path.display());
-        let text = if path.exists() { std::fs::read(path).with_context(|| cannot("read"))? } else { Vec::new() };
-        let whole = Whole::of(&text).with_context(|| path.display().to_string())?;
         let file = OpenOptions::new().create(true).append(true).open(path).with_context(|| cannot("write"))?;
+        if let Err(TryLockError::WouldBlock) = write::lock(&file) {
+            anyhow::bail!("another run of `caption` writes to {}: wait for it, or name another file", path.display());
+        }
+        let text = std::fs::read(path).with_context(|| cannot("read"))?;
+        let whole = Whole::of(&text).with_context(|| path.display().to_string())?;
         file.set_len(whole.length).with_context(|| cannot("write"))?;
         let mut table = Self { file, path: path.to_owned(), length: whole.length, done: whole.done, torn: whole.torn };
         if table.length == 0 {
@@ -232,7 +243,7 @@ impl Whole {
 /// table by its path.
 pub(super) fn check_apart(photos: &[Named], texts: Option<&Path>, table: bool) -> anyhow::Result<()> {
     if let Some(folder) = texts
-        && let Some((a, b)) = clash(photos, |key, _| key.to_owned())
+        && let Some((a, b)) = clash(photos, |key, _| text_path(folder, key).display().to_string())
     {
         let text = text_path(folder, &a.0);
         let reason = format!(
@@ -261,9 +272,12 @@ fn clash(photos: &[Named], name: impl Fn(&str, &Path) -> String) -> Option<(&Nam
     })
 }
 
-/// `FOLDER/photo.jpg.txt`, so that photos that differ in their ending alone stay apart.
+/// `FOLDER/photo.jpg.txt`, so that photos that differ in their ending alone stay apart. A dataset's photos may lie anywhere;
+/// their texts lie in the folder.
 fn text_path(folder: &Path, key: &str) -> PathBuf {
-    folder.join(format!("{key}.txt"))
+    let named = format!("{key}.txt");
+    let within = Path::new(&named).components().filter(|part| matches!(part, Component::Normal(_)));
+    folder.join(within.collect::<PathBuf>())
 }
 
 #[cfg(test)]
@@ -364,7 +378,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (table, page) = (folder.path().join("captions.csv"), folder.path().join("page.html"));
         let draw = || {
-            let mut outputs = Outputs::open(None, Some(&table), Some(&page), &Ui::default()).unwrap();
+            let mut outputs = Outputs::open(&[], None, Some(&table), Some(&page), &Ui::default()).unwrap();
             assert!(!outputs.has("a.jpg", Path::new("a.jpg")), "a page is always drawn anew");
             outputs.add("a.jpg", &described("a.jpg", "a dog"), &Photo::uniform(8, 8, [1, 2, 3])).unwrap();
             outputs.finish(&Ui { quiet: true, ..Ui::default() }).unwrap();
@@ -373,6 +387,46 @@ mod tests {
         let first = draw();
         assert_eq!(first, ("image,rank,caption,log_probability\na.jpg,1,a dog,-1.5\n".to_owned(), true));
         assert_eq!(draw(), first);
+    }
+
+    #[test]
+    fn a_table_has_one_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("captions.csv");
+        let first = Table::open(&path).unwrap();
+        let error = one_line(&Table::open(&path).err().unwrap());
+        assert!(error.contains("another run of `caption` writes to"), "{error}");
+        drop(first);
+        Table::open(&path).unwrap();
+    }
+
+    #[test]
+    fn texts_that_are_there_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let (texts, page) = (folder.path().join("texts"), folder.path().join("page.html"));
+        std::fs::create_dir(&texts).unwrap();
+        std::fs::write(texts.join("a.jpg.txt"), "mended by hand").unwrap();
+        let mut outputs = Outputs::open(&[], Some(&texts), None, Some(&page), &Ui::default()).unwrap();
+        for key in ["a.jpg", "b.jpg"] {
+            outputs.add(key, &described(key, "a dog"), &Photo::uniform(8, 8, [1, 2, 3])).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(texts.join("a.jpg.txt")).unwrap(), "mended by hand");
+        assert_eq!(std::fs::read_to_string(texts.join("b.jpg.txt")).unwrap(), "a dog\n");
+    }
+
+    #[test]
+    fn texts_lie_in_their_folder() {
+        let texts = Path::new("texts");
+        for (key, expected) in [
+            ("a.jpg", "texts/a.jpg.txt"),
+            ("own/a.jpg", "texts/own/a.jpg.txt"),
+            ("/home/x/a.jpg", "texts/home/x/a.jpg.txt"),
+            ("../../x/a.jpg", "texts/x/a.jpg.txt"),
+        ] {
+            assert_eq!(text_path(texts, key), Path::new(expected));
+        }
+        let photos = ["../a.jpg", "/a.jpg"].map(|key| (key.to_owned(), PathBuf::from(key)));
+        assert!(check_apart(&photos, Some(texts), false).is_err());
     }
 
     #[test]
