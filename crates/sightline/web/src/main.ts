@@ -82,6 +82,7 @@ async function search(): Promise<void> {
     hits = [];
     grid.replaceChildren();
     talk.textContent = `${photos} photos. Describe what you look for, or drop a picture here.`;
+    grid.setAttribute("aria-busy", "false");
     return;
   }
   question.set("n", "60");
@@ -96,6 +97,8 @@ async function search(): Promise<void> {
     hits = [];
     grid.replaceChildren();
     talk.textContent = message(error);
+  } finally {
+    if (running === own) grid.setAttribute("aria-busy", "false");
   }
 }
 
@@ -106,7 +109,6 @@ function draw(answer: api.Answer, milliseconds: number): void {
     parts.push(make("strong", {}, text), " ");
   }
   parts.push(`${hits.length} of ${answer.searched} photos, ${milliseconds.toFixed(0)} ms.`);
-  grid.setAttribute("aria-busy", "false");
   if (answer.unknown.length) {
     parts.push(" Not known to the model and left out: ", make("s", {}, answer.unknown.join(", ")), ".");
   }

@@ -100,7 +100,11 @@ export async function update(state: State): Promise<void> {
     showPhoto(state);
     const [listed, left] = [found.sentences.length, found.left_out.length];
     talk.textContent =
-      (listed < found.ranked ? `The best ${listed} of ${found.ranked} sentences.` : `${listed} sentences, best first.`) +
+      (listed < found.ranked
+        ? `The best ${listed} of ${found.ranked} sentences.`
+        : listed === 1
+          ? "One sentence."
+          : `${listed} sentences, best first.`) +
       (left ? ` ${left} without any word that the model knows left out.` : "");
     draw(state);
   } catch (error) {

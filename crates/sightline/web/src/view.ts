@@ -40,7 +40,8 @@ export function begin(actions: Actions, status: api.Status): void {
   });
   // Where what had the focus was drawn anew, a key goes to the page and not to the dialog.
   document.addEventListener("keydown", (event) => {
-    if (!dialog.open || event.target === slider) return;
+    // With another key they are the browser's own.
+    if (!dialog.open || event.target === slider || event.altKey || event.ctrlKey || event.metaKey) return;
     if (event.key === "ArrowLeft") actions.step(-1);
     if (event.key === "ArrowRight") actions.step(1);
   });
