@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context as _;
@@ -143,11 +143,13 @@ impl Table {
     fn open(path: &Path) -> anyhow::Result<Self> {
         let cannot = |action: &str| format!("cannot {action} {}", path.display());
         anyhow::ensure!(!path.exists() || path.is_file(), "{} is no file: name one", path.display());
-        let file = OpenOptions::new().create(true).append(true).open(path).with_context(|| cannot("write"))?;
+        let open = OpenOptions::new().create(true).read(true).append(true).open(path);
+        let mut file = open.with_context(|| cannot("write"))?;
         if let Err(TryLockError::WouldBlock) = write::lock(&file) {
             anyhow::bail!("another run of `caption` writes to {}: wait for it, or name another file", path.display());
         }
-        let text = std::fs::read(path).with_context(|| cannot("read"))?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).with_context(|| cannot("read"))?;
         let whole = Whole::of(&text).with_context(|| path.display().to_string())?;
         file.set_len(whole.length).with_context(|| cannot("write"))?;
         let mut table = Self { file, path: path.to_owned(), length: whole.length, done: whole.done, torn: whole.torn };
