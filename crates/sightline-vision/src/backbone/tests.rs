@@ -503,6 +503,25 @@ fn timm_clip_and_layer_scale_change_the_output() {
     assert_eq!(a, load_with(&plain, Dtype::F32, &imagenet).unwrap().encode_map(&photos).unwrap());
 }
 
+/// What processors compute against what cards do.
+#[test]
+fn the_tape_and_the_framework_are_the_same_network() {
+    let several = Extras { distillation: true, layer_scale: true, ..Extras::default() };
+    let clip = Extras { pre_norm: true, ..Extras::default() };
+    let photos = [photo("a", 6, 6), photo("b", 6, 6), photo("c", 9, 5)];
+    for tensors in [timm(Extras::default()), timm(several), timm(clip), siglip()] {
+        let expected = load(&tensors).encode_map(&photos).unwrap();
+        let framework = load(&tensors).over_the_framework();
+        for (map, expected) in framework.encode_map(&photos).unwrap().iter().zip(&expected) {
+            close(&map.global, &expected.global, 1e-5);
+            close(&map.patches, &expected.patches, 1e-5);
+        }
+        if let Ok((_, weights)) = load(&tensors).learnable() {
+            assert_eq!(framework.learnable().unwrap().1, weights);
+        }
+    }
+}
+
 /// The tape's network over the weights to learn with, and a network of those weights, against the file's own.
 #[test]
 fn what_goes_on_learning_is_the_same_network() {

@@ -654,6 +654,14 @@ impl Vit {
         })
     }
 
+    /// The same network over the framework, as cards compute it.
+    #[cfg(test)]
+    pub(super) fn over_the_framework(mut self) -> Self {
+        let Encoder::Tape(weights) = &self.encoder else { panic!("it is there already") };
+        self.encoder = Encoder::Framework(Box::new(Framework::new(weights, &self.config, &self.device)));
+        self
+    }
+
     /// A picture of the input's size as the network reads it: `[patches, 3 · patch²]`, row-major.
     pub fn patches(config: &VitConfig, picture: &Photo) -> Vec<f32> {
         let mut values = Vec::with_capacity(3 * config.input * config.input);
