@@ -7,8 +7,8 @@ use unicode_normalization::UnicodeNormalization as _;
 ///
 /// His files say nothing about what follows, so sense decides. Commas, semicolons, question and exclamation marks,
 /// brackets, double quotes, and any punctuation or symbol outside ASCII do split. Combining marks stay with their
-/// letter, and what Unicode has a letter for becomes that letter (NFC), however it was typed. Chinese characters and Japanese kana, which are written without
-/// spaces, are one token each.
+/// letter, and what Unicode has a letter for becomes that letter (NFC), however it was typed. Chinese characters and
+/// Japanese kana, which are written without spaces, are one token each.
 pub fn tokenize(sentence: &str) -> Vec<String> {
     let mut tokens = Vec::new();
     let mut token = String::new();
