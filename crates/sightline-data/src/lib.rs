@@ -17,6 +17,7 @@ pub mod store;
 pub mod summary;
 pub mod tokens;
 pub mod vocabulary;
+pub mod walk;
 pub mod word_vectors;
 pub mod write;
 

@@ -28,7 +28,7 @@ pub fn tokenize(sentence: &str) -> Vec<String> {
             if is_unspaced(c) {
                 end(&mut token);
             }
-        } else if !vanishes(c) {
+        } else if ends_word(c) {
             end(&mut token);
         }
     }
@@ -39,15 +39,20 @@ pub fn tokenize(sentence: &str) -> Vec<String> {
 /// As [`tokenize`] for who knows some words only: a word unknown to them falls into the parts between its punctuation
 /// where one of these is known. `man/woman` is two words to who knows a man, `t-shirt` is one to who knows a tshirt.
 pub fn tokenize_for(sentence: &str, knows: impl Fn(&str) -> bool) -> Vec<String> {
-    let ends = |c: char| !c.is_alphanumeric() && !is_combining(c) && !vanishes(c);
     let mut tokens = Vec::new();
-    for word in sentence.split(ends) {
+    // As composed letters first: that may move marks past each other, over the end of a word too.
+    let sentence: String = sentence.nfc().collect();
+    for word in sentence.split(ends_word) {
         let whole = tokenize(word);
         let parts = || word.split(vanishes).flat_map(tokenize).collect::<Vec<_>>();
         let fallen = (!whole.iter().all(|token| knows(token))).then(parts);
         tokens.extend(fallen.filter(|parts| parts.iter().any(|part| knows(part))).unwrap_or(whole));
     }
     tokens
+}
+
+fn ends_word(c: char) -> bool {
+    !c.is_alphanumeric() && !is_combining(c) && !vanishes(c)
 }
 
 /// Punctuation that does not end a word.
@@ -143,6 +148,7 @@ mod tests {
         check("a T-shirt's 8:25", &["a", "tshirts", "825"]);
         check("dog_cat.jpg", &["dog", "cat", "jpg"]);
         check("Ein Hund la\u{308}uft", &["ein", "hund", "läuft"]);
+        check("¹\u{1e023}\u{115bf}", &["¹", "\u{1e023}"]);
     }
 
     proptest::proptest! {

@@ -17,6 +17,7 @@ pub struct WordVectors {
     pub by_word: FxHashMap<String, Vec<f32>>,
 }
 
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 /// The longest word that is believed; beyond it the file is no word vectors.
 const LONGEST_WORD: u64 = 1000;
 /// The longest vector that is believed, likewise.
@@ -29,6 +30,9 @@ pub fn read_word_vectors(path: &Path, vocabulary: &Vocabulary) -> Result<WordVec
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let mut line = Vec::new();
     read_until(&mut reader, b'\n', &mut line, path)?;
+    if line.starts_with(BYTE_ORDER_MARK) {
+        line.drain(..BYTE_ORDER_MARK.len());
+    }
     let first = String::from_utf8_lossy(&line).trim_end().to_owned();
     let fields: Vec<&str> = first.split(' ').collect();
     if let [words, dim] = fields[..]
@@ -100,7 +104,7 @@ fn read_text(mut reader: impl BufRead, dim: usize, vocabulary: &Vocabulary, path
         if vocabulary.get(word).is_some() {
             let vector: std::result::Result<Vec<f32>, _> = numbers.iter().rev().map(|x| x.parse::<f32>()).collect();
             let vector = vector.map_err(|e| Error::format(path, format!("vector {found}, the word {word}: {e}")))?;
-            by_word.insert(word.to_owned(), vector);
+            by_word.insert(word.to_owned(), finite(vector, word, path)?);
         }
     }
 }
@@ -135,8 +139,17 @@ fn read_binary(
         let word = String::from_utf8_lossy(&word).trim_start_matches('\n').to_owned();
         if vocabulary.get(&word).is_some() {
             let vector = bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+            let vector = finite(vector, &word, path)?;
             by_word.insert(word, vector);
         }
+    }
+}
+
+/// The vector of a word, refused where a number of it is none.
+fn finite(vector: Vec<f32>, word: &str, path: &Path) -> Result<Vec<f32>> {
+    match vector.iter().find(|x| !x.is_finite()) {
+        Some(x) => Err(Error::format(path, format!("the vector of {word} holds {x}: take the word out, or mend it"))),
+        None => Ok(vector),
     }
 }
 
@@ -168,7 +181,10 @@ mod tests {
             bytes
         };
         let glove = "cat 9 9 9\ndog 1 -0.5 2\nsnow 0.25 0 4\n";
-        for bytes in [glove.as_bytes().to_vec(), format!("3 3\n{glove}").into_bytes(), binary("\n"), binary("")] {
+        let [glove, counted] = [glove.to_owned(), format!("3 3\n{glove}")];
+        let marked = [&glove, &counted].map(|text| format!("\u{feff}{text}"));
+        let texts = [glove, counted].into_iter().chain(marked).map(String::into_bytes);
+        for bytes in texts.chain([binary("\n"), binary("")]) {
             let vectors = read(&bytes).unwrap();
             assert_eq!(vectors.dim, 3);
             assert_eq!(vectors.by_word["dog"], [1.0, -0.5, 2.0]);
@@ -196,6 +212,8 @@ mod tests {
             (b"2 0\n", "length 0"),
             (b"dog 1 2 3\nsnow 1 2\n", "vector 2: expected a word and 3 numbers"),
             (b"dog 1 2 3\nsnow 1 x 3\n", "the word snow"),
+            (b"dog 1 2 3\nsnow 1 nan 3\n", "the vector of snow holds NaN"),
+            (b"1 1\ndog \x00\x00\x80\x7f\n", "the vector of dog holds inf"),
             (b"1 3\ndog \x00\x00\x80\x3f\x00", "truncated"),
             (b"3 1\ndog 1\nsnow 2\n", "ends after 2 of 3 vectors"),
             (b"2 1\ndog \x00\x00\x80\x3f", "ends after 1 of 2 vectors"),

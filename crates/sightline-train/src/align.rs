@@ -9,7 +9,7 @@ use sightline_data::{Dataset, Split, Vocabulary};
 use sightline_model::SentenceBatch;
 use sightline_model::alignment::{
     AlignmentModel, AlignmentSettings, BatchTruth, Noise, Objective, Pairing, RegionBatch, RegionEncoder, Score,
-    SentenceEncoder, Sizes, Teaching,
+    SentenceEncoder, Sizes, Teaching, WordVectors,
 };
 use sightline_model::decode;
 use sightline_model::random::{self, Dropout};
@@ -114,6 +114,7 @@ pub fn train(
         relations,
         teachers: teachers.iter().map(|teacher| teacher.aligner.checksum.clone()).collect(),
         phrases: None,
+        photos: vec![corpus.digest(), validation.digest()],
         features: store.settings().clone(),
         progress: Progress::default(),
     };
@@ -136,6 +137,16 @@ fn check(settings: &AlignSettings) -> Result<()> {
     let AlignSettings { epochs, batch, captions_per_photo, average, ref model, .. } = *settings;
     let wrong = |message: String| Err(Error::Setting(message));
     settings.optimizer.check()?;
+    if model.encoder == RegionEncoder::Conv && model.standardize {
+        return wrong(
+            "model.standardize = true goes with vectors of a store; the numbers that model.encoder = conv makes change as it \
+             learns: leave it at false"
+                .into(),
+        );
+    }
+    if model.word_vectors == WordVectors::Frozen && settings.word_vectors_from.is_empty() {
+        return wrong("model.word_vectors = frozen keeps vectors from a file; name it with word_vectors_from".into());
+    }
     at_least_one(&[
         ("epochs", epochs as usize),
         ("batch", batch),

@@ -15,10 +15,11 @@ use sightline_model::random;
 use sightline_vision::backbone::Backbone;
 
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
+use crate::corpus::digest;
 use crate::optimizer::same_sizes;
 use crate::run::RunFolder;
-use crate::settings::{BackboneRunSettings, at_least_one, shares};
-use crate::trainer::{self, Plan, WEIGHTS_STREAM};
+use crate::settings::{BackboneRunSettings, at_least_one, shares, weights};
+use crate::trainer::{self, Plan, WEIGHTS_STREAM, same_network};
 use crate::{Control, Error, Outcome, Result};
 use learner::BackboneLearner;
 pub(crate) use network::{Global, assemble, network_of};
@@ -49,32 +50,37 @@ pub fn train(
     control: &mut Control<'_>,
 ) -> Result<(Outcome, Vec<String>)> {
     check(settings, data.teacher)?;
+    let start = run.begin_with(start)?;
     let (views, mut unread) = views::prepare(data, settings, &run.path().join("views.features"), control)?;
     let Some(views) = views else {
         return Ok((Outcome { progress: Progress::default(), stopped: true }, unread));
     };
     let mut rng = random::stream(settings.seed, WEIGHTS_STREAM);
-    let mut weights = settings.model.initial_weights(&mut rng);
+    let mut model = settings.model.initial_weights(&mut rng);
+    let of_run = serde_json::to_value(settings).expect("settings are plain data");
     if let Some(start) = start {
-        if !same_sizes(&start.model, &weights) {
+        // The sides of photos, which it learns to read, may change.
+        let same_network = same_network(&of_run, &start.header.settings, &["photo_side"]);
+        if !same_network || !same_sizes(&start.model, &model) {
             return Err(Error::Mismatch(
-                "the backbone to start from has other sizes than the settings say; give it the same [model] settings"
+                "the backbone to start from is another network than the settings say; give it the same [model] settings"
                     .into(),
             ));
         }
-        weights = start.model;
+        model = start.model;
     }
     let header = Header {
         kind: Kind::Backbone,
-        settings: serde_json::to_value(settings).expect("settings are plain data"),
+        settings: of_run,
         vocabulary: Vocabulary::from_sentences(std::iter::empty::<&[String]>(), 1),
         relations: Vec::new(),
         teachers: vec![data.boxes.checksum()],
         phrases: None,
+        photos: vec![digest(views.keys())],
         features: views.settings().clone(),
         progress: Progress::default(),
     };
-    let mut learner = BackboneLearner::new(weights, settings, data, &views)?;
+    let mut learner = BackboneLearner::new(model, settings, data, &views)?;
     let plan = Plan {
         seed: settings.seed,
         epochs: settings.epochs,
@@ -99,7 +105,7 @@ fn check(settings: &BackboneRunSettings, teacher: &dyn Backbone) -> Result<()> {
     }
     if settings.model.dim != teacher.dim() {
         return wrong(format!(
-            "model.dim = {}, but the teacher {} gives vectors of {}; set model.dim={0}",
+            "model.dim = {0}, but the teacher {1} gives vectors of {2}; set model.dim={2}",
             settings.model.dim,
             teacher.name(),
             teacher.dim()
@@ -109,6 +115,8 @@ fn check(settings: &BackboneRunSettings, teacher: &dyn Backbone) -> Result<()> {
     settings.optimizer.check()?;
     at_least_one(&[("batch", batch), ("views", views), ("epochs", epochs as usize)])?;
     shares(&[("colour", colour), ("average", average)])?;
+    let of_loss = [("global_weight", settings.global_weight), ("objects_weight", settings.objects_weight)];
+    weights(&of_loss.map(|(name, weight)| (name, f64::from(weight))))?;
     let side = settings.small_side;
     if !(CELL..=INPUT).contains(&side) || !side.is_multiple_of(CELL) {
         return wrong(format!("small_side = {side} must be a multiple of {CELL} up to {INPUT}; 160 for example"));

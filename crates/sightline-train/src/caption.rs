@@ -15,15 +15,15 @@ use sightline_model::random;
 pub use captioner::{Caption, Captioner, Decoding, USUAL_CONTRAST, a_token};
 
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
-use crate::corpus::{Corpus, check_features, training_vocabulary};
+use crate::corpus::{Corpus, check_features, digest, training_vocabulary};
 use crate::optimizer::same_sizes;
 use crate::phrases::Phrases;
 use crate::run::RunFolder;
 use crate::settings::{Baseline, CaptionObjective, CaptionRunSettings, KeepBestBy, at_least_one, shares};
-use crate::trainer::{self, Plan, WEIGHTS_STREAM};
+use crate::trainer::{self, Plan, WEIGHTS_STREAM, same_network};
 use crate::{Control, Error, Outcome, Result};
 use items::{Sight, log_frequencies, phrase_items, sentence_items};
-use learner::{CaptionLearner, Lessons};
+use learner::{CaptionLearner, Checks, Lessons};
 
 /// What a caption model learns from.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +48,8 @@ pub fn train(
     resume: bool,
     control: &mut Control<'_>,
 ) -> Result<Outcome> {
-    check(settings, start.is_some() || resume)?;
+    let start = run.begin_with(start)?;
+    check(settings, start.is_some() || (resume && run.last().exists()))?;
     let CaptionData { dataset, store, phrases } = data;
     let vocabulary = training_vocabulary(dataset, settings.min_count)?;
     let (kind, items, validation) = match phrases {
@@ -67,6 +68,8 @@ pub fn train(
     let frequencies = log_frequencies(&items, vocabulary.len());
     let mut rng = random::stream(settings.seed, WEIGHTS_STREAM);
     let mut weights = settings.model.initial_weights(sight.features(store.dim()), &frequencies, &mut rng);
+    let keys: Vec<&str> = store.keys().collect();
+    let of_run = serde_json::to_value(settings).expect("settings are plain data");
     if let Some(start) = start {
         check_features(&start.header.features, store)?;
         if start.header.vocabulary != vocabulary {
@@ -75,9 +78,10 @@ pub fn train(
                     .into(),
             ));
         }
-        if !same_sizes(&start.model, &weights) {
+        let same_network = same_network(&of_run, &start.header.settings, &["dropout", "initial_scale"]);
+        if !same_network || !same_sizes(&start.model, &weights) {
             return Err(Error::Mismatch(
-                "the model to start from has other sizes than the settings say; give it the same [model] settings"
+                "the model to start from is another network than the settings say; give it the same [model] settings"
                     .into(),
             ));
         }
@@ -85,11 +89,12 @@ pub fn train(
     }
     let header = Header {
         kind,
-        settings: serde_json::to_value(settings).expect("settings are plain data"),
+        settings: of_run,
         vocabulary: vocabulary.clone(),
         relations: Vec::new(),
         teachers: Vec::new(),
         phrases: phrases.map(Phrases::digest),
+        photos: [&items, &validation].map(|items| digest(items.iter().map(|item| keys[item.position]))).to_vec(),
         features: store.settings().clone(),
         progress: Progress::default(),
     };
@@ -103,7 +108,7 @@ pub fn train(
         resume,
     };
     let training = Lessons::new(&items, store, kind, settings);
-    let validation = Lessons::to_check(&validation, store, kind, settings);
+    let validation = Checks::new(&validation, store, kind, settings);
     let mut learner = CaptionLearner::new(weights, settings, &vocabulary, sight, store, training, validation);
     trainer::run(&mut learner, plan, control)
 }
@@ -160,6 +165,12 @@ fn check(settings: &CaptionRunSettings, has_start: bool) -> Result<()> {
         return wrong(
             "keep_best_by = choice goes with objective = mutual_information; keep by perplexity or cider".into(),
         );
+    }
+    if settings.objective != CaptionObjective::Likelihood && settings.label_smoothing > 0.0 {
+        return wrong(format!(
+            "label_smoothing = {} goes with objective = likelihood; set it to 0",
+            settings.label_smoothing
+        ));
     }
     let name = match settings.objective {
         CaptionObjective::Likelihood => return Ok(()),

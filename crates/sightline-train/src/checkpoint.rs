@@ -1,11 +1,9 @@
 //! Checkpoints: one file with a model's settings, vocabulary and weights, and where its training stood.
 //!
-//! Layout, little endian: magic `SLCKPT\r\n`, format version (u32), length of the header (u64), the header (JSON),
-//! the values of all tensors (f32, in the header's order), XXH3-64 of everything before it (u64).
+//! In the frame of `framed.rs`, magic `SLCKPT\r\n`: the values of all tensors, f32 in the header's order.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -14,14 +12,12 @@ use sightline_data::store::StoreSettings;
 use sightline_model::weights::{Weight, Weights};
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::framed::{Format, Parsed};
 use crate::pointing::PriorWeights;
 use crate::{Error, Result};
 
-const MAGIC: &[u8; 8] = b"SLCKPT\r\n";
-const VERSION: u32 = 1;
-/// Bytes of magic, version and the header's length.
-const OPENING: usize = 20;
-const TRUNCATED: &str = "truncated or changed (the checksum does not match); copy it again or train anew";
+const FORMAT: Format = Format { magic: b"SLCKPT\r\n", version: 1, name: "a Sightline checkpoint" };
+const TOO_SHORT: &str = "its tensors have other sizes than its header says; it was not written by this program";
 
 /// Which model a checkpoint holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +120,9 @@ pub struct Header {
     /// Checksum of the phrases that a model of regions learned from; none where there are no phrases, or it is older.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phrases: Option<String>,
+    /// Checksums of the names of the photos learned from and of those validated on; none where it is older.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub photos: Vec<String>,
     /// What its region vectors are; a model only reads stores of the same settings.
     pub features: StoreSettings,
     /// Where training stood.
@@ -170,22 +169,13 @@ impl Checkpoint {
             .chain(self.optimizer.iter().map(|(name, w)| (format!("optimizer/{name}"), w)))
             .collect();
         let tensors = all.iter().map(|(name, weight)| (name.clone(), weight.shape.clone())).collect();
-        let header =
-            serde_json::to_vec(&FileHeader { header: self.header.clone(), tensors }).expect("a header is plain data");
-        sightline_data::write::atomically(path, |file| {
-            let mut writer = Hashing { inner: file, hash: Xxh3::new() };
-            writer.write_all(MAGIC)?;
-            writer.write_all(&VERSION.to_le_bytes())?;
-            writer.write_all(&(header.len() as u64).to_le_bytes())?;
-            writer.write_all(&header)?;
+        FORMAT.write(path, &FileHeader { header: self.header.clone(), tensors }, |file| {
             for weight in all.values() {
                 let bytes: Vec<u8> = weight.values.iter().flat_map(|value| value.to_le_bytes()).collect();
-                writer.write_all(&bytes)?;
+                file.write_all(&bytes)?;
             }
-            let checksum = writer.hash.digest();
-            writer.inner.write_all(&checksum.to_le_bytes())
-        })?;
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Reads a file that [`Checkpoint::save`] wrote; anything else, or any changed byte, is an error.
@@ -195,18 +185,10 @@ impl Checkpoint {
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let length = header_length(bytes)?;
-        let (body, checksum) = bytes.split_last_chunk().ok_or(TRUNCATED)?;
-        if xxhash_rust::xxh3::xxh3_64(body) != u64::from_le_bytes(*checksum) {
-            return Err(TRUNCATED.into());
-        }
-        let length = usize::try_from(length).map_err(|_| TRUNCATED)?;
-        let (header, mut values) =
-            body.get(OPENING..).and_then(|after| after.split_at_checked(length)).ok_or(TRUNCATED)?;
-        let file = FileHeader::parse(header)?;
+        let Parsed { header: file, mut values, .. } = FORMAT.parse::<FileHeader>(bytes)?;
         let (mut model, mut optimizer) = (Weights::new(), Weights::new());
         for (name, shape) in file.tensors {
-            let (own, others) = values.split_at_checked(n_bytes(&shape)?).ok_or(TRUNCATED)?;
+            let (own, others) = values.split_at_checked(n_bytes(&shape)?).ok_or(TOO_SHORT)?;
             values = others;
             let values = own.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
             match name.split_once('/') {
@@ -234,42 +216,19 @@ impl Outline {
     pub fn read(path: &Path) -> Result<Self> {
         let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
         let (length, file) = opened.map_err(Error::io("read the model", path))?;
-        Self::of(file, length)
+        FORMAT
+            .outline(file, length)
             .map_err(Error::io("read the model", path))?
+            .and_then(|(file, values)| Self::of(file, values))
             .map_err(|message| Error::Checkpoint { path: path.to_owned(), message })
     }
 
-    /// The inner error is the file's, the outer one the reader's. `length` is all there is to read.
-    fn of(mut file: impl Read, length: u64) -> std::io::Result<Result<Self, String>> {
-        let mut opening = Vec::new();
-        file.by_ref().take(OPENING as u64).read_to_end(&mut opening)?;
-        let header_length = match header_length(&opening) {
-            Ok(length) => length,
-            Err(message) => return Ok(Err(message)),
-        };
-        let Some(rest) = length.checked_sub(OPENING as u64 + 8).and_then(|n| n.checked_sub(header_length)) else {
-            return Ok(Err(TRUNCATED.into()));
-        };
-        let mut hashing = Hashing { inner: std::io::sink(), hash: Xxh3::new() };
-        hashing.write_all(&opening)?;
-        let mut header = Vec::new();
-        file.by_ref().take(header_length).read_to_end(&mut header)?;
-        hashing.write_all(&header)?;
-        std::io::copy(&mut file.by_ref().take(rest), &mut hashing)?;
-        let mut checksum = Vec::new();
-        file.take(9).read_to_end(&mut checksum)?;
-        if checksum != hashing.hash.digest().to_le_bytes() {
-            return Ok(Err(TRUNCATED.into()));
-        }
-        Ok(Self::parse(&header, rest))
-    }
-
-    fn parse(header: &[u8], values: u64) -> Result<Self, String> {
-        let file = FileHeader::parse(header)?;
+    /// Of a file with so many bytes of values.
+    fn of(file: FileHeader, values: u64) -> Result<Self, String> {
         let mut left = values;
         let mut shapes = BTreeMap::new();
         for (name, shape) in file.tensors {
-            left = left.checked_sub(n_bytes(&shape)? as u64).ok_or(TRUNCATED)?;
+            left = left.checked_sub(n_bytes(&shape)? as u64).ok_or(TOO_SHORT)?;
             match name.split_once('/') {
                 Some(("model", own)) => drop(shapes.insert(own.to_owned(), shape)),
                 Some(("optimizer", _)) => {}
@@ -280,44 +239,8 @@ impl Outline {
     }
 }
 
-impl FileHeader {
-    fn parse(header: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(header).map_err(|e| format!("header: {e}"))
-    }
-}
-
-/// The length of the header, from a file's first bytes.
-fn header_length(bytes: &[u8]) -> Result<u64, String> {
-    let rest = bytes.strip_prefix(MAGIC).ok_or("not a Sightline checkpoint (wrong first bytes)")?;
-    let (version, rest) = rest.split_first_chunk().ok_or("truncated in its first bytes; copy it again")?;
-    let version = u32::from_le_bytes(*version);
-    if version != VERSION {
-        return Err(format!("format version {version}; this program reads version {VERSION}"));
-    }
-    let (length, _) = rest.split_first_chunk().ok_or(TRUNCATED)?;
-    Ok(u64::from_le_bytes(*length))
-}
-
 fn n_bytes(shape: &[usize]) -> Result<usize, String> {
     Ok(shape.iter().try_fold(4usize, |n, &d| n.checked_mul(d)).ok_or("absurd tensor sizes")?)
-}
-
-/// Passes bytes on and hashes them.
-struct Hashing<W> {
-    inner: W,
-    hash: Xxh3,
-}
-
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let n = self.inner.write(bytes)?;
-        self.hash.update(&bytes[..n]);
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.inner.flush()
-    }
 }
 
 #[cfg(test)]
@@ -346,6 +269,7 @@ mod tests {
                 relations: vec!["nsubj".into()],
                 teachers: Vec::new(),
                 phrases: Some("0123".into()),
+                photos: vec!["4567".into()],
                 features: StoreSettings {
                     backbone: "b".into(),
                     backbone_checksum: String::new(),
@@ -367,7 +291,11 @@ mod tests {
 
     /// Whether a file's outline is refused, and why.
     fn outline(bytes: &[u8]) -> Result<(), String> {
-        Outline::of(bytes, bytes.len() as u64).unwrap().map(drop)
+        FORMAT
+            .outline(bytes, bytes.len() as u64)
+            .unwrap()
+            .and_then(|(file, values)| Outline::of(file, values))
+            .map(drop)
     }
 
     #[test]

@@ -6,7 +6,7 @@ use rand::seq::SliceRandom;
 use sightline_data::parses::{Parses, WordEdge};
 use sightline_data::store::{FeatureStore, StoreSettings};
 use sightline_data::vocabulary::END;
-use sightline_data::{BoxXyxy, Dataset, Split, Vocabulary};
+use sightline_data::{BoxXyxy, Dataset, Split, Vocabulary, checksum};
 use sightline_model::Device;
 use sightline_model::alignment::{AlignmentSettings, GEOMETRY, RegionBatch, RegionCounts, features_tensor, geometry};
 use sightline_model::random;
@@ -41,6 +41,12 @@ impl CorpusPhoto {
     }
 }
 
+/// A checksum of names in order.
+pub(crate) fn digest<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    let bytes: Vec<u8> = names.flat_map(|name| name.bytes().chain([0])).collect();
+    checksum::of_bytes(&bytes)
+}
+
 /// The photos of one split that have vectors.
 #[derive(Debug)]
 pub struct Corpus<'a> {
@@ -61,6 +67,11 @@ pub struct Corpus<'a> {
 }
 
 impl<'a> Corpus<'a> {
+    /// A checksum of the names of the photos, in order.
+    pub fn digest(&self) -> String {
+        digest(self.photos.iter().map(|photo| self.dataset.images[photo.image].path.as_str()))
+    }
+
     /// Joins a split with the store; an error if no photo of the split has vectors.
     pub fn new(dataset: &'a Dataset, split: Split, store: &'a FeatureStore, vocabulary: &Vocabulary) -> Result<Self> {
         let (mut photos, mut missing, mut wordless_sentences) = (Vec::new(), Vec::new(), 0);

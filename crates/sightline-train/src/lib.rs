@@ -13,6 +13,7 @@ pub mod corpus;
 pub mod describe;
 mod error;
 pub mod evaluate;
+mod framed;
 pub mod grounding;
 pub mod optimizer;
 pub mod pack;

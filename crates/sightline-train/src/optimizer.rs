@@ -104,7 +104,10 @@ impl OptimizerSettings {
                 return refuse(name, value, "0 or more and less than 1");
             }
         }
-        for (name, value) in [("epsilon", epsilon), ("weight_decay", weight_decay), ("clip", clip)] {
+        if !(epsilon > 0.0 && epsilon.is_finite()) {
+            return refuse("epsilon", epsilon, "a number above 0");
+        }
+        for (name, value) in [("weight_decay", weight_decay), ("clip", clip)] {
             if !(value >= 0.0 && value.is_finite()) {
                 return refuse(name, value, "a number of 0 or more");
             }

@@ -1,25 +1,22 @@
 //! A pack: several models that belong together in one file, small enough to be carried along: a backbone, an alignment
 //! model on its vectors, caption models of photos and regions, and a card that says what they are.
 //!
-//! Layout, little endian: magic `SLPACK\r\n`, format version (u32), length of the header (u64), the header (JSON), the
-//! tensors in the header's order, XXH3-64 of everything before it (u64). A tensor is either f16, or one i8 a number
-//! after one f32 a row, the row's scale; a row is as long as the last of the tensor's sizes.
+//! In the frame of `framed.rs`, magic `SLPACK\r\n`: the tensors in the header's order. A tensor is either f16, or one i8 a
+//! number after one f32 a row, the row's scale; a row is as long as the last of the tensor's sizes.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 
 use half::f16;
 use serde::{Deserialize, Serialize};
 use sightline_model::weights::{Weight, Weights};
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::checkpoint::{Checkpoint, Header, Kind, Outline};
+use crate::framed::{Format, Parsed};
 use crate::{Error, Result};
 
-const MAGIC: &[u8; 8] = b"SLPACK\r\n";
-const VERSION: u32 = 1;
+const FORMAT: Format = Format { magic: b"SLPACK\r\n", version: 1, name: "a pack of Sightline's models" };
 
 /// What a pack says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -129,7 +126,7 @@ pub struct Pack<'a> {
 impl<'a> Pack<'a> {
     /// Whether these are the first bytes of a pack.
     pub fn begins(bytes: &[u8]) -> bool {
-        bytes.starts_with(MAGIC)
+        bytes.starts_with(FORMAT.magic)
     }
 
     /// Reads a file that [`write()`] wrote.
@@ -144,33 +141,14 @@ impl<'a> Pack<'a> {
     /// Reads a pack's bytes; an error says what is wrong with them.
     pub fn parse(bytes: impl Into<Cow<'a, [u8]>>) -> Result<Self, String> {
         let bytes = bytes.into();
-        let truncated = "truncated or changed (the checksum does not match); copy it again";
-        if !Self::begins(&bytes) {
-            return Err("not a pack of Sightline's models (wrong first bytes)".into());
-        }
-        let (version, rest) = bytes[MAGIC.len()..].split_first_chunk().ok_or(truncated)?;
-        let version = u32::from_le_bytes(*version);
-        if version != VERSION {
-            return Err(format!("format version {version}; this program reads version {VERSION}"));
-        }
-        let (body, checksum) = bytes.split_last_chunk().ok_or(truncated)?;
-        let checksum = u64::from_le_bytes(*checksum);
-        if xxh3_64(body) != checksum {
-            return Err(truncated.into());
-        }
-        let (length, _) = rest.split_first_chunk().ok_or(truncated)?;
-        let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| truncated)?;
-        let after = body.get(MAGIC.len() + 12..).ok_or(truncated)?;
-        let header = after.get(..length).ok_or(truncated)?;
-        let FileHeader { card, parts } = serde_json::from_slice(header).map_err(|e| format!("header: {e}"))?;
+        let Parsed { header: FileHeader { card, parts }, values, start, checksum } = FORMAT.parse(&bytes)?;
         let tensors = parts.iter().flat_map(|part| &part.tensors);
         let size =
             tensors.map(|(_, shape, precision)| precision.bytes(shape)).try_fold(0usize, |sum, n| sum.checked_add(n?));
-        if size != Some(after.len() - length) {
+        if size != Some(values.len()) {
             return Err("its tensors have other sizes than its header says; it was not written by this program".into());
         }
-        let (checksum, start) = (format!("{checksum:016x}"), MAGIC.len() + 12 + length);
-        Ok(Self { card, checksum, parts, bytes, start })
+        Ok(Self { card, checksum: format!("{checksum:016x}"), parts, bytes, start })
     }
 
     /// The checksum of everything in it, 16 hex digits.
@@ -226,15 +204,7 @@ pub fn write(path: &Path, card: &Card, parts: &[(Checkpoint, Stored)]) -> Result
         headers.push(Part { header, tensors: named });
     }
     let header = FileHeader { card: card.clone(), parts: headers };
-    let header = serde_json::to_vec(&header).expect("a header is plain data");
-    let mut bytes = MAGIC.to_vec();
-    bytes.extend(VERSION.to_le_bytes());
-    bytes.extend((header.len() as u64).to_le_bytes());
-    bytes.extend(header);
-    bytes.extend(tensors);
-    bytes.extend(xxh3_64(&bytes).to_le_bytes());
-    sightline_data::write::atomically(path, |file| file.write_all(&bytes))?;
-    Ok(())
+    FORMAT.write(path, &header, |file| file.write_all(&tensors))
 }
 
 #[cfg(test)]
@@ -256,6 +226,7 @@ mod tests {
                 relations: Vec::new(),
                 teachers: Vec::new(),
                 phrases: None,
+                photos: Vec::new(),
                 features: StoreSettings {
                     backbone: "b".into(),
                     backbone_checksum: "c".into(),
@@ -328,7 +299,7 @@ mod tests {
         // A longer tensor block under a right checksum.
         bytes.truncate(bytes.len() - 8);
         bytes.extend([0; 4]);
-        bytes.extend(xxh3_64(&bytes).to_le_bytes());
+        bytes.extend(xxhash_rust::xxh3::xxh3_64(&bytes).to_le_bytes());
         assert!(Pack::parse(bytes).unwrap_err().contains("other sizes"));
     }
 }

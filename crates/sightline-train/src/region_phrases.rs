@@ -55,7 +55,8 @@ impl RegionPhrases {
     pub fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read(path).map_err(Error::io("read the region phrases", path))?;
         let wrong = |message: String| Error::Checkpoint { path: path.to_owned(), message };
-        let record: Self = serde_json::from_slice(&text).map_err(|e| {
+        let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&text);
+        let record: Self = serde_json::from_slice(text).map_err(|e| {
             wrong(format!(
                 "expected {{\"version\": {VERSION}, \"images\": [{{\"image\", \"regions\": [{{\"box\", \"phrases\"}}]}}]}} ({e})"
             ))

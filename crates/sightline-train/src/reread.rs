@@ -36,7 +36,7 @@ impl Near {
             }
             all
         };
-        let of_each = (photos * sentences).div_ceil(images.max(1));
+        let of_each = photos.saturating_mul(sentences).div_ceil(images.max(1));
         let mut near: Vec<Vec<usize>> =
             (0..images).map(|image| best(sentences, of_each, &|sentence| at(image, sentence))).collect();
         for sentence in 0..sentences {

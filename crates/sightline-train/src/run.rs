@@ -1,8 +1,8 @@
 //! A run folder: `settings.toml` (saved first), `log.jsonl` (one record a line), `last.ckpt` (to resume from) and
-//! `best.ckpt` (to use); `lock` keeps a second training out.
+//! `best.ckpt` (to use); `start` names the model that it began with, if it did; `lock` keeps a second training out.
 
 use std::fs::{File, TryLockError};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -44,8 +44,12 @@ impl RunFolder {
     /// A run that was started before, and the settings it was started with.
     pub fn open<S: DeserializeOwned>(path: &Path) -> Result<(Self, S)> {
         let settings = settings_path(path);
-        let text = std::fs::read_to_string(&settings)
-            .map_err(|_| Error::Mismatch(format!("{} holds no run to resume (no settings.toml)", path.display())))?;
+        let text = std::fs::read_to_string(&settings).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => {
+                Error::Mismatch(format!("{} holds no run to resume (no settings.toml)", path.display()))
+            }
+            _ => Error::io("read the settings of the run", &settings)(error),
+        })?;
         let settings = toml::from_str(&text).map_err(|e| {
             let reason = format!("{}: {}", settings.display(), e.message());
             // Settings of another kind of run make no sense to this command, and that is all there is to say.
@@ -74,6 +78,33 @@ impl RunFolder {
             }
             Err(TryLockError::Error(error)) => Err(Error::io("lock", &lock)(error)),
         }
+    }
+
+    /// The model to begin with, where a run that begins has one: remembered, so that it is not gone on with without it.
+    ///
+    /// # Errors
+    /// The run began with a model, kept nothing yet, and now gets none or another one.
+    pub(crate) fn begin_with(&self, start: Option<Checkpoint>) -> Result<Option<Checkpoint>> {
+        if self.last().exists() {
+            return Ok(None);
+        }
+        let note = self.path.join("start");
+        let began_with = match std::fs::read_to_string(&note) {
+            Ok(checksum) => Some(checksum.trim().to_owned()),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(Error::io("read", &note)(error)),
+        };
+        let given = start.as_ref().map(Checkpoint::checksum);
+        if began_with.is_some() && began_with != given {
+            return Err(Error::Mismatch(format!(
+                "{} began with the weights of a model and has kept nothing yet; give the same one again with --start",
+                self.path.display()
+            )));
+        }
+        if let Some(given) = given {
+            sightline_data::write::atomically(&note, |file| writeln!(file, "{given}"))?;
+        }
+        Ok(start)
     }
 
     /// The best model of a run, or a checkpoint file given directly.

@@ -244,6 +244,8 @@ pub enum CaptionObjective {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeepBestBy {
+    /// What the objective improves: perplexity, CIDEr-D or the choice.
+    Objective,
     /// The lowest perplexity.
     Perplexity,
     /// The highest CIDEr-D of greedy captions.
@@ -325,7 +327,7 @@ pub struct CaptionRunSettings {
     pub region_context: RegionContext,
     /// What is maximised.
     pub objective: CaptionObjective,
-    /// Probability that is taken from the right token and spread over the vocabulary.
+    /// Probability that is taken from the right token and spread over the vocabulary; by likelihood only.
     pub label_smoothing: f32,
     /// Weights are averaged over steps with this decay, and the average is what is validated and kept; 0 turns it off.
     pub average: f32,
@@ -360,7 +362,7 @@ impl Default for CaptionRunSettings {
             label_smoothing: 0.0,
             average: 0.0,
             precision: Precision::Bf16,
-            keep_best_by: KeepBestBy::Perplexity,
+            keep_best_by: KeepBestBy::Objective,
             self_critical: SelfCriticalSettings::default(),
             mutual_information: MutualInformationSettings::default(),
             model: CaptionSettings::default(),
@@ -428,6 +430,14 @@ pub(crate) fn at_least_one(settings: &[(&str, usize)]) -> Result<()> {
 pub(crate) fn shares(settings: &[(&str, f32)]) -> Result<()> {
     match settings.iter().find(|(_, value)| !(0.0..1.0).contains(value)) {
         Some((name, value)) => Err(Error::Setting(format!("{name} = {value}: expected 0 or more and less than 1"))),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a weight that is none.
+pub(crate) fn weights(settings: &[(&str, f64)]) -> Result<()> {
+    match settings.iter().find(|(_, value)| !(*value >= 0.0 && value.is_finite())) {
+        Some((name, value)) => Err(Error::Setting(format!("{name} = {value}: expected a number of 0 or more"))),
         None => Ok(()),
     }
 }

@@ -132,6 +132,18 @@ const DROPOUT_STREAM: u64 = 1 << 33;
 /// Records of steps are this far apart in the log.
 const LOG_EVERY: u64 = 20;
 
+/// Whether two models' settings describe one network, `but` for some that do not.
+pub(crate) fn same_network(now: &serde_json::Value, then: &serde_json::Value, but: &[&str]) -> bool {
+    let network = |settings: &serde_json::Value| {
+        let mut model = settings["model"].clone();
+        if let Some(model) = model.as_object_mut() {
+            but.iter().for_each(|key| drop(model.remove(*key)));
+        }
+        model
+    };
+    agree(&network(now), &network(then))
+}
+
 /// Whether settings are the same as far as both are there: older runs lack what was added since.
 fn agree(now: &serde_json::Value, then: &serde_json::Value) -> bool {
     use serde_json::Value::Object;
@@ -161,6 +173,9 @@ pub(crate) fn run<L: Learner>(learner: &mut L, plan: Plan<'_>, control: &mut Con
         } else if checkpoint.header.phrases.is_some() && header.phrases != checkpoint.header.phrases {
             differences.push("other phrases".into());
         }
+        if !checkpoint.header.photos.is_empty() && header.photos != checkpoint.header.photos {
+            differences.push("other photos have vectors".into());
+        }
         // Of tuned models it is that of the model they began with.
         if !agree(&header.settings["model"], &checkpoint.header.settings["model"]) {
             differences.push("another model".into());
@@ -186,7 +201,7 @@ pub(crate) fn run<L: Learner>(learner: &mut L, plan: Plan<'_>, control: &mut Con
     let mut stopped = false;
     'passes: while progress.epoch < epochs {
         let batches = learner.batches(progress.epoch);
-        let steps = batches.len() as u64 * epochs;
+        let steps = (batches.len() as u64).saturating_mul(epochs);
         let started = Instant::now();
         for batch in batches.iter().skip(progress.batch as usize) {
             if control.stop.load(Ordering::Relaxed) {

@@ -7,6 +7,7 @@ mod learner;
 
 use sightline_data::{BoxXyxy, Dataset, FeatureStore, Split, StoreSettings, VectorMode};
 use sightline_model::Device;
+use sightline_model::alignment::Objective;
 use sightline_model::weights::Weights;
 use sightline_vision::backbone::{Backbone, Context, Vit};
 
@@ -15,9 +16,10 @@ use crate::backbone::{Named, Network, network_of};
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
 use crate::corpus::{Corpus, check_features};
 use crate::run::RunFolder;
-use crate::settings::{TuneRunSettings, at_least_one, shares};
+use crate::settings::{TuneRunSettings, at_least_one, shares, weights};
 use crate::teachers::{Teacher, Teachers};
 use crate::trainer::{self, Plan};
+use crate::view::shown;
 use crate::{Control, Error, Outcome, Result};
 use learner::TuneLearner;
 
@@ -88,9 +90,20 @@ pub fn train(
     let corpus = Corpus::new(dataset, Split::Train, store, &header.vocabulary)?;
     let validation = Corpus::new(dataset, Split::Val, store, &header.vocabulary)?;
     let align_settings = align_settings.model;
-    let of_teachers = teachers.iter().map(|teacher| teacher.aligner.checksum.clone()).collect();
+    let photos = vec![corpus.digest(), validation.digest()];
+    if align_settings.objective == Objective::Instance && header.photos.first().is_some_and(|own| *own != photos[0]) {
+        return Err(Error::Mismatch(
+            "the alignment model has a class for every photo that it learned from (objective = instance), and other photos \
+             have vectors now; train it again"
+                .into(),
+        ));
+    }
+    // What the alignment model heard before stays heard.
+    let now = teachers.iter().map(|teacher| teacher.aligner.checksum.clone());
+    let all_teachers = header.teachers.iter().cloned().chain(now).collect();
     let teachers = Teachers::new(teachers, &corpus, &settings.teaching, align_settings.objective)?;
-    let header = Header { kind: Kind::Alignment, teachers: of_teachers, progress: Progress::default(), ..header };
+    let header =
+        Header { kind: Kind::Alignment, teachers: all_teachers, photos, progress: Progress::default(), ..header };
     let mut learner =
         TuneLearner::new((model, align_settings), backbone, teachers, settings, [corpus, validation], run)?;
     let plan = Plan {
@@ -139,6 +152,7 @@ fn check(settings: &TuneRunSettings, store: &FeatureStore, header: &Header, back
     settings.optimizer.check()?;
     at_least_one(&[("batch", batch), ("epochs", epochs as usize), ("captions_per_photo", captions_per_photo)])?;
     shares(&[("colour", colour), ("drop_path", drop_path), ("average", average)])?;
+    weights(&[("objects_weight", f64::from(settings.objects_weight)), ("backbone_rate", settings.backbone_rate)])?;
     if batch < 2 * captions_per_photo {
         return wrong(format!(
             "batch = {batch} sentences are fewer than two photos with captions_per_photo = {captions_per_photo}; nothing \
@@ -153,24 +167,8 @@ fn check(settings: &TuneRunSettings, store: &FeatureStore, header: &Header, back
 
 /// The whole of a picture, and of the boxes those that a part of it shows for the most part, in pixels of the part.
 fn boxes_in(part: &BoxXyxy, boxes: impl Iterator<Item = BoxXyxy>, flipped: bool) -> Vec<BoxXyxy> {
-    /// Of a box, at least this share must be inside.
-    const LEAST_VISIBLE: f32 = 0.5;
-    let (width, height) = (part.width(), part.height());
-    let moved = |b: BoxXyxy| {
-        let inside = BoxXyxy {
-            x1: (b.x1 - part.x1).max(0.0),
-            y1: (b.y1 - part.y1).max(0.0),
-            x2: (b.x2 - part.x1).min(width),
-            y2: (b.y2 - part.y1).min(height),
-        };
-        let visible = inside.x2 > inside.x1 && inside.y2 > inside.y1 && inside.area() >= LEAST_VISIBLE * b.area();
-        visible.then_some(match flipped {
-            true => BoxXyxy { x1: width - inside.x2, x2: width - inside.x1, ..inside },
-            false => inside,
-        })
-    };
-    let whole = BoxXyxy { x1: 0.0, y1: 0.0, x2: width, y2: height };
-    std::iter::once(whole).chain(boxes.filter_map(moved)).collect()
+    let whole = BoxXyxy { x1: 0.0, y1: 0.0, x2: part.width(), y2: part.height() };
+    std::iter::once(whole).chain(boxes.filter_map(|b| shown(&b, part, flipped))).collect()
 }
 
 #[cfg(test)]

@@ -56,11 +56,30 @@ impl View {
 /// A part of a photo, with this share of its area at least, stretched by this factor at most.
 pub(crate) fn part_by_chance(photo: &Photo, least_area: f32, most_stretch: f32, rng: &mut impl RngExt) -> BoxXyxy {
     let area = rng.random_range(least_area..=1.0);
-    let stretch = most_stretch.powf(rng.random_range(-1.0..=1.0f32));
+    // A part of nearly everything has no room to be stretched.
+    let stretch = most_stretch.powf(rng.random_range(-1.0..=1.0f32)).clamp(area, 1.0 / area);
     let (width, height) = (photo.width as f32, photo.height as f32);
-    let (w, h) = ((area * stretch).sqrt().min(1.0) * width, (area / stretch).sqrt().min(1.0) * height);
+    let (w, h) = ((area * stretch).sqrt() * width, (area / stretch).sqrt() * height);
     let (x, y) = (rng.random::<f32>() * (width - w), rng.random::<f32>() * (height - h));
     BoxXyxy { x1: x, y1: y, x2: x + w, y2: y + h }.clip(photo.width, photo.height)
+}
+
+/// A box of a photo as a part of it shows it, mirrored or not, in pixels of the part; none where less than half of it is
+/// inside.
+pub(crate) fn shown(b: &BoxXyxy, part: &BoxXyxy, mirrored: bool) -> Option<BoxXyxy> {
+    const LEAST_VISIBLE: f32 = 0.5;
+    let (width, height) = (part.width(), part.height());
+    let inside = BoxXyxy {
+        x1: (b.x1 - part.x1).max(0.0),
+        y1: (b.y1 - part.y1).max(0.0),
+        x2: (b.x2 - part.x1).min(width),
+        y2: (b.y2 - part.y1).min(height),
+    };
+    let is_visible = inside.x2 > inside.x1 && inside.y2 > inside.y1 && inside.area() >= LEAST_VISIBLE * b.area();
+    is_visible.then_some(match mirrored {
+        true => BoxXyxy { x1: width - inside.x2, x2: width - inside.x1, ..inside },
+        false => inside,
+    })
 }
 
 /// Turns left and right about, in rows of `width` cells of `channels` numbers.
@@ -130,7 +149,9 @@ mod tests {
         for _ in 0..100 {
             let part = part_by_chance(&photo, 0.15, 4.0 / 3.0, &mut rng);
             assert_eq!(part, part.clip(300, 200));
-            assert!(part.area() >= 0.99 * 0.15 * 0.75 * 60_000.0, "{part:?}");
+            assert!(part.area() >= 0.999 * 0.15 * 60_000.0, "{part:?}");
+            let whole = part_by_chance(&photo, 1.0, 4.0 / 3.0, &mut rng);
+            assert!(whole.area() >= 0.999 * 60_000.0, "{whole:?}");
         }
     }
 
@@ -158,7 +179,7 @@ mod tests {
         let views: Vec<View> = (0..60).map(|_| View::by_chance(&photo, &all, &mut rng)).collect();
         let mirrored = views.iter().filter(|view| view.mirrored).count();
         assert!((15..=45).contains(&mirrored), "{mirrored} of 60");
-        assert!(views.iter().all(|view| view.part.area() >= 0.4 * 2400.0 && view.colours[1] <= 1.2));
+        assert!(views.iter().all(|view| view.part.area() >= 0.5 * 2400.0 && view.colours[1] <= 1.2));
         assert!(views.windows(2).all(|pair| pair[0] != pair[1]));
     }
 }

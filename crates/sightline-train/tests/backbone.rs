@@ -249,7 +249,7 @@ fn a_run_begins_where_another_ended() {
     assert!(losses[0] < 0.8 * first.losses[0], "{} after {}", losses[0], first.losses[0]);
     let model = BackboneSettings { stem: 13, ..settings().model };
     let error = begun(&BackboneRunSettings { model, ..settings() }, "third").unwrap_err().to_string();
-    assert!(error.contains("other sizes"), "{error}");
+    assert!(error.contains("another network"), "{error}");
 }
 
 #[test]
@@ -264,6 +264,7 @@ fn settings_that_cannot_be_are_refused() {
         (BackboneRunSettings { small_side: 100, ..settings() }, "small_side = 100 must be a multiple of 16"),
         (BackboneRunSettings { small_side: 32, ..settings() }, "too small for windows of 5 cells"),
         (BackboneRunSettings { colour: 1.5, ..settings() }, "colour = 1.5"),
+        (BackboneRunSettings { global_weight: -1.0, ..settings() }, "global_weight = -1"),
     ] {
         let run = RunFolder::create(&folder.path().join("run"), &settings).unwrap();
         let stop = AtomicBool::new(false);

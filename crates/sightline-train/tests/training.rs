@@ -11,12 +11,12 @@ use sightline_data::{
 };
 use sightline_data::{VectorMode, Vocabulary, tokens::tokenize};
 use sightline_model::Device;
-use sightline_model::alignment::{AlignmentSettings, Objective, Score, SentenceEncoder};
+use sightline_model::alignment::{AlignmentSettings, Objective, RegionEncoder, Score, SentenceEncoder};
 use sightline_model::caption::{BeamSettings, CaptionSettings, GeneratorKind, SampleSettings};
 use sightline_train::align::AlignData;
 use sightline_train::aligner::Aligner;
 use sightline_train::caption::{Caption, CaptionData, Captioner, Decoding};
-use sightline_train::checkpoint::Kind;
+use sightline_train::checkpoint::{Checkpoint, Kind};
 use sightline_train::committee::{self, Candidates, Judge, Neighbours, Speaker};
 use sightline_train::corpus::Corpus;
 use sightline_train::grounding::GroundingSet;
@@ -393,7 +393,7 @@ fn rewards_make_better_sentences_likelier() {
     let at_start = ciders(&run)[before.best_epoch as usize - 1];
     for baseline in [Baseline::OtherSamples, Baseline::Greedy] {
         let settings = CaptionRunSettings {
-            epochs: 40,
+            epochs: 60,
             objective: CaptionObjective::SelfCritical,
             keep_best_by: KeepBestBy::Cider,
             self_critical: SelfCriticalSettings { samples: 6, baseline, max_words: 12 },
@@ -412,8 +412,28 @@ fn rewards_make_better_sentences_likelier() {
     let stop = AtomicBool::new(false);
     let mut control = Control { on_event: &mut |_| {}, stop: &stop };
     let run = RunFolder::create(&folder.path().join("none"), &settings).unwrap();
-    let error = caption::train(data, None, &settings, &run, false, &mut control).unwrap_err();
-    assert!(error.to_string().contains("--start"), "{error}");
+    let mut refused = |start: Option<&Checkpoint>, settings: &CaptionRunSettings, run: &RunFolder, part: &str| {
+        let resume = start.is_none();
+        let error = caption::train(data, start.cloned(), settings, run, resume, &mut control).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    refused(None, &settings, &run, "--start");
+    let mut heads = settings.clone();
+    heads.model.heads = 1;
+    refused(Some(&start), &heads, &run, "another network");
+    let smoothed = CaptionRunSettings { label_smoothing: 0.1, ..settings.clone() };
+    refused(Some(&start), &smoothed, &run, "label_smoothing = 0.1");
+
+    // Killed before anything was kept: a run goes on with the model that it began with, and with no other.
+    let settings = CaptionRunSettings { epochs: 1, ..of_attention() };
+    let run = RunFolder::create(&folder.path().join("killed"), &settings).unwrap();
+    until(1, |c| caption::train(data, Some(start.clone()), &settings, &run, false, c));
+    std::fs::remove_file(run.last()).unwrap();
+    refused(None, &settings, &run, "again with --start");
+    let mut other = start.clone();
+    other.model.values_mut().next().unwrap().values[0] += 1.0;
+    refused(Some(&other), &settings, &run, "again with --start");
+    until(u64::MAX, |c| caption::train(data, Some(start.clone()), &settings, &run, true, c));
 }
 
 #[test]
@@ -676,6 +696,14 @@ fn settings_that_no_training_can_follow_are_named() {
     for (settings, part) in [
         (AlignSettings { epochs: 0, ..base.clone() }, "epochs = 0"),
         (AlignSettings { average: 1.0, ..base.clone() }, "average = 1"),
+        (
+            AlignSettings { optimizer: OptimizerSettings { epsilon: 0.0, ..adam() }, ..base.clone() },
+            "optimizer.epsilon = 0",
+        ),
+        (
+            model(AlignmentSettings { encoder: RegionEncoder::Conv, standardize: true, ..base.model.clone() }),
+            "model.standardize = true",
+        ),
         (model(AlignmentSettings { dim: 0, ..base.model.clone() }), "model.dim = 0"),
         (model(AlignmentSettings { dropout: f32::NAN, ..base.model.clone() }), "model.dropout = NaN"),
     ] {

@@ -142,6 +142,7 @@ fn header() -> Header {
         relations: Vec::new(),
         teachers: Vec::new(),
         phrases: None,
+        photos: Vec::new(),
         features: ExtractOptions::default()
             .store_settings(&sightline_vision::backbone::Pixels::default(), &SelectiveSearch::default()),
         progress: Progress::default(),
@@ -356,6 +357,25 @@ fn a_photo_that_is_gone_is_left_out_and_named() {
 }
 
 #[test]
+fn where_no_photo_can_be_read_nothing_is_tuned() {
+    let (network, weights) = transformer();
+    let trained = Trained::new(network, weights, Context::Class);
+    let mut control = Control { on_event: &mut |_| {}, stop: &AtomicBool::new(false) };
+    let mut refused = |split: Split, expected: &str| {
+        for image in trained.dataset.split(split) {
+            std::fs::remove_file(trained.folder.path().join(&image.path)).unwrap();
+        }
+        let name = trained.folder.path().join(split.name());
+        let run = RunFolder::create(&name, &tune_settings()).unwrap();
+        let error = tune::train(trained.data(), &tune_settings(), &run, false, &mut control).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains("can be read"), "{error}");
+        assert!(!run.best().exists());
+    };
+    refused(Split::Train, "no photo of the training split");
+    refused(Split::Val, "0 of ");
+}
+
+#[test]
 fn what_does_not_belong_together_is_refused() {
     let (network, weights) = transformer();
     let trained = Trained::new(network, weights, Context::Class);
@@ -373,6 +393,7 @@ fn what_does_not_belong_together_is_refused() {
         (TuneRunSettings { batch: 7, captions_per_photo: 5, ..tune_settings() }, "fewer than two photos"),
         (TuneRunSettings { colour: 1.0, ..tune_settings() }, "colour = 1"),
         (TuneRunSettings { least_area: 0.0, ..tune_settings() }, "least_area"),
+        (TuneRunSettings { backbone_rate: -1.0, ..tune_settings() }, "backbone_rate = -1"),
     ] {
         let message = refused(trained.data(), &settings);
         assert!(message.contains(expected), "{message}");

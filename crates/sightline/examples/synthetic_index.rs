@@ -72,6 +72,7 @@ fn main() -> anyhow::Result<()> {
         relations: Vec::new(),
         teachers: Vec::new(),
         phrases: None,
+        photos: Vec::new(),
         features: features.clone(),
         progress: Progress::default(),
     };

@@ -1,13 +1,14 @@
 //! One file from the network, by curl: what has arrived stays beside its place until it is whole, the same command goes
 //! on from there, and nothing that is not what was expected is kept.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
+use sightline_data::write;
 
 use crate::ui::Ui;
 
@@ -27,6 +28,8 @@ const MB: u64 = 1_000_000;
 const UNREACHABLE: [i32; 5] = [5, 6, 7, 28, 35];
 /// What curl says when the server gives no parts of files.
 const NO_RANGES: i32 = 33;
+/// What curl says of an answer of 400 or more.
+const FAILED: i32 = 22;
 
 impl Pinned<'_> {
     /// Downloads to `target`, or goes on where an earlier call was stopped.
@@ -45,16 +48,30 @@ impl Pinned<'_> {
         ui: &Ui,
     ) -> anyhow::Result<String> {
         let partial = partial(target);
+        let _lock = Self::claim(&partial)?;
         let had = size(&partial);
-        if self.bytes.is_none_or(|bytes| had < bytes) {
+        let is_whole = match self.bytes {
+            Some(bytes) => had >= bytes,
+            None => {
+                had > 0 && self.sha256.is_some_and(|expected| sha256(&partial).is_ok_and(|found| found == expected))
+            }
+        };
+        if !is_whole {
             if had > 0 {
                 let of = self.bytes.map_or_else(String::new, |bytes| format!(" of {}", bytes / MB));
                 ui.say(format_args!("{}{of} MB are here from before", had / MB));
             }
             self.download(&partial, ui)?;
         }
-        let found = sha256(&partial)?;
-        if let Some(expected) = self.sha256.filter(|&expected| expected != found) {
+        let mut found = sha256(&partial)?;
+        let is_other = |found: &str| self.sha256.is_some_and(|expected| expected != found);
+        if had > 0 && is_other(&found) {
+            // What was here from before may have been of another file.
+            empty(&partial)?;
+            self.download(&partial, ui)?;
+            found = sha256(&partial)?;
+        }
+        if let Some(expected) = self.sha256.filter(|_| is_other(&found)) {
             remove(&partial)?;
             bail!("{} gave a file with the SHA-256 {found}, expected {expected}; nothing was kept", self.url);
         }
@@ -66,17 +83,30 @@ impl Pinned<'_> {
         Ok(found)
     }
 
+    /// The file under way for this process alone, until the value is dropped.
+    fn claim(partial: &Path) -> anyhow::Result<File> {
+        let context = || format!("cannot write {}", partial.display());
+        let file = OpenOptions::new().create(true).append(true).open(partial).with_context(context)?;
+        match write::lock(&file) {
+            Err(TryLockError::WouldBlock) => bail!("another process downloads {}: wait for it", partial.display()),
+            // A file system without locks.
+            Err(TryLockError::Error(_)) | Ok(()) => Ok(file),
+        }
+    }
+
     fn download(&self, partial: &Path, ui: &Ui) -> anyhow::Result<()> {
         let had = size(partial);
         let output = self.append(partial, ui)?;
         if output.status.success() {
             return Ok(());
         }
-        if had > 0 && output.status.code() == Some(NO_RANGES) {
-            remove(partial)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        // As long as the server's file, or longer, and not known to be that: who can tell what it is?
+        let is_too_long = output.status.code() == Some(FAILED) && said.contains("416");
+        if had > 0 && (output.status.code() == Some(NO_RANGES) || is_too_long) {
+            empty(partial)?;
             return self.download(partial, ui);
         }
-        let said = String::from_utf8_lossy(&output.stderr);
         let reason = said.lines().last().unwrap_or("curl was stopped").trim().trim_start_matches("curl: ");
         let online = match output.status.code() {
             Some(code) if UNREACHABLE.contains(&code) => "; is this machine online?",
@@ -162,6 +192,11 @@ fn partial(target: &Path) -> PathBuf {
 
 fn size(path: &Path) -> u64 {
     path.metadata().map_or(0, |metadata| metadata.len())
+}
+
+fn empty(path: &Path) -> anyhow::Result<()> {
+    let emptied = OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(0));
+    emptied.with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn remove(path: &Path) -> anyhow::Result<()> {
@@ -316,6 +351,33 @@ mod tests {
         pinned.fetch(&target, &QUIET).unwrap();
         assert_eq!(server.asked(), [1000, 0]);
         assert!(std::fs::read(&target).unwrap() == content);
+    }
+
+    #[test]
+    fn what_is_as_long_as_can_be_is_whole_or_begun_anew() {
+        if !has_curl() {
+            return;
+        }
+        let (content, sha256, folder) = content();
+        let target = folder.path().join("file");
+        fn pinned<'a>(url: &'a str, sha256: Option<&'a str>) -> Pinned<'a> {
+            Pinned { url, bytes: None, sha256 }
+        }
+        // Known by its checksum, it needs no server.
+        std::fs::write(partial(&target), &content).unwrap();
+        pinned("http://127.0.0.1:1/", Some(sha256.as_str())).fetch(&target, &QUIET).unwrap();
+        // Another file of the same length, or of a greater one.
+        for begun in [content.len(), content.len() + 1] {
+            std::fs::write(partial(&target), vec![7; begun]).unwrap();
+            let server = Server::new(&content, Manner::Whole);
+            pinned(&server.url, Some(&sha256)).fetch(&target, &QUIET).unwrap();
+            assert_eq!(server.asked(), [begun, 0]);
+            assert!(std::fs::read(&target).unwrap() == content);
+        }
+        let held = Pinned::claim(&partial(&target)).unwrap();
+        let error = pinned("http://127.0.0.1:1/", None).fetch(&target, &QUIET).unwrap_err().to_string();
+        assert!(error.contains("another process downloads"), "{error}");
+        drop(held);
     }
 
     #[test]

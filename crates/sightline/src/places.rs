@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use sightline_data::import::is_photo_name;
 use sightline_data::{Dataset, write};
 
 use crate::ui::Usage;
@@ -43,6 +44,9 @@ pub fn check_for(
         let refuse = |why: &str| Usage(format!("{}: {why}; name another file", output.display()));
         if read.contains(&place) {
             return Err(refuse("this command reads it, so it does not write over it").into());
+        }
+        if is_photo_name(&output.to_string_lossy()) {
+            return Err(refuse("this is a picture's name, and no picture is written here").into());
         }
         if !written.insert(place) {
             return Err(refuse("two results would go here").into());
@@ -130,6 +134,8 @@ mod tests {
         let error = check(NOTHING, [&path("new.csv"), &new]).unwrap_err().to_string();
         assert!(error.contains("two results"), "{error}");
         assert!(check(NOTHING, [folder.path()]).is_err());
+        let error = check(NOTHING, [path("page.PNG")]).unwrap_err().to_string();
+        assert!(error.contains("a picture's name"), "{error}");
         check([path("data.json")], [&new, &path("other.csv")]).unwrap();
         assert!(!new.exists());
     }

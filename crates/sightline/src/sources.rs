@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-#[cfg(any(feature = "cuda", feature = "vulkan"))]
 use anyhow::Context as _;
 use sightline_data::parses::Parses;
 use sightline_data::{BoxXyxy, Dataset, Split, StoreSettings, VectorMode};
@@ -287,7 +286,17 @@ impl Extraction {
         }
         let backbone = remembered("backbone", backbone_spec, "--backbone")?;
         let regions = remembered("regions", regions_spec, "--proposals")?;
-        let (backbone, proposer) = networks(&backbone, &regions, device, ui)?;
+        let moved = || {
+            let has_moved = |given: Option<&str>, spec: &str| {
+                given.is_none() && file_of(spec).is_absolute() && !file_of(spec).exists()
+            };
+            match (has_moved(backbone_spec, &backbone), has_moved(regions_spec, &regions)) {
+                (true, _) => "the model's backbone is not where it was; say where with --backbone",
+                (_, true) => "what proposes the model's regions is not where it was; say where with --proposals",
+                _ => "the networks of the model's vectors cannot be opened",
+            }
+        };
+        let (backbone, proposer) = networks(&backbone, &regions, device, ui).with_context(moved)?;
         let context = match settings.extra.get("context").map(String::as_str) {
             Some("class") => Context::Class,
             _ => Context::None,

@@ -86,7 +86,13 @@ fn groups_need_no_beam_beside_them() {
         let described = place.json(&[&["caption", &photo, "--groups", "2"], regions].concat());
         assert!(!described["captions"][0]["text"].as_str().unwrap().is_empty(), "{described}");
     }
-    place.fails(&["caption", &photo, "--groups", "4"], 2, &["--groups 4", "divisor of the beam's width, 6"]);
+    let usual = place.json(&["caption", &photo, "--groups", "4"]);
+    assert_eq!(usual, place.json(&["caption", &photo, "--groups", "4", "--beam", "8"]));
+    place.fails(
+        &["caption", &photo, "--groups", "4", "--beam", "6"],
+        2,
+        &["--groups 4", "divisor of the beam's width, 6"],
+    );
 }
 
 #[test]
@@ -176,6 +182,21 @@ fn models_are_not_written_over() {
         assert_eq!(std::fs::read_to_string(place.path("card.toml")).unwrap(), card);
     }
     assert_eq!(std::fs::read(&pack).unwrap(), before);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_name_too_long_for_its_text_costs_one_photo() {
+    let place = Place::new(3);
+    let first = std::fs::read_dir(place.photos()).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
+    // Room for the photo's name, and none for `.txt` behind it.
+    let long = format!("{}.{}", "a".repeat(250), first.extension().unwrap().to_str().unwrap());
+    std::fs::copy(&first, Path::new(&place.photos()).join(&long)).unwrap();
+    let output = place.run(&["caption", &place.photos(), "--texts", "texts"]);
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("1 of 4 photos could not be described") && message.contains(&long), "{message}");
+    assert_eq!(std::fs::read_dir(place.path("texts")).unwrap().count(), 3);
 }
 
 #[cfg(unix)]

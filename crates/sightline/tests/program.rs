@@ -433,7 +433,7 @@ fn describes_a_folder(c: &Collection, caption: &str, regions: &str) {
     std::fs::create_dir(&empty).unwrap();
     fails(&["caption", &empty, "--model", caption], 1, &["holds no photo"]);
     fails(&["caption", some, "--model", regions], 1, &["expected a caption model of whole photos"]);
-    fails(&["caption", some, "--model", caption, "--groups", "2"], 2, &["--groups 2", "divisor"]);
+    fails(&["caption", some, "--model", caption, "--beam", "3", "--groups", "2"], 2, &["--groups 2", "divisor"]);
     for iou in ["5", "-1", "NaN"] {
         let flag = format!("--region-iou={iou}");
         fails(

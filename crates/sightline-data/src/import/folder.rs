@@ -9,54 +9,28 @@ use rustc_hash::FxHashSet;
 
 use super::{Detected, Raw, RawPhoto, RawSentence, RawSplit, lines, photos, read_text};
 use crate::problems::{ProblemKind, Problems};
-use crate::{Error, Result, Split};
+use crate::walk::{FileBelow, walk};
+use crate::{Result, Split};
 
-/// All files below a folder, relative, with `/`; sorted. Links are followed, each folder is visited once, and one inside the
-/// folder by its own name.
-struct Walk {
+/// The photos and texts below a folder, with `/` between names; sorted.
+struct Found {
     photos: Vec<String>,
     texts: Vec<String>,
 }
 
-fn walk(root: &Path, problems: &mut Problems) -> Result<Walk> {
-    let mut found = Walk { photos: Vec::new(), texts: Vec::new() };
-    let inside = std::fs::canonicalize(root).map_err(Error::io("open", root))?;
-    let mut visited: FxHashSet<PathBuf> = FxHashSet::default();
-    let mut waiting = vec![(root.to_owned(), String::new())];
-    while let Some((folder, prefix)) = waiting.pop() {
-        let real = std::fs::canonicalize(&folder).map_err(Error::io("open", &folder))?;
-        let is_linked =
-            folder != root && folder.is_symlink() && (real.starts_with(&inside) || inside.starts_with(&real));
-        if is_linked || !visited.insert(real) {
-            continue;
-        }
-        let entries = match std::fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if folder == root => return Err(Error::io("list", &folder)(error)),
-            Err(error) => {
-                problems.add(ProblemKind::Unreadable, format!("{prefix} ({error})"));
-                continue;
-            }
-        };
-        let mut names: Vec<_> = entries.filter_map(|entry| entry.ok()).map(|entry| entry.file_name()).collect();
-        names.sort();
-        for name in names {
-            let Some(utf8) = name.to_str() else {
-                problems.add(ProblemKind::NotUtf8, format!("file name {}", name.display()));
-                continue;
-            };
-            if utf8.starts_with('.') || utf8 == "__MACOSX" {
-                continue;
-            }
-            let path = folder.join(&name);
-            let relative = format!("{prefix}{utf8}");
-            match std::fs::metadata(&path) {
-                Ok(metadata) if metadata.is_dir() => waiting.push((path, relative + "/")),
-                Ok(_) if photos::is_photo_name(utf8) => found.photos.push(relative),
-                Ok(_) if utf8.to_lowercase().ends_with(".txt") => found.texts.push(relative),
-                Ok(_) => {}
-                Err(error) => problems.add(ProblemKind::Unreadable, format!("{relative} ({error})")),
-            }
+fn find(root: &Path, problems: &mut Problems) -> Result<Found> {
+    let is_text = |path: &Path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"));
+    let below = walk(root, |path| is_text(path) || photos::is_photo_name(&path.to_string_lossy()))?;
+    for place in &below.unreadable {
+        problems.add(ProblemKind::Unreadable, format!("{} ({})", place.path.display(), place.reason));
+    }
+    let mut found = Found { photos: Vec::new(), texts: Vec::new() };
+    for FileBelow { path, .. } in below.files {
+        let names: Option<Vec<&str>> = path.components().map(|name| name.as_os_str().to_str()).collect();
+        match names.map(|names| names.join("/")) {
+            Some(name) if is_text(&path) => found.texts.push(name),
+            Some(name) => found.photos.push(name),
+            None => problems.add(ProblemKind::NotUtf8, format!("file name {}", path.display())),
         }
     }
     found.photos.sort();
@@ -74,7 +48,7 @@ fn stem(name: &str) -> &str {
 
 /// Whether any photo below has its text.
 pub(super) fn has_pairs(root: &Path) -> bool {
-    walk(root, &mut Problems::default()).is_ok_and(|found| {
+    find(root, &mut Problems::default()).is_ok_and(|found| {
         let texts: FxHashSet<&str> = found.texts.iter().map(|text| stem(text)).collect();
         found.photos.iter().any(|photo| texts.contains(stem(photo)) || texts.contains(photo.as_str()))
     })
@@ -87,7 +61,7 @@ pub(super) fn photo_of_text(text: &Path) -> Option<PathBuf> {
 
 pub(super) fn read(detected: &Detected, problems: &mut Problems) -> Result<Raw> {
     let root = &detected.files[0];
-    let found = walk(root, problems)?;
+    let found = find(root, problems)?;
     let mut texts: BTreeMap<&str, (&str, bool)> = BTreeMap::new();
     for text in &found.texts {
         // `a.TXT` and `a.txt`.

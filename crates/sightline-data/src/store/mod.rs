@@ -90,7 +90,10 @@ impl StoreSettings {
             parts,
         } = self;
         let quoted = |text: &str| format!("`{text}`");
-        compare("backbone", quoted(backbone), quoted(&other.backbone));
+        // A network is its weights, whatever its file is called.
+        if backbone_checksum.is_empty() || backbone_checksum != &other.backbone_checksum {
+            compare("backbone", quoted(backbone), quoted(&other.backbone));
+        }
         compare("backbone_checksum", quoted(backbone_checksum), quoted(&other.backbone_checksum));
         compare("dim", dim.to_string(), other.dim.to_string());
         compare("vectors", format!("{vectors:?}").to_lowercase(), format!("{:?}", other.vectors).to_lowercase());

@@ -19,11 +19,11 @@ pub enum Score {
     SumOfPositive,
     /// The same, divided by the number of words and ten more, as the fragment embeddings' code does.
     SmoothedSumOfPositive,
-    /// Each word against the mixture of regions that it attends to: the mean over words of the cosine between the word
-    /// and `Σ softmax(λ ⟨v, s⟩) v` (Lee et al. 2018, text to image).
+    /// Each word against the mixture of regions that it attends to: the mean over words of the product of the word and
+    /// `Σ softmax(λ ⟨v, s⟩) v` brought to length one (Lee et al. 2018, text to image), their cosine with unit vectors.
     SoftAttention,
-    /// Each region against the mixture of words that it attends to: the mean over regions of the cosine between the region
-    /// and `Σ softmax(λ ⟨v, s⟩) s` (Lee et al. 2018, image to text). Its authors add both directions as an ensemble of two
+    /// Each region against the mixture of words that it attends to: the mean over regions of the product of the region and
+    /// `Σ softmax(λ ⟨v, s⟩) s` brought to length one (Lee et al. 2018, image to text). Its authors add both directions as an ensemble of two
     /// trained models.
     SoftAttentionOverWords,
 }

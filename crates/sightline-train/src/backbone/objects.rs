@@ -6,8 +6,8 @@ use sightline_data::BoxXyxy;
 use sightline_model::backbone::OBJECT_NUMBERS;
 use sightline_vision::regions::Proposal;
 
-/// Of a box cut by the border of a view, at least this share must be inside.
-const LEAST_VISIBLE: f32 = 0.5;
+use crate::view::shown;
+
 /// Differences of logarithms up to this are squared, larger ones count by their size (Huber's loss).
 const HUBER: f32 = 0.3;
 
@@ -19,20 +19,11 @@ pub(super) fn in_view(
     flipped: bool,
     grid: usize,
 ) -> Vec<Proposal> {
-    let side = grid as f32;
-    let (x_scale, y_scale) = (side / part.width(), side / part.height());
-    let moved = |Proposal { region: b, score }: Proposal| {
-        let whole = BoxXyxy {
-            x1: (b.x1 - part.x1) * x_scale,
-            y1: (b.y1 - part.y1) * y_scale,
-            x2: (b.x2 - part.x1) * x_scale,
-            y2: (b.y2 - part.y1) * y_scale,
-        };
-        let mut region = whole.clip(grid as u32, grid as u32);
-        if flipped {
-            (region.x1, region.x2) = (side - region.x2, side - region.x1);
-        }
-        (region.area() > LEAST_VISIBLE * whole.area()).then_some(Proposal { region, score })
+    let (x_scale, y_scale) = (grid as f32 / part.width(), grid as f32 / part.height());
+    let moved = |Proposal { region, score }: Proposal| {
+        let b = shown(&region, part, flipped)?;
+        let region = BoxXyxy { x1: b.x1 * x_scale, y1: b.y1 * y_scale, x2: b.x2 * x_scale, y2: b.y2 * y_scale };
+        Some(Proposal { region, score })
     };
     proposals.filter_map(moved).collect()
 }

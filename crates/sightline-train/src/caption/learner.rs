@@ -33,43 +33,58 @@ const CHUNK: usize = 64;
 /// Rivals of a sentence in validation, the nearest.
 const VALIDATION_RIVALS: usize = 9;
 
-/// What is learnt from, or validated on.
+/// How is learnt.
+enum Lesson {
+    /// From people's sentences.
+    Likelihood,
+    /// From the rewards of own sentences.
+    SelfCritical(References),
+    /// From telling pictures apart.
+    MutualInformation(Rivals),
+}
+
+/// What is learnt from.
 pub(super) struct Lessons<'a> {
     items: &'a [Item],
-    /// Where sentences are rewarded.
-    references: Option<References>,
-    /// Where pictures are to be told apart.
-    rivals: Option<Rivals>,
+    lesson: Lesson,
 }
 
 impl<'a> Lessons<'a> {
-    /// To learn from: what the objective asks for.
+    /// With what the objective asks for.
     pub(super) fn new(items: &'a [Item], store: &FeatureStore, kind: Kind, settings: &CaptionRunSettings) -> Self {
-        let rewards = settings.objective == CaptionObjective::SelfCritical;
-        let nearest = settings.mutual_information.nearest;
-        let references = rewards.then(|| References::new(items));
-        Self { items, references, rivals: rivals(items, store, kind, settings.objective, nearest) }
-    }
-
-    /// To validate on: references always, and pictures to be told from their nearest rivals.
-    pub(super) fn to_check(items: &'a [Item], store: &FeatureStore, kind: Kind, settings: &CaptionRunSettings) -> Self {
-        let rivals = rivals(items, store, kind, settings.objective, VALIDATION_RIVALS);
-        Self { items, references: Some(References::new(items)), rivals }
+        let lesson = match settings.objective {
+            CaptionObjective::Likelihood => Lesson::Likelihood,
+            CaptionObjective::SelfCritical => Lesson::SelfCritical(References::new(items)),
+            CaptionObjective::MutualInformation => {
+                Lesson::MutualInformation(rivals(items, store, kind, settings.mutual_information.nearest))
+            }
+        };
+        Self { items, lesson }
     }
 }
 
-/// Rivals where the objective asks for them.
-fn rivals(
-    items: &[Item],
-    store: &FeatureStore,
-    kind: Kind,
-    objective: CaptionObjective,
-    nearest: usize,
-) -> Option<Rivals> {
-    (objective == CaptionObjective::MutualInformation).then(|| match kind {
+/// What is validated on.
+pub(super) struct Checks<'a> {
+    items: &'a [Item],
+    references: References,
+    /// Where pictures are to be told apart, the nearest.
+    rivals: Option<Rivals>,
+}
+
+impl<'a> Checks<'a> {
+    /// With references, and rivals where the objective has some.
+    pub(super) fn new(items: &'a [Item], store: &FeatureStore, kind: Kind, settings: &CaptionRunSettings) -> Self {
+        let tells_apart = settings.objective == CaptionObjective::MutualInformation;
+        let rivals = tells_apart.then(|| rivals(items, store, kind, VALIDATION_RIVALS));
+        Self { items, references: References::new(items), rivals }
+    }
+}
+
+fn rivals(items: &[Item], store: &FeatureStore, kind: Kind, nearest: usize) -> Rivals {
+    match kind {
         Kind::RegionCaption => Rivals::of_regions(items),
         _ => Rivals::of_photos(items, store, nearest),
-    })
+    }
 }
 
 pub(super) struct CaptionLearner<'a> {
@@ -80,7 +95,7 @@ pub(super) struct CaptionLearner<'a> {
     sight: Sight,
     store: &'a FeatureStore,
     training: Lessons<'a>,
-    validation: Lessons<'a>,
+    validation: Checks<'a>,
 }
 
 impl<'a> CaptionLearner<'a> {
@@ -91,7 +106,7 @@ impl<'a> CaptionLearner<'a> {
         sight: Sight,
         store: &'a FeatureStore,
         training: Lessons<'a>,
-        validation: Lessons<'a>,
+        validation: Checks<'a>,
     ) -> Self {
         let learnt = Learnt::new(weights, settings.average);
         Self { generator: settings.model.generator(), learnt, settings, vocabulary, sight, store, training, validation }
@@ -138,15 +153,19 @@ impl<'a> CaptionLearner<'a> {
             sum += rewards.iter().sum::<f64>();
             let baseline = greedy.as_ref().map(|greedy| reward(&greedy[i]));
             for (h, advantage) in own.iter().zip(advantages(&rewards, baseline)) {
-                weights.extend(std::iter::repeat_n((advantage / n_samples) as f32, h.words.len() + 1));
+                weights.extend(std::iter::repeat_n((advantage / n_samples) as f32, h.words.len()));
+                // Nobody drew the END of a sentence that is as long as can be.
+                let is_drawn = h.words.len() < settings.max_words;
+                weights.push(if is_drawn { (advantage / n_samples) as f32 } else { 0.0 });
             }
         }
         let (sentences, of) = flatten(sampled.iter().map(|own| own.iter().map(|h| h.words.as_slice())));
         let loss = Loss { weights: Some(&weights), smoothing: 0.0 };
         let said = Said { sentences: &sentences, pictures: &of };
-        let (_, found) =
+        let (surrogate, found) =
             gradients(&*self.generator, &self.learnt.weights, &pictures, said, &loss, dropout, self.settings.precision);
-        (-sum / n_samples, found)
+        // Rewards are numbers whatever the weights have become.
+        (if surrogate.is_finite() { -sum / n_samples } else { surrogate }, found)
     }
 
     /// Gradients of the probability of each sentence's own picture among rivals: the loss a sentence.
@@ -222,10 +241,10 @@ impl Learner for CaptionLearner<'_> {
 
     fn step(&mut self, batch: &Vec<usize>, dropout: &mut Dropout, rate: f64, step: u64) -> (f64, f64) {
         let items: Vec<&Item> = batch.iter().map(|&i| &self.training.items[i]).collect();
-        let (loss, found) = match (&self.training.references, &self.training.rivals) {
-            (Some(references), _) => self.self_critical(references, &items, dropout, step),
-            (None, Some(rivals)) => self.mutual_information(rivals, batch, dropout, step),
-            (None, None) => self.likelihood(&items, dropout),
+        let (loss, found) = match &self.training.lesson {
+            Lesson::Likelihood => self.likelihood(&items, dropout),
+            Lesson::SelfCritical(references) => self.self_critical(references, &items, dropout, step),
+            Lesson::MutualInformation(rivals) => self.mutual_information(rivals, batch, dropout, step),
         };
         if loss.is_finite() {
             self.learnt.step(&found, &self.settings.optimizer, rate, step);
@@ -248,18 +267,19 @@ impl Learner for CaptionLearner<'_> {
         }
         let perplexity = (-log_likelihood / tokens.max(1) as f64).exp();
         let greedy = greedy.iter().map(Vec::as_slice);
-        let references = self.validation.references.as_ref().expect("validation has references");
-        let cider = references.mean(self.validation.items, greedy, self.vocabulary);
+        let cider = self.validation.references.mean(self.validation.items, greedy, self.vocabulary);
         let choice = self.validation.rivals.as_ref().map(|rivals| self.choice(rivals, weights));
-        let score = match self.settings.keep_best_by {
-            KeepBestBy::Perplexity => -perplexity,
-            KeepBestBy::Cider => cider,
-            KeepBestBy::Choice => choice.unwrap_or_default(),
+        let score = match (self.settings.keep_best_by, self.settings.objective) {
+            (KeepBestBy::Perplexity, _) | (KeepBestBy::Objective, CaptionObjective::Likelihood) => -perplexity,
+            (KeepBestBy::Cider, _) | (KeepBestBy::Objective, CaptionObjective::SelfCritical) => cider,
+            (KeepBestBy::Choice, _) | (KeepBestBy::Objective, CaptionObjective::MutualInformation) => {
+                choice.unwrap_or_default()
+            }
         };
         let mut text = format!("perplexity {perplexity:.2}, greedy CIDEr {:.1}", 100.0 * cider);
         let mut record = serde_json::json!({ "perplexity": perplexity, "greedy_cider": cider });
         if let Some(choice) = choice {
-            write!(text, ", own picture among {} likeliest for {:.1} %", VALIDATION_RIVALS + 1, 100.0 * choice)
+            write!(text, ", likelier of its own picture than of its rivals {:.1} %", 100.0 * choice)
                 .expect("a string takes all");
             record["choice"] = choice.into();
         }

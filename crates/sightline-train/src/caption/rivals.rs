@@ -111,11 +111,12 @@ impl Choices<'_> {
         Said { sentences: &self.sentences, pictures: &self.of }
     }
 
-    /// How many sentences there are, and for how many of them the own picture is likelier than every rival.
+    /// How many sentences have a rival, and for how many of them the own picture is likelier than every one.
     pub(super) fn right(&self, tokens: &[f32]) -> (usize, usize) {
         let given = self.said().sums(tokens);
-        let right = of_each(&self.candidates, &given).filter(|given| given[1..].iter().all(|&rival| rival < given[0]));
-        (self.candidates.len(), right.count())
+        let rivalled = || of_each(&self.candidates, &given).filter(|given| given.len() > 1);
+        let right = rivalled().filter(|given| given[1..].iter().all(|&rival| rival < given[0]));
+        (rivalled().count(), right.count())
     }
 
     /// The loss a sentence, and minus its derivative by the log probability of every token: `-log p(own picture |
@@ -169,9 +170,9 @@ mod tests {
         assert_eq!(choices.sentences, [&[3, 4][..], &[3, 4], &[5], &[5], &[2]]);
         assert_eq!(choices.of, [0, 1, 0, 1, 2]);
         assert_eq!(choices.candidates, [2, 2, 1]);
-        // The first sentence is likelier of its rival, the second of its own; the third has no rival.
+        // The first sentence is likelier of its rival, the second of its own; the third has no rival to be told from.
         let tokens = [-1.0, -1.0, -1.0, -0.5, -1.0, -0.5, -1.0, -1.0, -2.0, -1.0, -3.0, -1.0];
-        assert_eq!(choices.right(&tokens), (3, 2));
+        assert_eq!(choices.right(&tokens), (2, 1));
     }
 
     #[test]

@@ -29,18 +29,30 @@ impl PlainOptimizer {
     ) {
         for (name, gradient) in gradients {
             let weight = weights.get_mut(name).unwrap_or_else(|| panic!("a gradient of {name}, which is no weight"));
-            let first = moment(&mut self.first, name, gradient);
-            if settings.kind == OptimizerKind::Muon && muon::applies(&weight.shape) {
-                muon::step(weight, &gradient.values, first, settings, rate);
-                continue;
-            }
-            let second = moment(&mut self.second, name, gradient);
-            let decays = weight.shape.len() > 1;
+            let rule = Rule::new(settings, rate, weight.shape.len() > 1);
+            let Self { first, second } = &mut *self;
+            let is_matrix = muon::applies(&weight.shape);
             let parts = weight.values.par_chunks_mut(CHUNK).zip(gradient.values.par_chunks(CHUNK));
-            let moments = first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK));
-            parts.zip(moments).for_each(|((weight, gradient), (first, second))| {
-                update(weight, gradient, first, second, decays, settings, rate, step);
-            });
+            match settings.kind {
+                OptimizerKind::Sgd => {
+                    parts
+                        .zip(moment(first, name, gradient).par_chunks_mut(CHUNK))
+                        .for_each(|((w, g), u)| rule.sgd(w, g, u));
+                }
+                OptimizerKind::Rmsprop => {
+                    parts
+                        .zip(moment(second, name, gradient).par_chunks_mut(CHUNK))
+                        .for_each(|((w, g), c)| rule.rmsprop(w, g, c));
+                }
+                OptimizerKind::Muon if is_matrix => {
+                    muon::step(weight, &gradient.values, moment(first, name, gradient), settings, rate);
+                }
+                OptimizerKind::Adam | OptimizerKind::Muon => {
+                    let rule = rule.with_correction(settings, rate, step);
+                    let [m, c] = [first, second].map(|moments| moment(moments, name, gradient).par_chunks_mut(CHUNK));
+                    parts.zip(m.zip(c)).for_each(|((w, g), (m, c))| rule.adam(w, g, m, c));
+                }
+            }
         }
     }
 
@@ -75,48 +87,72 @@ fn moment<'a>(moments: &'a mut Weights, name: &str, like: &Weight) -> &'a mut [f
     &mut moments.get_mut(name).expect("just put there").values
 }
 
-#[expect(clippy::too_many_arguments, reason = "four slices of one length, and the rule")]
-fn update(
-    weight: &mut [f32],
-    gradient: &[f32],
-    first: &mut [f32],
-    second: &mut [f32],
-    decays: bool,
-    settings: &OptimizerSettings,
-    rate: f64,
-    step: u64,
-) {
-    let decay = if decays { settings.weight_decay as f32 } else { 0.0 };
-    let clip = if settings.clip > 0.0 { settings.clip as f32 } else { f32::INFINITY };
-    let (momentum, keep, epsilon) = (settings.momentum as f32, settings.decay as f32, settings.epsilon as f32);
-    let elements = weight.iter_mut().zip(gradient).zip(first.iter_mut().zip(second.iter_mut()));
-    match settings.kind {
-        OptimizerKind::Sgd => {
-            let rate = rate as f32;
-            for ((w, g), (u, _)) in elements {
-                *u = momentum * *u + g.clamp(-clip, clip) + decay * *w;
-                *w -= rate * *u;
-            }
+/// The numbers of one step over one weight.
+#[derive(Clone, Copy)]
+struct Rule {
+    /// Of weights, a step; vectors keep theirs.
+    decay: f32,
+    /// The largest gradient.
+    clip: f32,
+    momentum: f32,
+    /// Share of squared gradients that stays.
+    keep: f32,
+    epsilon: f32,
+    rate: f32,
+    /// What decayed weights are multiplied by, and squared gradients: Adam's.
+    shrink: f32,
+    correction: f32,
+}
+
+impl Rule {
+    fn new(settings: &OptimizerSettings, rate: f64, decays: bool) -> Self {
+        Self {
+            decay: if decays { settings.weight_decay as f32 } else { 0.0 },
+            clip: if settings.clip > 0.0 { settings.clip as f32 } else { f32::INFINITY },
+            momentum: settings.momentum as f32,
+            keep: settings.decay as f32,
+            epsilon: settings.epsilon as f32,
+            rate: rate as f32,
+            shrink: 1.0,
+            correction: 1.0,
         }
-        OptimizerKind::Rmsprop => {
-            let rate = rate as f32;
-            for ((w, g), (_, c)) in elements {
-                let g = g.clamp(-clip, clip) + decay * *w;
-                *c = keep * *c + (1.0 - keep) * g * g;
-                *w -= rate * g / (*c + epsilon).sqrt();
-            }
+    }
+
+    /// With what makes up for moments that began at zero.
+    fn with_correction(self, settings: &OptimizerSettings, rate: f64, step: u64) -> Self {
+        let t = (step + 1) as i32;
+        Self {
+            shrink: 1.0 - rate as f32 * self.decay,
+            rate: (rate / (1.0 - settings.momentum.powi(t))) as f32,
+            correction: (1.0 / (1.0 - settings.decay.powi(t))) as f32,
+            ..self
         }
-        OptimizerKind::Adam | OptimizerKind::Muon => {
-            let t = (step + 1) as i32;
-            let shrink = 1.0 - rate as f32 * decay;
-            let rate = (rate / (1.0 - settings.momentum.powi(t))) as f32;
-            let correction = (1.0 / (1.0 - settings.decay.powi(t))) as f32;
-            for ((w, g), (m, c)) in elements {
-                let g = g.clamp(-clip, clip);
-                *m = momentum * *m + (1.0 - momentum) * g;
-                *c = keep * *c + (1.0 - keep) * g * g;
-                *w = *w * shrink - rate * *m / ((*c * correction).sqrt() + epsilon);
-            }
+    }
+
+    fn sgd(self, weight: &mut [f32], gradient: &[f32], first: &mut [f32]) {
+        let Self { decay, clip, momentum, rate, .. } = self;
+        for ((w, g), u) in weight.iter_mut().zip(gradient).zip(first) {
+            *u = momentum * *u + g.clamp(-clip, clip) + decay * *w;
+            *w -= rate * *u;
+        }
+    }
+
+    fn rmsprop(self, weight: &mut [f32], gradient: &[f32], second: &mut [f32]) {
+        let Self { decay, clip, keep, epsilon, rate, .. } = self;
+        for ((w, g), c) in weight.iter_mut().zip(gradient).zip(second) {
+            let g = g.clamp(-clip, clip) + decay * *w;
+            *c = keep * *c + (1.0 - keep) * g * g;
+            *w -= rate * g / (*c + epsilon).sqrt();
+        }
+    }
+
+    fn adam(self, weight: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
+        let Self { clip, momentum, keep, epsilon, rate, shrink, correction, .. } = self;
+        for ((w, g), (m, c)) in weight.iter_mut().zip(gradient).zip(first.iter_mut().zip(second)) {
+            let g = g.clamp(-clip, clip);
+            *m = momentum * *m + (1.0 - momentum) * g;
+            *c = keep * *c + (1.0 - keep) * g * g;
+            *w = *w * shrink - rate * *m / ((*c * correction).sqrt() + epsilon);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, mpsc};
+use std::sync::{Mutex, OnceLock, mpsc};
 
 use burn::tensor::{Device, Tensor};
 use rand::RngExt;
@@ -51,6 +51,8 @@ pub(super) struct TuneLearner<'a> {
     /// The checksum that the store to start from knows the backbone by.
     checksum: String,
     run: PathBuf,
+    /// Validation photos that could be read after the first pass.
+    validated: OnceLock<usize>,
 }
 
 /// Everything but the weights that a photo's way to its vectors needs.
@@ -117,6 +119,7 @@ impl<'a> TuneLearner<'a> {
             validation,
             checksum,
             run: run.path().to_owned(),
+            validated: OnceLock::new(),
         })
     }
 
@@ -193,6 +196,28 @@ impl<'a> TuneLearner<'a> {
         settings.backbone_checksum = backbone.checksum().to_owned();
         settings.extra.extend(backbone.settings());
         settings
+    }
+
+    /// An error where no training photo could be read, or fewer validation photos than after the pass before: fewer are
+    /// easier, and passes would not compare. Disks go away.
+    fn check_read(&self, validated: usize) -> Result<()> {
+        let gone = |what: String| {
+            let root = self.validation.dataset.root.display();
+            Err(Error::Mismatch(format!("{what} below {root} can be read; bring the photos back, then --resume")))
+        };
+        let before = *self.validated.get_or_init(|| validated);
+        if validated == 0 || validated < before {
+            return gone(format!(
+                "{validated} of {} photos of the validation split",
+                before.max(self.validation.photos.len())
+            ));
+        }
+        let unread = self.eyes.unread.lock().expect("no thread failed");
+        let corpus = &self.eyes.corpus;
+        if corpus.photos.iter().all(|photo| unread.contains(corpus.key(photo))) {
+            return gone("no photo of the training split".into());
+        }
+        Ok(())
     }
 
     /// The validation photos' vectors by a backbone, in a store of their own.
@@ -434,6 +459,7 @@ impl Learner for TuneLearner<'_> {
         let plain = Device::flex();
         let backbone = assemble(&name, network, self.backbone.in_use().clone(), &plain)?;
         let store = self.validation_store(backbone.backbone())?;
+        self.check_read(store.len())?;
         let corpus = self.validation.in_store(&store);
         Ok(validation_of(&self.alignment.in_use(), &self.eyes.align_settings, &corpus))
     }

@@ -1,20 +1,21 @@
 //! The vision transformer (Dosovitskiy et al. 2021) and its descendants that differ in sizes, tokens and names:
 //! DeiT, DeiT III, DINOv2 with and without registers, and the vision towers of CLIP and SigLIP.
 
+mod encoder;
+mod layers;
+
 use std::path::Path;
 
-use burn::module::{Module, Param};
-use burn::nn::{LayerNorm, LayerNormConfig, Linear};
-use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Device, Tensor, TensorData, activation, module::attention};
+use burn::nn::Linear;
+use burn::tensor::{Device, Tensor, TensorData, activation};
 use serde::{Deserialize, Serialize};
 pub use sightline_model::tape::Activation;
-use sightline_model::tape::Tape;
 use sightline_model::vit::VisionTransformer;
-use sightline_model::weights::{Weight, Weights};
-use sightline_model::{Matrix, attended};
+use sightline_model::weights::Weights;
 
-use super::weights::{self, Layout, LinearWeights, NormWeights, PoolWeights, VitWeights};
+use self::encoder::{Encoder, encoder_weights, lacking};
+use self::layers::{AttentionPool, linear};
+use super::weights::{self, Layout, VitWeights};
 use super::{Backbone, FeatureMap, file_stem};
 use crate::{Error, Filter, Photo, Result};
 
@@ -27,17 +28,6 @@ const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 /// A network trained on pictures with a longer side than this gets [`REDUCED_GRID`] patches a side instead.
 const LARGEST_NATIVE_INPUT: usize = 400;
 const REDUCED_GRID: usize = 16;
-
-/// Over the tensor framework, what [`Activation`] computes on the tape.
-fn activate(activation: Activation, x: Tensor<3>) -> Tensor<3> {
-    match activation {
-        Activation::Relu => activation::relu(x),
-        Activation::Silu => activation::silu(x),
-        Activation::Gelu => activation::gelu(x),
-        Activation::QuickGelu => x.clone() * activation::sigmoid(x * 1.702),
-        Activation::TanhGelu => activation::gelu_approximate(x),
-    }
-}
 
 /// What to use instead of what the recognised family uses; `None` keeps the family's.
 ///
@@ -216,354 +206,6 @@ fn named_after_imagenet(path: &Path) -> bool {
     ["deit", "dino", "mae"].iter().any(|family| name.contains(family))
 }
 
-/// One pre-norm transformer block.
-#[derive(Module, Debug)]
-struct Block {
-    norm1: LayerNorm,
-    qkv: Linear,
-    attention_out: Linear,
-    scale1: Option<Param<Tensor<1>>>,
-    norm2: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
-    scale2: Option<Param<Tensor<1>>>,
-    heads: usize,
-}
-
-impl Block {
-    /// `[batch, tokens, dim]` to the same.
-    fn forward(&self, x: Tensor<3>, activation: Activation) -> Tensor<3> {
-        let [batch, tokens, dim] = x.dims();
-        let heads = self.heads;
-        let qkv = self.qkv.forward(self.norm1.forward(x.clone())); // [batch, tokens, 3 * dim]
-        let qkv = qkv.reshape([batch, tokens, 3, heads, dim / heads]).permute([2, 0, 3, 1, 4]);
-        let part = |i: usize| -> Tensor<4> { qkv.clone().narrow(0, i, 1).squeeze_dim(0) }; // [batch, heads, tokens, _]
-        let attended = attention(part(0), part(1), part(2), None, None, AttentionModuleOptions::default());
-        let attended = attended.swap_dims(1, 2).reshape([batch, tokens, dim]);
-        let x = x + scaled(self.attention_out.forward(attended), self.scale1.as_ref());
-        let hidden = self.fc1.forward(self.norm2.forward(x.clone())); // [batch, tokens, hidden]
-        let hidden = activate(activation, hidden);
-        x + scaled(self.fc2.forward(hidden), self.scale2.as_ref())
-    }
-}
-
-fn scaled(x: Tensor<3>, scale: Option<&Param<Tensor<1>>>) -> Tensor<3> {
-    match scale {
-        Some(gamma) => x * gamma.val().unsqueeze::<3>(),
-        None => x,
-    }
-}
-
-/// A photo's vector for networks without a class token: one query over all tokens, and a perceptron beside it.
-#[derive(Module, Debug)]
-struct AttentionPool {
-    /// `[1, 1, dim]`
-    query: Param<Tensor<3>>,
-    key_value: Linear,
-    attention_out: Linear,
-    norm: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
-    heads: usize,
-}
-
-impl AttentionPool {
-    fn new(pool: PoolWeights, config: &VitConfig, device: &Device) -> Self {
-        Self {
-            query: tokens(pool.query, config.dim, device),
-            key_value: linear(pool.key_value, device),
-            attention_out: linear(pool.attention_out, device),
-            norm: layer_norm(pool.norm, config, device),
-            fc1: linear(pool.fc1, device),
-            fc2: linear(pool.fc2, device),
-            heads: config.heads,
-        }
-    }
-
-    /// `[batch, tokens, dim]` to `[batch, 1, dim]`.
-    fn forward(&self, tokens: Tensor<3>, activation: Activation) -> Tensor<3> {
-        let [batch, n_tokens, dim] = tokens.dims();
-        let heads = self.heads;
-        let query = self.query.val().reshape([1, heads, 1, dim / heads]).repeat_dim(0, batch);
-        let key_value = self.key_value.forward(tokens); // [batch, tokens, 2 * dim]
-        let key_value = key_value.reshape([batch, n_tokens, 2, heads, dim / heads]).permute([2, 0, 3, 1, 4]);
-        let part = |i: usize| -> Tensor<4> { key_value.clone().narrow(0, i, 1).squeeze_dim(0) };
-        let attended = attention(query, part(0), part(1), None, None, AttentionModuleOptions::default());
-        let x = self.attention_out.forward(attended.reshape([batch, 1, dim]));
-        let hidden = activate(activation, self.fc1.forward(self.norm.forward(x.clone()))); // [batch, 1, hidden]
-        x + self.fc2.forward(hidden)
-    }
-}
-
-/// The network up to its last norm over the tensor framework: what a card computes. Processors have the tape.
-#[derive(Module, Debug)]
-struct Framework {
-    patch_embedding: Linear,
-    /// `[1, prefix, dim]`
-    prefix: Option<Param<Tensor<3>>>,
-    /// `[1, patches, dim]`, interpolated to the input.
-    positions: Param<Tensor<3>>,
-    pre_norm: Option<LayerNorm>,
-    blocks: Vec<Block>,
-    norm: LayerNorm,
-}
-
-impl Framework {
-    /// Of weights by the names of [`VisionTransformer`], none of them [`lacking`].
-    fn new(weights: &Weights, config: &VitConfig, device: &Device) -> Self {
-        let vector = |name: &str| weights.get(name).map(|weight| vector(weight.values.clone(), device));
-        let linear = |name: &str| {
-            let Weight { shape, values } = &weights[&format!("{name}.weight")];
-            Linear {
-                weight: matrix(values.clone(), [shape[0], shape[1]], device),
-                bias: vector(&format!("{name}.bias")),
-            }
-        };
-        let norm = |name: &str| {
-            let part = |part: &str| weights[&format!("{name}.{part}")].values.clone();
-            layer_norm(NormWeights { gamma: part("weight"), beta: part("bias") }, config, device)
-        };
-        let tokens = |weight: &Weight| tokens(weight.values.clone(), config.dim, device);
-        let block = |block: usize| {
-            let name = |part: &str| format!("blocks.{block}.{part}");
-            Block {
-                norm1: norm(&name("norm1")),
-                qkv: linear(&name("qkv")),
-                attention_out: linear(&name("attention_out")),
-                scale1: vector(&name("scale1")),
-                norm2: norm(&name("norm2")),
-                fc1: linear(&name("fc1")),
-                fc2: linear(&name("fc2")),
-                scale2: vector(&name("scale2")),
-                heads: config.heads,
-            }
-        };
-        Self {
-            patch_embedding: linear("patch_embedding"),
-            prefix: weights.get("prefix").map(tokens),
-            positions: tokens(&weights["positions"]),
-            pre_norm: weights.contains_key("pre_norm.weight").then(|| norm("pre_norm")),
-            blocks: (0..config.depth).map(block).collect(),
-            norm: norm("norm"),
-        }
-    }
-
-    /// The weights by the names of [`VisionTransformer`].
-    fn weights(&self) -> Weights {
-        let named = |(name, mut weight): (String, Weight)| {
-            if let [1, tokens, dim] = weight.shape[..] {
-                weight.shape = vec![tokens, dim];
-            }
-            (name.replace(".gamma", ".weight").replace(".beta", ".bias"), weight)
-        };
-        sightline_model::weights::export(self).into_iter().map(named).collect()
-    }
-
-    /// Patches `[batch, patches, 3 * patch * patch]` to normed tokens `[batch, prefix + patches, dim]`.
-    fn forward(&self, patches: Tensor<3>, activation: Activation) -> Tensor<3> {
-        let [batch, ..] = patches.dims();
-        let x = self.patch_embedding.forward(patches) + self.positions.val(); // [batch, patches, dim]
-        let x = match &self.prefix {
-            Some(prefix) => Tensor::cat(vec![prefix.val().repeat_dim(0, batch), x], 1), // [batch, prefix + patches, dim]
-            None => x,
-        };
-        let x = match &self.pre_norm {
-            Some(norm) => norm.forward(x),
-            None => x,
-        };
-        let x = self.blocks.iter().fold(x, |x, block| block.forward(x, activation));
-        self.norm.forward(x)
-    }
-}
-
-fn vector(values: Vec<f32>, device: &Device) -> Param<Tensor<1>> {
-    let len = values.len();
-    Param::<Tensor<1>>::from_data(TensorData::new(values, [len]), device).set_require_grad(false)
-}
-
-fn matrix(values: Vec<f32>, shape: [usize; 2], device: &Device) -> Param<Tensor<2>> {
-    Param::<Tensor<2>>::from_data(TensorData::new(values, shape), device).set_require_grad(false)
-}
-
-/// `[1, tokens, dim]`
-fn tokens(values: Vec<f32>, dim: usize, device: &Device) -> Param<Tensor<3>> {
-    let len = values.len() / dim;
-    Param::<Tensor<3>>::from_data(TensorData::new(values, [1, len, dim]), device).set_require_grad(false)
-}
-
-fn linear(layer: LinearWeights, device: &Device) -> Linear {
-    Linear {
-        weight: matrix(layer.weight, [layer.inputs, layer.outputs], device),
-        bias: layer.bias.map(|bias| vector(bias, device)),
-    }
-}
-
-fn layer_norm(layer: NormWeights, config: &VitConfig, device: &Device) -> LayerNorm {
-    let mut norm = LayerNormConfig::new(config.dim).with_epsilon(config.epsilon).init(device);
-    norm.gamma = vector(layer.gamma, device);
-    norm.beta = Some(vector(layer.beta, device));
-    norm
-}
-
-/// The weights of everything up to the last norm, by the names of [`VisionTransformer`]; the positions are interpolated to
-/// the input.
-fn encoder_weights(weights: VitWeights, config: &VitConfig) -> Weights {
-    let dim = config.dim;
-    let mut named = Weights::new();
-    let mut put = |name: String, shape: Vec<usize>, values: Vec<f32>| {
-        named.insert(name, Weight { shape, values });
-    };
-    let mut linear = |name: String, layer: LinearWeights| {
-        put(format!("{name}.weight"), vec![layer.inputs, layer.outputs], layer.weight);
-        if let Some(bias) = layer.bias {
-            put(format!("{name}.bias"), vec![layer.outputs], bias);
-        }
-    };
-    linear("patch_embedding".to_owned(), weights.patch_embedding);
-    let mut vectors = vec![("norm".to_owned(), weights.norm)];
-    vectors.extend(weights.pre_norm.map(|norm| ("pre_norm".to_owned(), norm)));
-    let mut scales = Vec::new();
-    for (i, block) in weights.blocks.into_iter().enumerate() {
-        let name = |part: &str| format!("blocks.{i}.{part}");
-        linear(name("qkv"), block.qkv);
-        linear(name("attention_out"), block.attention_out);
-        linear(name("fc1"), block.fc1);
-        linear(name("fc2"), block.fc2);
-        vectors.extend([(name("norm1"), block.norm1), (name("norm2"), block.norm2)]);
-        scales.extend(block.scale1.map(|scale| (name("scale1"), scale)));
-        scales.extend(block.scale2.map(|scale| (name("scale2"), scale)));
-    }
-    for (name, norm) in vectors {
-        put(format!("{name}.weight"), vec![dim], norm.gamma);
-        put(format!("{name}.bias"), vec![dim], norm.beta);
-    }
-    for (name, scale) in scales {
-        put(name, vec![dim], scale);
-    }
-    if weights.n_prefix > 0 {
-        put("prefix".to_owned(), vec![weights.n_prefix, dim], weights.prefix);
-    }
-    let positions = interpolate_positions(&weights.positions, weights.grid, config.grid(), dim);
-    put("positions".to_owned(), vec![positions.len() / dim, dim], positions);
-    named
-}
-
-/// The first name that an encoder needs and these weights lack, or have in another shape than the others ask for.
-fn lacking(weights: &Weights, config: &VitConfig) -> Option<String> {
-    let &VitConfig { dim, patch, .. } = config;
-    let has = |name: &str, shape: &[usize]| weights.get(name).is_some_and(|weight| weight.shape == shape);
-    let fits = |name: &str, shape: &[usize]| weights.get(name).is_none_or(|weight| weight.shape == shape);
-    let linear = |name: String, inputs: usize, outputs: usize| {
-        let (matrix, bias) = (format!("{name}.weight"), format!("{name}.bias"));
-        [(has(&matrix, &[inputs, outputs]), matrix), (fits(&bias, &[outputs]), bias)]
-    };
-    let norm =
-        |name: String| ["weight", "bias"].map(|part| format!("{name}.{part}")).map(|name| (has(&name, &[dim]), name));
-    let mut parts = Vec::from(linear("patch_embedding".to_owned(), 3 * patch * patch, dim));
-    for block in 0..config.depth {
-        let name = |part: &str| format!("blocks.{block}.{part}");
-        let hidden = weights.get(&name("fc1.weight")).and_then(|weight| weight.shape.last()).copied().unwrap_or(0);
-        parts.extend(norm(name("norm1")));
-        parts.extend(linear(name("qkv"), dim, 3 * dim));
-        parts.extend(linear(name("attention_out"), dim, dim));
-        parts.extend(norm(name("norm2")));
-        parts.extend(linear(name("fc1"), dim, hidden));
-        parts.extend(linear(name("fc2"), hidden, dim));
-        parts.extend([name("scale1"), name("scale2")].map(|name| (fits(&name, &[dim]), name)));
-    }
-    parts.extend(norm("norm".to_owned()));
-    if weights.contains_key("pre_norm.weight") {
-        parts.extend(norm("pre_norm".to_owned()));
-    }
-    let cells = config.grid() * config.grid();
-    parts.push((has("positions", &[cells, dim]), "positions".to_owned()));
-    let rows = weights.get("prefix").map_or(0, |prefix| prefix.shape[0]);
-    parts.push((fits("prefix", &[rows, dim]), "prefix".to_owned()));
-    parts.into_iter().find(|(fits, _)| !fits).map(|(_, name)| name)
-}
-
-/// What turns patches into normed tokens.
-#[derive(Debug)]
-enum Encoder {
-    /// On this machine's processor; a picture never meets others in a product, so that its numbers are always the same.
-    Tape(Weights),
-    /// On a card.
-    Framework(Box<Framework>),
-}
-
-impl Encoder {
-    fn new(weights: Weights, config: &VitConfig, device: &Device) -> Self {
-        match *device == Device::flex() {
-            true => Self::Tape(weights),
-            false => Self::Framework(Box::new(Framework::new(&weights, config, device))),
-        }
-    }
-
-    /// Pictures of the input's size to `[batch, prefix + patches, dim]`.
-    fn tokens(&self, inputs: &[Photo], config: &VitConfig, device: &Device) -> Tensor<3> {
-        let (cells, pixels) = (config.grid() * config.grid(), 3 * config.patch * config.patch);
-        match self {
-            Self::Tape(weights) => {
-                let network = config.transformer();
-                let mut values = Vec::new();
-                for input in inputs {
-                    let patches = Matrix::new(cells, pixels, Vit::patches(config, input));
-                    values.extend(attended(|| {
-                        let mut tape = Tape::forward_only(weights);
-                        let tokens = network.forward(&mut tape, patches, 1, None);
-                        tape.value(tokens).values.clone()
-                    }));
-                }
-                let tokens = values.len() / inputs.len() / config.dim;
-                Tensor::from_data(TensorData::new(values, [inputs.len(), tokens, config.dim]), device)
-            }
-            Self::Framework(network) => {
-                let mut values = Vec::with_capacity(inputs.len() * cells * pixels);
-                inputs.iter().for_each(|input| config.write_patches(input, &mut values));
-                let patches = Tensor::from_data(TensorData::new(values, [inputs.len(), cells, pixels]), device);
-                network.forward(patches, config.activation)
-            }
-        }
-    }
-}
-
-/// Positions of a `from` × `from` grid on a `to` × `to` one, `[to * to, dim]`: bicubic with a = -0.75 and half-pixel
-/// centres, borders repeated, as PyTorch's `interpolate(mode="bicubic", align_corners=False)`.
-fn interpolate_positions(positions: &[f32], from: usize, to: usize, dim: usize) -> Vec<f32> {
-    assert_eq!(positions.len(), from * from * dim, "positions of {from} × {from} tokens of width {dim}");
-    if from == to {
-        return positions.to_vec();
-    }
-    let taps: Vec<[(usize, f32); 4]> = (0..to).map(|target| cubic_taps(target, from, to)).collect();
-    let mut out = vec![0.0; to * to * dim];
-    for (cell, values) in out.chunks_exact_mut(dim).enumerate() {
-        for (source_row, row_weight) in taps[cell / to] {
-            for (source_column, column_weight) in taps[cell % to] {
-                let source = &positions[(source_row * from + source_column) * dim..][..dim];
-                let weight = row_weight * column_weight;
-                values.iter_mut().zip(source).for_each(|(value, s)| *value += weight * s);
-            }
-        }
-    }
-    out
-}
-
-fn cubic_taps(target: usize, from: usize, to: usize) -> [(usize, f32); 4] {
-    const A: f64 = -0.75;
-    let position = (target as f64 + 0.5) * from as f64 / to as f64 - 0.5;
-    let floor = position.floor();
-    std::array::from_fn(|tap| {
-        let index = floor + tap as f64 - 1.0;
-        let distance = (position - index).abs();
-        let weight = if distance <= 1.0 {
-            ((A + 2.0) * distance - (A + 3.0)) * distance * distance + 1.0
-        } else {
-            ((A * distance - 5.0 * A) * distance + 8.0 * A) * distance - 4.0 * A
-        };
-        (index.clamp(0.0, from as f64 - 1.0) as usize, weight as f32)
-    })
-}
-
 /// A loaded vision transformer: a [`Backbone`] whose patches are its patch tokens after the last normalisation, and
 /// whose global vector is its class token, or SigLIP's pooled one.
 #[derive(Debug)]
@@ -620,11 +262,7 @@ impl Vit {
                 self.name
             )));
         }
-        let weights = match &self.encoder {
-            Encoder::Tape(weights) => weights.clone(),
-            Encoder::Framework(network) => network.weights(),
-        };
-        Ok((self.config.transformer(), weights))
+        Ok((self.config.transformer(), self.encoder.weights()))
     }
 
     /// A network whose weights went on learning from those of [`Vit::learnable`]; `checksum` tells them from others.
@@ -657,8 +295,7 @@ impl Vit {
     /// The same network over the framework, as cards compute it.
     #[cfg(test)]
     pub(super) fn over_the_framework(mut self) -> Self {
-        let Encoder::Tape(weights) = &self.encoder else { panic!("it is there already") };
-        self.encoder = Encoder::Framework(Box::new(Framework::new(weights, &self.config, &self.device)));
+        self.encoder = self.encoder.over_the_framework(&self.config, &self.device);
         self
     }
 

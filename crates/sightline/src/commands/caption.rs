@@ -2,6 +2,7 @@
 
 mod output;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -51,7 +52,7 @@ pub struct Args {
     /// A run of `train caption --phrases`; unless given, the one of --model where that is a pack
     #[arg(long, value_name = "RUN", requires = "regions")]
     region_model: Option<PathBuf>,
-    /// Most regions described a photo, the surest first
+    /// Most regions described a photo, the surest first: by log probability a word
     #[arg(long, default_value_t = MostRegions::default().captions, requires = "regions")]
     most_regions: usize,
     /// Leave out a region whose box overlaps a surer one's by more than this IoU, 0 to 1
@@ -68,7 +69,7 @@ pub struct Args {
     #[arg(
         long,
         value_name = "N",
-        conflicts_with_all = ["beam", "n_best", "length_penalty", "groups", "fit_model", "fit"]
+        conflicts_with_all = ["beam", "n_best", "length_penalty", "repeats", "groups", "diversity", "fit_model", "fit"]
     )]
     sample: Option<usize>,
     /// Below 1, likely words are drawn more often
@@ -80,10 +81,10 @@ pub struct Args {
     /// The seed of the draws
     #[arg(long, default_value_t = 1, requires = "sample")]
     seed: u64,
-    /// Write each photo's sentences into a .txt file of its name in this folder
+    /// Write each photo's sentences into a .txt file of its name in this folder; those of regions are printed and drawn only
     #[arg(long, value_name = "FOLDER")]
     texts: Option<PathBuf>,
-    /// Add a line a sentence to this file: image, rank, caption, log_probability
+    /// Add a line a sentence of whole photos to this file: image, rank, caption, log_probability
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
     /// Draw photos, captions and region captions (the paper's figure 7) into this page
@@ -265,7 +266,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let (model, others) = args.model.split_first().expect("clap gives one at least");
     let chooses = args.fit.is_wanted(model) || !others.is_empty();
     let usual = if chooses { CHOOSING_BEAM } else { USUAL_BEAM };
-    let photos_beam = args.beam.settings(usual.max(args.n_best))?;
+    let photos_beam = args.beam.settings(usual.max(args.n_best).next_multiple_of(args.beam.groups.max(1)))?;
     let beams = Beams { photos: photos_beam, regions: args.beam.of_regions()? };
     let decoding = args.decoding(photos_beam)?;
     if !(0.0..=1.0).contains(&args.region_iou) {
@@ -345,9 +346,20 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     }
     let with_regions = args.regions || chooser.is_some() || others.iter().any(|(_, other)| other.looks_at_regions());
     let (mut failed, mut first_failure) = (0, String::new());
+    let mut fail = |error: &anyhow::Error| {
+        let reason = one_line(error);
+        ui.say(format_args!("skipped {}", visible(&reason)));
+        if failed == 0 {
+            first_failure = reason;
+        }
+        failed += 1;
+    };
     for batch in left.chunks(BATCH) {
         if interrupt::flag().load(Ordering::Relaxed) {
-            anyhow::bail!("stopped; the same command goes on where it has --texts or --csv");
+            anyhow::bail!(match args.html {
+                None => "stopped; the same command goes on where it has --texts or --csv",
+                Some(_) => "stopped before the page was drawn; the same command describes all photos again",
+            });
         }
         let mut names = Vec::new();
         let mut seen = Vec::new();
@@ -361,20 +373,17 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
                     names.push((key, path.display().to_string()));
                     seen.push(own);
                 }
-                Err(error) => {
-                    let reason = one_line(&error);
-                    ui.say(format_args!("skipped {}", visible(&reason)));
-                    if failed == 0 {
-                        first_failure = reason;
-                    }
-                    failed += 1;
-                }
+                Err(error) => fail(&error),
             }
         }
         let images = names.iter().map(|(_, image)| image.clone());
         let described = describer.describe(images, &seen, decoding, most, choose);
         for (((key, _), own), described) in names.iter().zip(&seen).zip(described) {
-            outputs.add(key, &described, &own.photo)?;
+            match outputs.add(key, &described, &own.photo) {
+                // Of this photo's name alone; a full disk ends the run.
+                Err(error) if is_name_refused(&error) => fail(&error),
+                added => added?,
+            }
             match ui.result(&described, || described.text()) {
                 // Whoever listened has gone; the files are wanted all the same.
                 Err(error) if is_closed_pipe(&error) && outputs.are_wanted() => {}
@@ -393,6 +402,12 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     }
     anyhow::ensure!(left_out.is_empty(), "{}", left_out.join(", and "));
     Ok(())
+}
+
+/// Whether the system takes no file of that name, which is too long for it say.
+fn is_name_refused(error: &anyhow::Error) -> bool {
+    let mut kinds = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    kinds.any(|kind| matches!(kind, ErrorKind::InvalidFilename | ErrorKind::NotADirectory))
 }
 
 /// A photo as it is; a folder as the photos in it. Keys name the files that are written.

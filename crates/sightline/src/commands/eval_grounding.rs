@@ -1,5 +1,6 @@
 //! `eval grounding`: nouns against the boxes of what they name.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -75,6 +76,8 @@ struct Shown {
     settings: AttachSettings,
     #[serde(flatten)]
     score: GroundingScore,
+    /// The score of each category.
+    categories: BTreeMap<String, GroundingScore>,
 }
 
 #[derive(Debug, Serialize)]
@@ -111,8 +114,9 @@ pub(super) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         Reached { settings, pointing, box_iou50 }
     };
     let pointing = AttachSettings::pointing(data.store.settings());
+    let GroundingReport { score, categories, .. } = set.evaluate(pointing, args.seed, |_| true);
     let record = Record {
-        shown: Shown { settings: pointing, score: set.evaluate(pointing, args.seed, |_| true).score },
+        shown: Shown { settings: pointing, score, categories },
         report: set.evaluate(AttachSettings::default(), args.seed, |_| true),
         affinities: args.affinity.iter().map(|&affinity| reached(affinity, 0.0)).collect(),
         priors: args.prior.iter().map(|&prior| reached(0.0, prior)).collect(),
@@ -178,11 +182,13 @@ fn text(record: &Record) -> String {
         by_settings.push(vec![affinity.to_string(), prior.to_string(), percent(*pointing), percent(*box_iou50)]);
     }
     let Chosen { settings: [a, b], pointing, box_iou50 } = record.chosen;
-    let chosen = [format!("chosen ({}, {})", a.affinity, b.affinity), format!("({}, {})", a.prior, b.prior)];
+    let chosen =
+        [format!("chosen on the other half: {}, {}", a.affinity, b.affinity), format!("{}, {}", a.prior, b.prior)];
     by_settings.push([chosen.as_slice(), &[percent(pointing), percent(box_iou50)]].concat());
-    let mut categories: Vec<_> = record.report.categories.iter().collect();
+    let mut categories: Vec<_> = record.shown.categories.iter().collect();
     categories.sort_by_key(|(name, score)| (std::cmp::Reverse(score.nouns), name.as_str()));
-    let mut by_category = vec![["category", "nouns", "pointing", "IoU ≥ 0.5", ""].map(str::to_owned).to_vec()];
+    let mut by_category =
+        vec![["as answers show it", "nouns", "pointing", "IoU ≥ 0.5", ""].map(str::to_owned).to_vec()];
     by_category.extend(categories.into_iter().map(|(name, score)| {
         let mut row = line(name, score);
         row[4].clear();

@@ -123,6 +123,20 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     };
     let regional = open(&args.model, Kind::RegionCaption, &store)?;
     let described = record.images.iter().map(|image| image.regions.len()).sum();
+    let absent: Vec<&str> = record
+        .images
+        .iter()
+        .map(|image| image.image.as_str())
+        .filter(|image| store.position(image).is_none())
+        .collect();
+    if let Some(first) = absent.first() {
+        ui.say(format_args!(
+            "left out: {} of {} that {} does not have, {first} for one",
+            count(absent.len(), "photo"),
+            file.display(),
+            args.features.display()
+        ));
+    }
     let targets = targets(&record, &store, args.min_iou);
     anyhow::ensure!(
         !targets.is_empty(),
@@ -133,7 +147,10 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         args.min_iou
     );
     if targets.len() < described {
-        ui.say(format_args!("left out: {} that no region covers", count(described - targets.len(), "box")));
+        let boxes = count(described - targets.len(), "box");
+        ui.say(format_args!(
+            "left out: {boxes} that no region but the whole photo covers, or whose photo is not there"
+        ));
     }
     let meteor = eval_captions::meteor(None, Task::Rank, ui)?;
     let references: Vec<&[String]> = targets.iter().map(|target| target.region.phrases.as_slice()).collect();

@@ -14,7 +14,7 @@ use crate::models;
 use crate::sources::ParsesFile;
 use crate::ui::{Ui, table};
 
-/// The words with the longest and the shortest vectors, and the same for regions (the paper's supplement)
+/// The words with the longest and the shortest vectors, and the regions with the longest (the paper's supplement)
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   sightline eval words --model runs/align --dataset flickr8k.json --features flickr8k.features --split val")]
@@ -26,7 +26,7 @@ pub struct Args {
     common: Common,
     #[command(flatten)]
     parses: ParsesFile,
-    /// Words and regions to show at each end
+    /// Words to show at each end, and regions
     #[arg(long, default_value_t = 40)]
     most: usize,
     /// Words seen less often in the training sentences are left out

@@ -1,7 +1,6 @@
 //! `features`: photos to a feature store; `features import`: vectors made elsewhere; `features join`: several stores as one.
 
 use std::collections::{HashMap, HashSet};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -9,6 +8,7 @@ use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use serde_json::json;
 use sightline_data::import::features::{self as imports, FeatureImportOptions};
 use sightline_data::import::is_photo_name;
+use sightline_data::walk::walk;
 use sightline_data::{Dataset, FeatureStore, StoreWriter, VectorMode, store};
 use sightline_vision::Photo;
 use sightline_vision::backbone::{Context, Pixels};
@@ -275,51 +275,15 @@ pub fn find_photos(source: &Path) -> anyhow::Result<Found> {
         let photos = dataset.images.iter().map(|image| (image.path.clone(), path(&image.path))).collect();
         return Ok(Found { photos, unreadable: Vec::new() });
     }
-    let Found { mut photos, mut unreadable } = Found::default();
-    let real = source.canonicalize().with_context(|| format!("cannot open {}", source.display()))?;
-    let mut folders = vec![source.to_owned()];
-    let mut seen = HashSet::new();
-    while let Some(folder) = folders.pop() {
-        // A folder reached twice, by a symbolic link say, is read once.
-        let listed =
-            folder.canonicalize().and_then(|real| if seen.insert(real) { paths_in(&folder) } else { Ok(Vec::new()) });
-        let paths = match listed {
-            Ok(paths) => paths,
-            Err(error) if folder == source => {
-                return Err(error).with_context(|| format!("cannot read {}", source.display()));
-            }
-            Err(error) => {
-                unreadable.push((folder, error.to_string()));
-                continue;
-            }
-        };
-        for path in paths {
-            // As in an index: what lies inside goes by its own name, and what lies around is not meant.
-            let target = path.is_symlink().then(|| path.canonicalize().ok()).flatten().filter(|target| target.is_dir());
-            if target.is_some_and(|target| target.starts_with(&real) || real.starts_with(&target)) {
-                continue;
-            }
-            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) {
-                continue;
-            }
-            let is_photo = is_photo_name(&path.to_string_lossy());
-            match std::fs::metadata(&path) {
-                Ok(metadata) if metadata.is_dir() => folders.push(path),
-                Ok(metadata) if metadata.is_file() && is_photo => {
-                    let key = path.strip_prefix(source).unwrap_or(&path);
-                    let parts: Vec<_> = key.components().map(|part| part.as_os_str().to_string_lossy()).collect();
-                    photos.push((parts.join("/"), path));
-                }
-                // A link to what is gone matters only where it has a photo's name.
-                Err(error) if is_photo || error.kind() != ErrorKind::NotFound => {
-                    unreadable.push((path, error.to_string()));
-                }
-                Ok(_) | Err(_) => {}
-            }
-        }
-    }
+    let below = walk(source, |path| is_photo_name(&path.to_string_lossy()))?;
+    let key = |path: &Path| {
+        let parts: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+        parts.join("/")
+    };
+    let mut photos: Vec<_> = below.files.iter().map(|file| (key(&file.path), source.join(&file.path))).collect();
     photos.sort();
-    unreadable.sort();
+    let unreadable: Vec<_> =
+        below.unreadable.into_iter().map(|place| (source.join(place.path), place.reason)).collect();
     if photos.is_empty() {
         // Of another layout, it says more than that there is no photo.
         if inside.is_file() {
@@ -331,13 +295,6 @@ pub fn find_photos(source: &Path) -> anyhow::Result<Found> {
         anyhow::bail!("{} holds no photo (JPEG, PNG, WebP, GIF, TIFF or BMP){hint}", source.display());
     }
     Ok(Found { photos, unreadable })
-}
-
-fn paths_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut paths = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
-    // The last one first, since the last folder is the next to be read.
-    paths.sort_unstable_by(|a, b| b.cmp(a));
-    Ok(paths)
 }
 
 /// Takes out photos whose key another one has, with the reason: names that are not UTF-8 can look the same.

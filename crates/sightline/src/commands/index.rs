@@ -177,7 +177,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
 pub fn update(args: &Args, ui: &Ui) -> anyhow::Result<Updated> {
     let start = Instant::now();
     let index = args.index()?;
-    let (found, problems) = walk::walk(&args.folder)?;
+    let (found, problems) = walk::photos(&args.folder)?;
     let root = args.folder.canonicalize().with_context(|| format!("cannot open {}", args.folder.display()))?;
     if !Catalogue::exists(&index) {
         anyhow::ensure!(!found.is_empty(), "{} holds no photo (JPEG, PNG, WebP, GIF, TIFF or BMP)", root.display());
@@ -196,6 +196,17 @@ pub fn update(args: &Args, ui: &Ui) -> anyhow::Result<Updated> {
         opened => opened?,
     };
 
+    if found.is_empty() {
+        // A disk that is not there leaves its folder behind, empty.
+        let known = catalogue.photos()?.len();
+        anyhow::ensure!(
+            known == 0,
+            "{} holds no photo, and {} knows {} of it; bring back its disk, or delete the index if they are gone",
+            catalogue.settings().root.display(),
+            index.display(),
+            count(known, "photo"),
+        );
+    }
     let lost = build::lost_files(&catalogue, &index)?;
     let plan = Plan::new(found, &problems, &lost, &catalogue)?;
     for file in &lost {

@@ -104,6 +104,8 @@ pub struct InfoArgs {
 
 /// Prints the card.
 pub fn info(args: &InfoArgs, ui: &Ui) -> anyhow::Result<()> {
+    let is_there = args.model == Path::new(models::BUILTIN) || args.model.exists();
+    anyhow::ensure!(is_there, "{} is not there; name a file of `sightline pack`", args.model.display());
     anyhow::ensure!(
         models::is_pack(&args.model),
         "{} is no pack of models; name a file of `sightline pack`, or nothing for the program's own",

@@ -17,7 +17,7 @@ use sightline_train::settings::{AlignSettings, resolve};
 use super::eval_ablation::{Row, columns, text};
 use super::training::{Common, stopped, train};
 use crate::interrupt;
-use crate::ui::Ui;
+use crate::ui::{Ui, Usage};
 
 /// Most seeds at once; more is a slip of the finger.
 const MOST_SEEDS: u64 = 100;
@@ -68,6 +68,11 @@ impl Seeds {
                 first.with_context(|| format!("{} holds no run of a seed to resume", common.output.display()))?;
             RunFolder::open(&RunFolder::of_seed(&common.output, first))?.1
         } else {
+            if let Some(own) =
+                common.assignments.iter().find(|own| own.split('=').next().map(str::trim) == Some("seed"))
+            {
+                return Err(Usage(format!("--set {own}: --seeds says which seeds are trained; leave it out")).into());
+            }
             resolve(common.recipe.as_deref(), &common.assignments)?
         };
         let open = |&seed: &u64| {

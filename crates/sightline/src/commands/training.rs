@@ -32,7 +32,7 @@ pub(super) struct Common {
     /// Go on with the run in the folder, with its own settings
     #[arg(long, conflicts_with_all = ["recipe", "assignments"])]
     pub(super) resume: bool,
-    /// Where the numbers are computed; caption models always use the processor
+    /// Where the numbers are computed; caption models, and backbones that are tuned, always use the processor
     #[arg(long, default_value = "cpu")]
     pub(super) device: DeviceKind,
 }

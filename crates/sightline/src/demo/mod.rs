@@ -14,6 +14,7 @@ use serde_json::json;
 
 pub use pipeline::{Demo, Plan};
 
+use crate::commands::features::find_photos;
 use crate::places;
 use crate::report;
 use crate::server::{self, Page};
@@ -55,6 +56,8 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let plan = Plan { seed: args.seed, assignments: args.assignments.clone(), ..Plan::default() };
     if let Some(folder) = &args.folder {
         anyhow::ensure!(folder.is_dir(), "{} is no folder of photos", folder.display());
+        // An empty one says so before the scenes are learnt.
+        find_photos(folder)?;
     }
     let html = args.output.join("report.html");
     places::check(places::NOTHING, [&html, &html.with_extension("json")])?;

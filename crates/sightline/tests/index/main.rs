@@ -75,13 +75,15 @@ fn an_index_follows_its_folder() {
     let report = json(&["index", &world.path("elsewhere"), "-o", &world.path("index")]);
     assert_eq!(counts(&report), [12, 0, 0, 0, 0, 12, 0]);
     assert!(images(&world.search(&["blue", "--all"]))[0].contains("elsewhere"));
-    // All gone.
+    // All gone, or a disk that is not there: the index stays as it was.
     std::fs::remove_dir_all(world.path("elsewhere")).unwrap();
     fails(&["index", &world.path("elsewhere"), "-o", &world.path("index")], 1, "is no folder");
     std::fs::create_dir(world.path("elsewhere")).unwrap();
+    fails(&["index", &world.path("elsewhere"), "-o", &world.path("index")], 1, "knows 12 photos of it; bring back");
+    assert_eq!(images(&world.search(&["blue", "--all", "-n", "20"])).len(), 12);
+    std::fs::write(world.path(&format!("elsewhere/one.{extension}")), &before[0]).unwrap();
     let report = json(&["index", &world.path("elsewhere"), "-o", &world.path("index")]);
-    assert_eq!(counts(&report), [0, 0, 0, 0, 12, 0, 0]);
-    assert_eq!(images(&world.search(&["blue"])), [""; 0]);
+    assert_eq!(counts(&report), [1, 0, 0, 1, 11, 0, 0]);
 }
 
 #[test]

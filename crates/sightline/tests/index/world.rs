@@ -55,6 +55,7 @@ fn header(kind: Kind) -> Header {
         relations: Vec::new(),
         teachers: Vec::new(),
         phrases: None,
+        photos: Vec::new(),
         features,
         progress,
     }

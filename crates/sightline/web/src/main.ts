@@ -27,7 +27,7 @@ const links = [...byId("tabs").querySelectorAll<HTMLAnchorElement>("a")];
 
 let state = states.read(location.href);
 let picture: File | null = null;
-/** Pictures that were searched by. No address names one; an entry of the history does, by its mark. */
+/** Pictures that were searched by, or compared with sentences. No address names one; an entry of the history does, by its mark. */
 const pictures: File[] = [];
 let hits: api.Hit[] = [];
 let running: AbortController | null = null;
@@ -37,15 +37,23 @@ function message(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** What an entry of the history carries of a picture. A reload forgets the pictures, and no new one has an old mark. */
-const mark = (of: File | null): string | null => of && `${performance.timeOrigin} ${pictures.indexOf(of)}`;
+/** What stands for a picture. A reload forgets the pictures, and no new one has an old mark. */
+function mark(of: File | null): string | null {
+  if (of === null) return null;
+  if (!pictures.includes(of)) pictures.push(of);
+  return `${performance.timeOrigin} ${pictures.indexOf(of)}`;
+}
+
+/** What an entry of the history carries: the picture that is searched by, and the one that sentences are compared with. */
+const marks = (): Marks => ({ search: mark(picture), compare: mark(sentences.held()) });
+type Marks = { search: string | null; compare: string | null };
 
 /** Takes over a state: its fields, its address, its answer, its photo. */
 function go(change: Partial<states.State>, history: "push" | "replace" | "keep"): void {
   const before = states.question(state).toString();
   state = { ...state, ...change };
-  if (history === "push") window.history.pushState(mark(picture), "", states.write(state));
-  if (history === "replace") window.history.replaceState(mark(picture), "", states.write(state));
+  if (history === "push") window.history.pushState(marks(), "", states.write(state));
+  if (history === "replace") window.history.replaceState(marks(), "", states.write(state));
   if (states.question(state).toString() !== before) void search();
   show();
 }
@@ -178,7 +186,6 @@ function hold(given: File | null): void {
 }
 
 function take(given: File | null): void {
-  if (given) pictures.push(given);
   hold(given);
   go({ tab: "photos", like: null, box: "", photo: null }, "push");
   void search();
@@ -230,7 +237,10 @@ function listen(): void {
   window.addEventListener("popstate", (event) => {
     const [before, held] = [states.question(state).toString(), picture];
     state = states.read(location.href);
-    hold(pictures.find((one) => mark(one) === event.state) ?? null);
+    const entry: Marks | null = event.state;
+    const marked = (by: string | null | undefined): File | null => pictures.find((one) => mark(one) === by) ?? null;
+    hold(marked(entry?.search));
+    sentences.hold(marked(entry?.compare));
     fill();
     if (states.question(state).toString() !== before || picture !== held) void search();
     show();

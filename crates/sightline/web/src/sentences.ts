@@ -50,10 +50,18 @@ export function begin(given: Actions): void {
   });
 }
 
+/** The picture that sentences are compared with, none where it is a photo of the index. */
+export const held = (): File | null => picture;
+
+/** Makes a picture the one to compare with, or none. */
+export function hold(given: File | null): void {
+  if (given !== picture) asked = "";
+  picture = given;
+}
+
 /** A picture to compare with, in place of a photo of the index. */
 export function take(given: File): void {
-  picture = given;
-  asked = "";
+  hold(given);
   actions?.change({ tab: "sentences", of: null, sentence: null }, "push");
 }
 

@@ -290,6 +290,12 @@ if (dropped) {
   await drop(said.page);
   await said.page.waitForFunction(() => !/[?&]of=/.test(location.search) && document.querySelector("#match img").src.startsWith("blob:"));
   await said.page.locator("#ranking li").nth(2).waitFor();
+  // Back to the photo of the index, forth to the picture.
+  const isPicture = (of) => of === document.querySelector("#match img").src.startsWith("blob:");
+  await said.page.goBack();
+  await said.page.waitForFunction(isPicture, false);
+  await said.page.goForward();
+  await said.page.waitForFunction(isPicture, true);
 }
 await said.page.goBack();
 
