@@ -132,7 +132,7 @@ const DROPOUT_STREAM: u64 = 1 << 33;
 /// Records of steps are this far apart in the log.
 const LOG_EVERY: u64 = 20;
 
-/// Whether two models' settings describe one network, `but` for some that do not.
+/// Whether two models' settings describe one network, all `but` some of them; what tells of none may be any.
 pub(crate) fn same_network(now: &serde_json::Value, then: &serde_json::Value, but: &[&str]) -> bool {
     let network = |settings: &serde_json::Value| {
         let mut model = settings["model"].clone();
@@ -141,7 +141,8 @@ pub(crate) fn same_network(now: &serde_json::Value, then: &serde_json::Value, bu
         }
         model
     };
-    agree(&network(now), &network(then))
+    let (now, then) = (network(now), network(then));
+    then.is_null() || agree(&now, &then)
 }
 
 /// Whether settings are the same as far as both are there: older runs lack what was added since.

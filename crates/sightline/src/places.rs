@@ -45,9 +45,6 @@ pub fn check_for(
         if read.contains(&place) {
             return Err(refuse("this command reads it, so it does not write over it").into());
         }
-        if is_photo_name(&output.to_string_lossy()) {
-            return Err(refuse("this is a picture's name, and no picture is written here").into());
-        }
         if !written.insert(place) {
             return Err(refuse("two results would go here").into());
         }
@@ -55,6 +52,9 @@ pub fn check_for(
             return Err(refuse(&format!("{what} lies here")).into());
         }
         write::check_place(output)?;
+        if is_photo_name(&output.to_string_lossy()) {
+            return Err(refuse("this is a picture's name, and no picture is written here").into());
+        }
     }
     Ok(())
 }
