@@ -16,10 +16,9 @@ use sightline_vision::backbone::Backbone;
 
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
 use crate::corpus::digest;
-use crate::optimizer::same_sizes;
 use crate::run::RunFolder;
 use crate::settings::{BackboneRunSettings, at_least_one, shares, weights};
-use crate::trainer::{self, Plan, WEIGHTS_STREAM, same_network};
+use crate::trainer::{self, Plan, WEIGHTS_STREAM, weights_of};
 use crate::{Control, Error, Outcome, Result};
 use learner::BackboneLearner;
 pub(crate) use network::{Global, assemble, network_of};
@@ -60,14 +59,7 @@ pub fn train(
     let of_run = serde_json::to_value(settings).expect("settings are plain data");
     if let Some(start) = start {
         // The sides of photos, which it learns to read, may change.
-        let same_network = same_network(&of_run, &start.header.settings, &["photo_side"]);
-        if !same_network || !same_sizes(&start.model, &model) {
-            return Err(Error::Mismatch(
-                "the backbone to start from is another network than the settings say; give it the same [model] settings"
-                    .into(),
-            ));
-        }
-        model = start.model;
+        model = weights_of(start, "backbone", &of_run, &["photo_side"], &model)?;
     }
     let header = Header {
         kind: Kind::Backbone,

@@ -16,11 +16,10 @@ pub use captioner::{Caption, Captioner, Decoding, USUAL_CONTRAST, a_token};
 
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
 use crate::corpus::{Corpus, check_features, digest, training_vocabulary};
-use crate::optimizer::same_sizes;
 use crate::phrases::Phrases;
 use crate::run::RunFolder;
 use crate::settings::{Baseline, CaptionObjective, CaptionRunSettings, KeepBestBy, at_least_one, shares};
-use crate::trainer::{self, Plan, WEIGHTS_STREAM, same_network};
+use crate::trainer::{self, Plan, WEIGHTS_STREAM, weights_of};
 use crate::{Control, Error, Outcome, Result};
 use items::{Sight, log_frequencies, phrase_items, sentence_items};
 use learner::{CaptionLearner, Checks, Lessons};
@@ -78,14 +77,7 @@ pub fn train(
                     .into(),
             ));
         }
-        let same_network = same_network(&of_run, &start.header.settings, &["dropout", "initial_scale"]);
-        if !same_network || !same_sizes(&start.model, &weights) {
-            return Err(Error::Mismatch(
-                "the model to start from is another network than the settings say; give it the same [model] settings"
-                    .into(),
-            ));
-        }
-        weights = start.model;
+        weights = weights_of(start, "model", &of_run, &["dropout", "initial_scale"], &weights)?;
     }
     let header = Header {
         kind,

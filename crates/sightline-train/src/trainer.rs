@@ -11,7 +11,7 @@ use sightline_model::random::{self, Dropout};
 use sightline_model::weights::Weights;
 
 use crate::checkpoint::{Checkpoint, Findings, Header, Progress};
-use crate::optimizer::OptimizerSettings;
+use crate::optimizer::{OptimizerSettings, same_sizes};
 use crate::run::RunFolder;
 use crate::{Error, Result};
 
@@ -132,8 +132,27 @@ const DROPOUT_STREAM: u64 = 1 << 33;
 /// Records of steps are this far apart in the log.
 const LOG_EVERY: u64 = 20;
 
+/// The weights of a model to begin with, `what` it is.
+///
+/// # Errors
+/// It is another network than the settings of the run say, all `but` some of them, or its weights are no `like` ones.
+pub(crate) fn weights_of(
+    start: Checkpoint,
+    what: &str,
+    settings: &serde_json::Value,
+    but: &[&str],
+    like: &Weights,
+) -> Result<Weights> {
+    if !same_network(settings, &start.header.settings, but) || !same_sizes(&start.model, like) {
+        return Err(Error::Mismatch(format!(
+            "the {what} to start from is another network than the settings say; give it the same [model] settings"
+        )));
+    }
+    Ok(start.model)
+}
+
 /// Whether two models' settings describe one network, all `but` some of them; what tells of none may be any.
-pub(crate) fn same_network(now: &serde_json::Value, then: &serde_json::Value, but: &[&str]) -> bool {
+fn same_network(now: &serde_json::Value, then: &serde_json::Value, but: &[&str]) -> bool {
     let network = |settings: &serde_json::Value| {
         let mut model = settings["model"].clone();
         if let Some(model) = model.as_object_mut() {

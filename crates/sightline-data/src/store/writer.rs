@@ -257,19 +257,17 @@ impl StoreWriter {
             before.as_ref().is_some_and(|store| store.len() == n_photos) && sorted.iter().enumerate().all(is_there);
 
         // The closure owns both maps, so they are gone before the new file takes the old one's place.
-        let write = move || {
-            write::atomically(&path, |out| {
+        if is_unchanged {
+            drop((bytes, before));
+        } else {
+            write::atomically(&path, move |out| {
                 file::write(out, &settings, sorted.len(), |i| match &sorted[i] {
                     Place::Journal(payload) => record(&bytes, payload, settings.dim),
                     Place::Before(index) => {
                         before.as_ref().expect("only a store that was there gives such places").record(*index)
                     }
                 })
-            })
-        };
-        match is_unchanged {
-            true => drop(write),
-            false => write()?,
+            })?;
         }
         // Removed before it is unlocked: whoever locks it now finds that it is the journal no more.
         let removed = std::fs::remove_file(&journal);

@@ -23,8 +23,8 @@ pub enum Score {
     /// `Σ softmax(λ ⟨v, s⟩) v` brought to length one (Lee et al. 2018, text to image), their cosine with unit vectors.
     SoftAttention,
     /// Each region against the mixture of words that it attends to: the mean over regions of the product of the region and
-    /// `Σ softmax(λ ⟨v, s⟩) s` brought to length one (Lee et al. 2018, image to text). Its authors add both directions as an ensemble of two
-    /// trained models.
+    /// `Σ softmax(λ ⟨v, s⟩) s` brought to length one (Lee et al. 2018, image to text). Its authors add both directions as an
+    /// ensemble of two trained models.
     SoftAttentionOverWords,
 }
 

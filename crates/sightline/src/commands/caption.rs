@@ -200,9 +200,14 @@ pub const CHOOSING_BEAM: usize = 6;
 pub const PAPER_BEAM: usize = 7;
 
 impl BeamArgs {
-    /// The settings of the search in regions: where nobody asks for a beam, the usual one, widened to whole groups.
+    /// The settings of the search in regions.
     pub fn of_regions(self) -> anyhow::Result<BeamSettings> {
-        self.settings(USUAL_BEAM.next_multiple_of(self.groups.max(1)))
+        self.widened(USUAL_BEAM)
+    }
+
+    /// The settings of a search for people: where nobody asks for a beam, the `usual` one, widened to whole groups.
+    fn widened(self, usual: usize) -> anyhow::Result<BeamSettings> {
+        self.settings(usual.next_multiple_of(self.groups.max(1)))
     }
 
     /// The settings of the search, one sentence a picture; `usual` is the beam where nobody asks for one.
@@ -266,7 +271,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let (model, others) = args.model.split_first().expect("clap gives one at least");
     let chooses = args.fit.is_wanted(model) || !others.is_empty();
     let usual = if chooses { CHOOSING_BEAM } else { USUAL_BEAM };
-    let photos_beam = args.beam.settings(usual.max(args.n_best).next_multiple_of(args.beam.groups.max(1)))?;
+    let photos_beam = args.beam.widened(usual.max(args.n_best))?;
     let beams = Beams { photos: photos_beam, regions: args.beam.of_regions()? };
     let decoding = args.decoding(photos_beam)?;
     if !(0.0..=1.0).contains(&args.region_iou) {

@@ -19,8 +19,8 @@ use sightline_train::aligner::Aligner;
 use sightline_vision::{Filter, Photo};
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::catalogue::{Catalogue, Change, FailureRow, PhotoRow, Stamp};
-use super::walk::{Found, Problem, to_path};
+use super::catalogue::{Catalogue, Change, FailureRow, PhotoRow};
+use super::walk::{Found, Problem, Stamp, to_path};
 use super::{CENTROIDS, date, vectors_path};
 use crate::sources::Extraction;
 

@@ -14,6 +14,8 @@ use sightline_search::Place;
 use sightline_train::aligner::Aligner;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
+use super::walk::Stamp;
+
 /// Format of the whole index folder.
 pub const VERSION: u32 = 2;
 
@@ -127,15 +129,6 @@ pub struct PhotoRow {
     pub look: u64,
     /// Where its vectors lie; `file` is the vectors file's number.
     pub place: Place,
-}
-
-/// What tells a changed file without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Stamp {
-    /// Length.
-    pub bytes: u64,
-    /// Nanoseconds since 1970 of the last change.
-    pub modified: i64,
 }
 
 impl PhotoRow {

@@ -7,7 +7,14 @@ use anyhow::ensure;
 use sightline_data::import::is_photo_name;
 use sightline_data::walk::{self, FileBelow, Unreadable};
 
-use super::catalogue::Stamp;
+/// What tells a changed file without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stamp {
+    /// Length.
+    pub bytes: u64,
+    /// Nanoseconds since 1970 of the last change.
+    pub modified: i64,
+}
 
 /// A file that has a photo's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
