@@ -19,7 +19,7 @@ use crate::random::{self, Dropout, drop_out};
 
 pub use image::{GEOMETRY, ImageSide, geometry};
 pub use objective::{Objective, Pairing, Teaching};
-pub use score::{RegionCounts, Score};
+pub use score::{RegionCounts, Score, Scoring};
 pub use sentence::{Encoder, SentenceEncoder};
 
 /// Where word vectors come from.
@@ -80,6 +80,9 @@ pub struct AlignmentSettings {
     pub unit_vectors: bool,
     /// How word and region products become one number for a photo and a sentence.
     pub score: Score,
+    /// How sharply a score with attention looks, `λ`: one by the temperature of its softmax. None is its authors', 9 from
+    /// words to regions and 4 from regions to words.
+    pub attention_sharpness: Option<f32>,
     /// What training minimises.
     pub objective: Objective,
     /// Margin of the hinge (paper: 1).
@@ -108,10 +111,18 @@ impl Default for AlignmentSettings {
             initial_scale: 1.0,
             unit_vectors: false,
             score: Score::MaxOverRegions,
+            attention_sharpness: None,
             objective: Objective::SumHinge,
             margin: 1.0,
             logit_scale: 10.0,
         }
+    }
+}
+
+impl AlignmentSettings {
+    /// How photos and sentences are scored.
+    pub fn scoring(&self) -> Scoring {
+        Scoring { score: self.score, sharpness: self.attention_sharpness }
     }
 }
 
@@ -326,11 +337,11 @@ impl AlignmentModel {
             let products = regions.parts.clone().matmul(words.parts.clone().transpose());
             objective::fragment_alignment(products, counts.counts(), &truth.pairing, &sentences.owners())
         });
-        let mut scores = settings.score.scores(regions.parts, &counts, words.parts, lengths); // [images, sentences]
+        let mut scores = settings.scoring().scores(regions.parts, &counts, words.parts, lengths); // [images, sentences]
         if let (Some(images), Some(whole_sentences)) = (regions.wholes, words.wholes) {
             // Each word's product has the whole's in it.
             let factors =
-                settings.score.factors(lengths).into_iter().zip(lengths).map(|(factor, &n)| factor * n as f32);
+                settings.scoring().factors(lengths).into_iter().zip(lengths).map(|(factor, &n)| factor * n as f32);
             let factors: Vec<f32> = factors.collect();
             let factors = Tensor::<1>::from_floats(factors.as_slice(), &self.device().without_autodiff());
             scores = scores + images.matmul(whole_sentences.transpose()) * factors.unsqueeze::<2>();

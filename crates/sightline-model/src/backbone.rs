@@ -1,6 +1,7 @@
-//! The small backbone: convolutions down to a grid of 14 by 14, where a few layers of attention let every cell see the
-//! whole picture (the order of stages is that of hybrid networks such as LeViT, Graham et al. 2021; a convolution's
-//! block is that of ConvNeXt, Liu et al. 2022).
+//! The small backbone: convolutions down to a grid of 14 by 14, and there, or on a grid of 7 by 7 below it, a few layers
+//! of attention that let every cell see the whole picture (the order of stages is that of hybrid networks such as LeViT,
+//! Graham et al. 2021; a convolution's block is that of ConvNeXt, Liu et al. 2022). On the smaller grid a layer of four
+//! times the weights costs the same; what it found goes back to the cells of the larger one (Lin et al. 2017).
 //!
 //! It gives a vector for each cell, one for the whole picture, and for each cell of a finer grid how likely an object
 //! lies around it and how far its borders are. Weights and pixels in, numbers out, over the [`tape`](crate::tape).
@@ -27,6 +28,8 @@ pub const FINER: usize = 2;
 pub const OBJECT_NUMBERS: usize = 5;
 
 const PATCH: usize = 4;
+/// Coarse cells along a side of a deep one.
+const MERGED: usize = 2;
 
 /// Sizes of the network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,9 +45,11 @@ pub struct BackboneSettings {
     pub coarse: usize,
     /// Blocks of convolution there.
     pub coarse_blocks: usize,
-    /// Layers of attention behind them.
+    /// Channels of a grid of 7 by 7 below it; 0: there is none.
+    pub deep: usize,
+    /// Layers of attention over the smallest of these grids.
     pub attention_blocks: usize,
-    /// Heads of each; they divide `coarse`.
+    /// Heads of each; they divide its channels.
     pub heads: usize,
     /// Rows inside a block are so many times wider.
     pub expansion: usize,
@@ -54,8 +59,8 @@ pub struct BackboneSettings {
     pub dim: usize,
     /// Channels of the part that looks for objects.
     pub objects: usize,
-    /// Pixels along a side of the square in which it is shown a photo in use, a multiple of [`CELL`]. It learns from parts
-    /// of photos, where things are larger, and so sees whole photos best in a larger square than it learned in (Touvron
+    /// Pixels along a side of the square in which it is shown a photo in use, a multiple of
+    /// [`BackboneSettings::multiple`]. It learns from parts of photos, where things are larger, and so sees whole photos best in a larger square than it learned in (Touvron
     /// et al. 2019).
     pub photo_side: usize,
 }
@@ -68,6 +73,7 @@ impl Default for BackboneSettings {
             fine_blocks: 2,
             coarse: 192,
             coarse_blocks: 2,
+            deep: 0,
             attention_blocks: 2,
             heads: 3,
             expansion: 2,
@@ -98,15 +104,25 @@ impl BackboneSettings {
         if sizes.contains(&0) {
             return Some("a size of the backbone is 0; give 1 or more".into());
         }
-        if !self.coarse.is_multiple_of(self.heads) {
-            return Some(format!("{} heads do not divide {} channels", self.heads, self.coarse));
+        if !self.attended().is_multiple_of(self.heads) {
+            return Some(format!("{} heads do not divide {} channels", self.heads, self.attended()));
         }
-        let side = self.photo_side;
-        if !side.is_multiple_of(CELL) || !(INPUT..=4 * INPUT).contains(&side) {
-            return Some(format!("photo_side = {side}; give a multiple of {CELL} from {INPUT} to {}", 4 * INPUT));
+        let (side, multiple) = (self.photo_side, self.multiple());
+        if !side.is_multiple_of(multiple) || !(INPUT..=4 * INPUT).contains(&side) {
+            return Some(format!("photo_side = {side}; give a multiple of {multiple} from {INPUT} to {}", 4 * INPUT));
         }
         (self.kernel.is_multiple_of(2) || self.kernel >= GRID)
             .then(|| format!("a kernel of {} cells; give an odd number below {GRID}", self.kernel))
+    }
+
+    /// What the pixels along a side of a picture are a multiple of.
+    pub fn multiple(&self) -> usize {
+        if self.deep == 0 { CELL } else { MERGED * CELL }
+    }
+
+    /// Channels of the grid that has the attention.
+    fn attended(&self) -> usize {
+        if self.deep == 0 { self.coarse } else { self.deep }
     }
 
     /// Weights to start learning from.
@@ -136,7 +152,8 @@ impl BackboneSettings {
 
     /// Names and sizes of all weights.
     pub fn shapes(&self) -> Vec<(String, Vec<usize>)> {
-        let &Self { stem, fine, coarse, expansion, dim, objects, .. } = self;
+        let &Self { stem, fine, coarse, deep, expansion, dim, objects, .. } = self;
+        let attended = self.attended();
         let mut shapes = Vec::new();
         let mut linear = |name: &str, inputs: usize, outputs: usize| {
             shapes.push((format!("{name}.weight"), vec![inputs, outputs]));
@@ -153,14 +170,21 @@ impl BackboneSettings {
                 linear(&format!("{grid}.{block}.out"), expansion * width, width);
             }
         }
+        if deep > 0 {
+            linear("deep.reduce", MERGED * MERGED * coarse, deep);
+            linear("deep.spread", deep, coarse);
+            linear("joined.around", window, coarse);
+            linear("joined.in", coarse, expansion * coarse);
+            linear("joined.out", expansion * coarse, coarse);
+        }
         for block in 0..self.attention_blocks {
-            linear(&format!("attention.{block}.query_key_value"), coarse, 3 * coarse);
-            linear(&format!("attention.{block}.heads_out"), coarse, coarse);
-            linear(&format!("attention.{block}.in"), coarse, expansion * coarse);
-            linear(&format!("attention.{block}.out"), expansion * coarse, coarse);
+            linear(&format!("attention.{block}.query_key_value"), attended, 3 * attended);
+            linear(&format!("attention.{block}.heads_out"), attended, attended);
+            linear(&format!("attention.{block}.in"), attended, expansion * attended);
+            linear(&format!("attention.{block}.out"), expansion * attended, attended);
         }
         linear("cells", coarse, dim);
-        linear("global", coarse, dim);
+        linear("global", attended, dim);
         linear("objects.fine", fine, objects);
         linear("objects.coarse", coarse, objects);
         linear("objects.around", window, objects);
@@ -175,16 +199,20 @@ impl BackboneSettings {
         norm("coarse.last_".into(), coarse);
         (0..self.fine_blocks).for_each(|block| norm(format!("fine.{block}."), fine));
         (0..self.coarse_blocks).for_each(|block| norm(format!("coarse.{block}."), coarse));
-        for block in 0..self.attention_blocks {
-            norm(format!("attention.{block}."), coarse);
-            norm(format!("attention.{block}.feed_"), coarse);
+        if deep > 0 {
+            norm("deep.last_".into(), deep);
+            norm("joined.".into(), coarse);
         }
-        shapes.push(("class".into(), vec![1, coarse]));
+        for block in 0..self.attention_blocks {
+            norm(format!("attention.{block}."), attended);
+            norm(format!("attention.{block}.feed_"), attended);
+        }
+        shapes.push(("class".into(), vec![1, attended]));
         shapes
     }
 
-    /// Runs the network over square pictures of `side` by `side` pixels, a multiple of [`CELL`]: `[pictures · side², 3]`,
-    /// red, green and blue in `-1..1`. The grids have as many cells as fit.
+    /// Runs the network over square pictures of `side` by `side` pixels, a multiple of [`BackboneSettings::multiple`]:
+    /// `[pictures · side², 3]`, red, green and blue in `-1..1`. The grids have as many cells as fit.
     pub fn forward(&self, tape: &mut Tape<'_>, pixels: Matrix, side: usize) -> Seen {
         let (pictures, grid) = (pixels.rows / (side * side), side / CELL);
         let fine_grid = FINER * grid;
@@ -200,20 +228,36 @@ impl BackboneSettings {
         for block in 0..self.coarse_blocks {
             x = self.convolution_block(tape, x, &format!("coarse.{block}"), grid);
         }
-        let cells = grid * grid;
-        let mut x = tape.prepend(x, "class", cells);
-        for block in 0..self.attention_blocks {
-            x = self.attention_block(tape, x, &format!("attention.{block}"), cells + 1);
-        }
-        let x = tape.layer_norm(x, "coarse.last_norm");
-        let of_cells: Vec<usize> = (0..pictures * (cells + 1)).filter(|row| row % (cells + 1) != 0).collect();
-        let of_class: Vec<usize> = (0..pictures).map(|picture| picture * (cells + 1)).collect();
-        let (coarse, class) = (tape.rows(x, &of_cells), tape.rows(x, &of_class));
+        let (coarse, class) = if self.deep == 0 {
+            self.attention(tape, x, grid, "coarse.last_norm")
+        } else {
+            let below = tape.convolve(x, "deep.reduce", Windows { side: grid, kernel: MERGED, stride: MERGED });
+            let (below, class) = self.attention(tape, below, grid / MERGED, "deep.last_norm");
+            let below = tape.linear(below, "deep.spread");
+            let below = tape.rows(below, &larger_cells(pictures, grid, MERGED));
+            let x = tape.add(x, below);
+            let x = self.convolution_block(tape, x, "joined", grid);
+            (tape.layer_norm(x, "coarse.last_norm"), class)
+        };
         Seen {
             cells: tape.linear(coarse, "cells"),
             global: tape.linear(class, "global"),
             objects: self.objects(tape, fine, coarse, pictures, grid),
         }
+    }
+
+    /// Attention over grids of `side` by `side` cells, each beside a token for the whole, and the layer norm `last`: the
+    /// cells and the tokens.
+    fn attention(&self, tape: &mut Tape<'_>, x: Var, side: usize, last: &str) -> (Var, Var) {
+        let cells = side * side;
+        let mut x = tape.prepend(x, "class", cells);
+        for block in 0..self.attention_blocks {
+            x = self.attention_block(tape, x, &format!("attention.{block}"), cells + 1);
+        }
+        let x = tape.layer_norm(x, last);
+        let (of_class, of_cells): (Vec<usize>, Vec<usize>) =
+            (0..tape.value(x).rows).partition(|row| row.is_multiple_of(cells + 1));
+        (tape.rows(x, &of_cells), tape.rows(x, &of_class))
     }
 
     fn convolution_block(&self, tape: &mut Tape<'_>, x: Var, name: &str, side: usize) -> Var {
@@ -237,13 +281,8 @@ impl BackboneSettings {
     /// The fine grid beside the coarse one of `grid` by `grid` cells, each of which counts for four.
     fn objects(&self, tape: &mut Tape<'_>, fine: Var, coarse: Var, pictures: usize, grid: usize) -> Var {
         let fine_grid = FINER * grid;
-        let coarse_cell = |cell: usize| {
-            let (picture, at) = (cell / (fine_grid * fine_grid), cell % (fine_grid * fine_grid));
-            picture * grid * grid + at / fine_grid / FINER * grid + at % fine_grid / FINER
-        };
-        let chosen: Vec<usize> = (0..pictures * fine_grid * fine_grid).map(coarse_cell).collect();
         let coarse = tape.linear(coarse, "objects.coarse");
-        let coarse = tape.rows(coarse, &chosen);
+        let coarse = tape.rows(coarse, &larger_cells(pictures, fine_grid, FINER));
         let fine = tape.linear(fine, "objects.fine");
         let x = tape.add(fine, coarse);
         let x = tape.activate(x, Activation::Silu);
@@ -252,6 +291,17 @@ impl BackboneSettings {
         let x = tape.activate(x, Activation::Silu);
         tape.linear(x, "objects.found")
     }
+}
+
+/// For every cell of some grids of `side` by `side` the number of the larger one, `times` as long and as high, that it
+/// lies in.
+fn larger_cells(pictures: usize, side: usize, times: usize) -> Vec<usize> {
+    let larger = side / times;
+    let of_cell = |cell: usize| {
+        let (picture, at) = (cell / (side * side), cell % (side * side));
+        picture * larger * larger + at / side / times * larger + at % side / times
+    };
+    (0..pictures * side * side).map(of_cell).collect()
 }
 
 fn feed(tape: &mut Tape<'_>, x: Var, name: &str) -> Var {
@@ -278,6 +328,11 @@ mod tests {
         }
     }
 
+    /// Without a deep grid and with one.
+    fn both() -> [BackboneSettings; 2] {
+        [tiny(), BackboneSettings { deep: 18, ..tiny() }]
+    }
+
     const SIDE: usize = 6 * CELL;
 
     fn picture(stream: u64) -> Vec<f32> {
@@ -296,39 +351,53 @@ mod tests {
 
     #[test]
     fn a_picture_does_not_depend_on_its_company() {
-        let settings = tiny();
-        let weights = some_weights(&settings);
-        let run = |pixels: Vec<f32>| {
-            let mut tape = Tape::forward_only(&weights);
-            let seen = settings.forward(&mut tape, Matrix::new(pixels.len() / 3, 3, pixels), SIDE);
-            [seen.cells, seen.global, seen.objects].map(|var| tape.value(var).clone())
-        };
-        let both = run([picture(1), picture(2)].concat());
-        let alone = run(picture(2));
-        for ((both, alone), rows) in both.iter().zip(&alone).zip([6 * 6, 1, 12 * 12]) {
-            assert_eq!((both.rows, alone.rows), (2 * rows, rows));
-            for (a, b) in both.values[alone.values.len()..].iter().zip(&alone.values) {
-                assert!((a - b).abs() < 1e-4, "{a} in company, {b} alone");
+        for settings in both() {
+            let weights = some_weights(&settings);
+            let run = |pixels: Vec<f32>| {
+                let mut tape = Tape::forward_only(&weights);
+                let seen = settings.forward(&mut tape, Matrix::new(pixels.len() / 3, 3, pixels), SIDE);
+                [seen.cells, seen.global, seen.objects].map(|var| tape.value(var).clone())
+            };
+            let both = run([picture(1), picture(2)].concat());
+            let alone = run(picture(2));
+            for ((both, alone), rows) in both.iter().zip(&alone).zip([6 * 6, 1, 12 * 12]) {
+                assert_eq!((both.rows, alone.rows), (2 * rows, rows));
+                for (a, b) in both.values[alone.values.len()..].iter().zip(&alone.values) {
+                    assert!((a - b).abs() < 1e-4, "{a} in company, {b} alone");
+                }
             }
         }
     }
 
     #[test]
     fn every_weight_learns() {
-        let settings = tiny();
-        let weights = some_weights(&settings);
-        let mut dropout = Dropout::new(random::stream(1, 1), 0.0);
-        let mut tape = Tape::training(&weights, &mut dropout, Precision::F32);
-        let seen = settings.forward(&mut tape, Matrix::new(SIDE * SIDE, 3, picture(3)), SIDE);
-        for var in [seen.cells, seen.global, seen.objects] {
-            let n = tape.value(var).values.len();
-            tape.seed(var, random::uniform_values(&mut random::stream(5, 9), n, 1.0));
+        for settings in both() {
+            let weights = some_weights(&settings);
+            let mut dropout = Dropout::new(random::stream(1, 1), 0.0);
+            let mut tape = Tape::training(&weights, &mut dropout, Precision::F32);
+            let seen = settings.forward(&mut tape, Matrix::new(SIDE * SIDE, 3, picture(3)), SIDE);
+            for var in [seen.cells, seen.global, seen.objects] {
+                let n = tape.value(var).values.len();
+                tape.seed(var, random::uniform_values(&mut random::stream(5, 9), n, 1.0));
+            }
+            let gradients = tape.backward();
+            assert_eq!(gradients.keys().collect::<Vec<_>>(), weights.keys().collect::<Vec<_>>());
+            for (name, gradient) in gradients {
+                assert!(gradient.values.iter().any(|g| g.abs() > 1e-9), "{name} learns nothing");
+            }
         }
-        let gradients = tape.backward();
-        assert_eq!(gradients.keys().collect::<Vec<_>>(), weights.keys().collect::<Vec<_>>());
-        for (name, gradient) in gradients {
-            assert!(gradient.values.iter().any(|g| g.abs() > 1e-9), "{name} learns nothing");
-        }
+    }
+
+    #[test]
+    fn a_cell_lies_in_the_larger_one_around_it() {
+        assert_eq!(
+            larger_cells(2, 4, 2),
+            [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+                .concat()
+                .into_iter()
+                .chain([[4, 4, 5, 5], [4, 4, 5, 5], [6, 6, 7, 7], [6, 6, 7, 7]].concat())
+                .collect::<Vec<_>>()
+        );
     }
 
     #[test]
@@ -336,6 +405,10 @@ mod tests {
         assert_eq!(BackboneSettings::default().problem(), None);
         assert!(BackboneSettings { heads: 5, ..tiny() }.problem().unwrap().contains("do not divide"));
         assert!(BackboneSettings { photo_side: 230, ..tiny() }.problem().unwrap().contains("multiple of 16"));
+        let deep = BackboneSettings { deep: 18, ..tiny() };
+        assert_eq!(deep.problem(), None);
+        assert!(BackboneSettings { photo_side: 240, ..deep }.problem().unwrap().contains("multiple of 32"));
+        assert!(BackboneSettings { heads: 4, ..deep }.problem().unwrap().contains("18 channels"));
         assert!(BackboneSettings { kernel: 4, ..tiny() }.problem().unwrap().contains("odd"));
         assert!(BackboneSettings { dim: 0, ..tiny() }.problem().is_some());
     }

@@ -4,6 +4,7 @@
 //! are packed without padding, and every elementwise chain is one loop. Rows are words, regions or hypotheses.
 
 mod activation;
+mod depthwise;
 pub mod image;
 
 use std::collections::BTreeMap;
@@ -254,8 +255,8 @@ impl<'a> Tape<'a> {
             |_, out| {
                 for x in out.chunks_exact_mut(columns) {
                     let (mean, scale) = moments(x, epsilon);
-                    for i in 0..columns {
-                        x[i] = (x[i] - mean) * scale * gain[i] + shift[i];
+                    for ((x, gain), shift) in x.iter_mut().zip(gain).zip(shift) {
+                        *x = (*x - mean) * scale * gain + shift;
                     }
                 }
             },
@@ -267,15 +268,15 @@ impl<'a> Tape<'a> {
                 #[inline(always)]
                 || values[x.0].values.chunks_exact(columns).map(|x| moments(x, epsilon)).collect(),
             );
-            let normal = |row: usize, i: usize, x: &[f32]| (x[i] - moments[row].0) * moments[row].1;
-            let x_rows = || values[x.0].values.chunks_exact(columns).zip(g.chunks_exact(columns)).enumerate();
+            // Every row with its gradient, its mean, and one by its deviation.
+            let x_rows = || values[x.0].values.chunks_exact(columns).zip(g.chunks_exact(columns)).zip(&moments);
             let dgain = gradients.weight(&gain_name, weights);
             vectorised(
                 #[inline(always)]
                 || {
-                    for (row, (x, g)) in x_rows() {
-                        for i in 0..columns {
-                            dgain[i] += g[i] * normal(row, i, x);
+                    for ((x, g), (centre, scale)) in x_rows() {
+                        for ((dgain, g), x) in dgain.iter_mut().zip(g).zip(x) {
+                            *dgain += g * ((x - centre) * scale);
                         }
                     }
                 },
@@ -292,15 +293,14 @@ impl<'a> Tape<'a> {
             vectorised(
                 #[inline(always)]
                 || {
-                    for ((row, (x, g)), dx) in x_rows().zip(dx.chunks_exact_mut(columns)) {
+                    for (((x, g), &(centre, scale)), dx) in x_rows().zip(dx.chunks_exact_mut(columns)) {
                         for ((dx, g), gain) in dx.iter_mut().zip(g).zip(gain) {
                             *dx = g * gain;
                         }
                         let mean = sum_of(dx, |x| x) / columns as f32;
-                        let (centre, scale) = moments[row];
                         let along = (dot(dx, x) - centre * mean * columns as f32) * scale / columns as f32;
-                        for (i, dx) in dx.iter_mut().enumerate() {
-                            *dx = scale * (*dx - mean - normal(row, i, x) * along);
+                        for (dx, x) in dx.iter_mut().zip(x) {
+                            *dx = scale * (*dx - mean - (x - centre) * scale * along);
                         }
                     }
                 },

@@ -1,4 +1,5 @@
-//! What the small backbone costs: a photo on all threads, photos on one thread each, and a training step.
+//! What the small backbone costs, without a deep grid and with that of the program's own (recipes/pack/backbone.toml): a
+//! photo on all threads, photos on one thread each, and a training step.
 //!
 //! ```text
 //! cargo run --release -p sightline-train --example backbone_speed [ROUNDS]
@@ -19,15 +20,23 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Pixels along a side of the square in which the program's own backbone is shown a photo (recipes/pack/backbone.toml).
 const LARGER: usize = 256;
+/// Channels of its deep grid.
+const DEEP: usize = 384;
 /// Pictures in a batch.
 const BATCH: usize = 8;
 
 fn main() {
     let rounds: usize = std::env::args().nth(1).map_or(20, |rounds| rounds.parse().expect("ROUNDS is a number"));
-    let settings = BackboneSettings::default();
+    for deep in [0, DEEP] {
+        let heads = if deep == 0 { 3 } else { 6 };
+        network(&BackboneSettings { deep, heads, ..BackboneSettings::default() }, rounds);
+    }
+}
+
+fn network(settings: &BackboneSettings, rounds: usize) {
     let weights = settings.initial_weights(&mut random::stream(1, 0));
     let n: usize = weights.values().map(|weight| weight.values.len()).sum();
-    println!("{n} parameters");
+    println!("{} channels of a deep grid, {n} parameters", settings.deep);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread");
     for photo_side in [INPUT, LARGER] {
         let settings = BackboneSettings { photo_side, ..settings.clone() };

@@ -161,6 +161,17 @@ fn check(settings: &AlignSettings) -> Result<()> {
             return wrong(format!("{name} = {value}: expected a number above 0"));
         }
     }
+    if let Some(sharpness) = model.attention_sharpness {
+        if !(sharpness > 0.0 && sharpness.is_finite()) {
+            return wrong(format!("model.attention_sharpness = {sharpness}: expected a number above 0"));
+        }
+        if !model.score.attends() {
+            return wrong(
+                "model.attention_sharpness is for the scores soft_attention and soft_attention_over_words; leave it out"
+                    .into(),
+            );
+        }
+    }
     if model.whole && !matches!(model.score, Score::MaxOverRegions | Score::MeanOfMax) {
         return wrong(
             "model.whole adds to the scores max_over_regions and mean_of_max alone; set model.whole=false".into(),
@@ -285,7 +296,7 @@ pub(crate) fn loss_of(
 /// What validation says of a model, in words and for the log.
 pub(crate) fn validation_of(model: &AlignmentModel, settings: &AlignmentSettings, corpus: &Corpus<'_>) -> Validation {
     let encoded = Encoded::new(model, settings, corpus);
-    let scores = encoded.scores(settings.score, corpus, &model.device());
+    let scores = encoded.scores(settings.scoring(), corpus, &model.device());
     let report = scores.report();
     let (i2s, s2i) = (&report.image_to_sentence, &report.sentence_to_image);
     let text = format!(

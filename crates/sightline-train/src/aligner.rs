@@ -8,7 +8,7 @@ use sightline_data::parses::Parses;
 use sightline_data::store::{FeatureStore, PhotoFeatures, StoreSettings, StoreWriter};
 use sightline_data::{BoxXyxy, Dataset, Split, Vocabulary};
 use sightline_model::alignment::{
-    AlignmentModel, AlignmentSettings, GEOMETRY, RegionBatch, RegionCounts, Score, SentenceEncoder, Sizes,
+    AlignmentModel, AlignmentSettings, GEOMETRY, RegionBatch, RegionCounts, Score, Scoring, SentenceEncoder, Sizes,
     features_tensor,
 };
 use sightline_model::decode::Prior;
@@ -183,7 +183,7 @@ impl Aligner {
 
     /// Scores of all photos with all sentences, from their sets of vectors: `[images, sentences]`, row-major.
     pub fn scores(&self, regions: &VectorSets, words: &VectorSets) -> Vec<f32> {
-        scores(self.settings.score, regions, words, &self.device)
+        scores(self.settings.scoring(), regions, words, &self.device)
     }
 }
 
@@ -192,11 +192,11 @@ const SCORED_IMAGES: usize = 64;
 const SCORED_SENTENCES: usize = 128;
 
 /// No score has anything to say of sentences without a word; where none has one, there are no vectors to multiply.
-pub(crate) fn scores(score: Score, regions: &VectorSets, words: &VectorSets, device: &Device) -> Vec<f32> {
+pub(crate) fn scores(scoring: Scoring, regions: &VectorSets, words: &VectorSets, device: &Device) -> Vec<f32> {
     if words.vectors(0..words.len()).is_empty() {
         return vec![0.0; regions.len() * words.len()];
     }
-    match score {
+    match scoring.score {
         Score::MaxOverRegions => sightline_search::scores(regions, words, Reduction::Sum),
         Score::MeanOfMax => sightline_search::scores(regions, words, Reduction::Mean),
         Score::SumOfPositive | Score::SmoothedSumOfPositive | Score::SoftAttention | Score::SoftAttentionOverWords => {
@@ -210,7 +210,7 @@ pub(crate) fn scores(score: Score, regions: &VectorSets, words: &VectorSets, dev
                         continue;
                     }
                     let s = features_tensor(words.vectors(sentences.clone()).to_vec(), words.dim(), device);
-                    let tile = score.scores(v.clone(), &counts, s, &lengths);
+                    let tile = scoring.scores(v.clone(), &counts, s, &lengths);
                     let tile = tile.into_data().try_into_vec::<f32>().expect("scores are f32");
                     for (image, row) in images.clone().zip(tile.chunks_exact(lengths.len())) {
                         out[image * words.len() + sentences.start..][..row.len()].copy_from_slice(row);

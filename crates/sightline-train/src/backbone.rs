@@ -109,9 +109,9 @@ fn check(settings: &BackboneRunSettings, teacher: &dyn Backbone) -> Result<()> {
     shares(&[("colour", colour), ("average", average)])?;
     let of_loss = [("global_weight", settings.global_weight), ("objects_weight", settings.objects_weight)];
     weights(&of_loss.map(|(name, weight)| (name, f64::from(weight))))?;
-    let side = settings.small_side;
-    if !(CELL..=INPUT).contains(&side) || !side.is_multiple_of(CELL) {
-        return wrong(format!("small_side = {side} must be a multiple of {CELL} up to {INPUT}; 160 for example"));
+    let (side, multiple) = (settings.small_side, settings.model.multiple());
+    if !(multiple..=INPUT).contains(&side) || !side.is_multiple_of(multiple) {
+        return wrong(format!("small_side = {side} must be a multiple of {multiple} up to {INPUT}; 160 for example"));
     }
     if settings.model.kernel >= side / CELL {
         let kernel = settings.model.kernel;

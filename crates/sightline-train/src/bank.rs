@@ -38,11 +38,11 @@ impl Banked {
         let device = aligner.model.device();
         let encoded = |corpus| Encoded::new(&aligner.model, &aligner.settings, corpus);
         let (own, others) = (encoded(corpus), encoded(bank));
-        let score = aligner.settings.score;
+        let scoring = aligner.settings.scoring();
         Self {
-            scores: own.scores(score, corpus, &device),
-            of_images: aligner::scores(score, &own.regions, &others.words, &device),
-            of_sentences: aligner::scores(score, &others.regions, &own.words, &device),
+            scores: own.scores(scoring, corpus, &device),
+            of_images: aligner::scores(scoring, &own.regions, &others.words, &device),
+            of_sentences: aligner::scores(scoring, &others.regions, &own.words, &device),
         }
     }
 

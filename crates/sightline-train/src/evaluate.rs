@@ -2,7 +2,7 @@
 
 use sightline_metrics::retrieval::{self, RetrievalReport, Truth};
 use sightline_model::Device;
-use sightline_model::alignment::{AlignmentModel, AlignmentSettings, Score};
+use sightline_model::alignment::{AlignmentModel, AlignmentSettings, Scoring};
 use sightline_search::VectorSets;
 
 use crate::aligner::{self, Aligner, encode_regions, encode_words};
@@ -106,7 +106,7 @@ impl Scores {
 /// Scores of all photos with all sentences of a split.
 pub fn scores(aligner: &Aligner, corpus: &Corpus<'_>) -> Scores {
     Encoded::new(&aligner.model, &aligner.settings, corpus).scores(
-        aligner.settings.score,
+        aligner.settings.scoring(),
         corpus,
         &aligner.model.device(),
     )
@@ -131,11 +131,11 @@ impl Encoded {
     }
 
     /// Scores of all its photos with all its sentences.
-    pub(crate) fn scores(&self, score: Score, corpus: &Corpus<'_>, device: &Device) -> Scores {
+    pub(crate) fn scores(&self, scoring: Scoring, corpus: &Corpus<'_>, device: &Device) -> Scores {
         let pairs = || corpus.photos.iter().enumerate().flat_map(|(i, p)| (0..p.sentences.len()).map(move |s| (i, s)));
         let of_sentence = |(sentence, (i, s))| corpus.others_of(i, s).map(move |image| [image, sentence]);
         Scores {
-            scores: aligner::scores(score, &self.regions, &self.words, device),
+            scores: aligner::scores(scoring, &self.regions, &self.words, device),
             image_of_sentence: pairs().map(|(i, _)| i).collect(),
             others: pairs().enumerate().flat_map(of_sentence).collect(),
             images: corpus.photos.len(),

@@ -705,6 +705,18 @@ fn settings_that_no_training_can_follow_are_named() {
             "model.standardize = true",
         ),
         (model(AlignmentSettings { dim: 0, ..base.model.clone() }), "model.dim = 0"),
+        (
+            model(AlignmentSettings { attention_sharpness: Some(6.0), ..base.model.clone() }),
+            "model.attention_sharpness is for",
+        ),
+        (
+            model(AlignmentSettings {
+                attention_sharpness: Some(0.0),
+                score: Score::SoftAttention,
+                ..base.model.clone()
+            }),
+            "model.attention_sharpness = 0",
+        ),
         (model(AlignmentSettings { dropout: f32::NAN, ..base.model.clone() }), "model.dropout = NaN"),
     ] {
         let run = RunFolder::create(&folder.path().join("align"), &settings).unwrap();

@@ -28,12 +28,6 @@ pub enum Score {
     SoftAttentionOverWords,
 }
 
-/// `λ` of [`Score::SoftAttention`], as its authors have it.
-const SHARPNESS_OVER_REGIONS: f32 = 9.0;
-
-/// `λ` of [`Score::SoftAttentionOverWords`], as its authors have it.
-const SHARPNESS_OVER_WORDS: f32 = 4.0;
-
 /// What [`Score::SmoothedSumOfPositive`] adds to the number of words.
 const SMOOTHING: f32 = 10.0;
 
@@ -99,6 +93,31 @@ fn sums(counts: &[usize], factors: &[f32], device: &Device) -> Tensor<2> {
 }
 
 impl Score {
+    /// Whether words attend to regions or regions to words, so that a `λ` says how sharply.
+    pub fn attends(self) -> bool {
+        matches!(self, Self::SoftAttention | Self::SoftAttentionOverWords)
+    }
+
+    /// `λ` as the score's authors have it: 9 from words to regions, 4 from regions to words.
+    fn usual_sharpness(self) -> f32 {
+        if self == Self::SoftAttentionOverWords { 4.0 } else { 9.0 }
+    }
+}
+
+/// A score, and how sharply its attention looks, where it has any.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scoring {
+    /// How products become one number.
+    pub score: Score,
+    /// `λ`, one by the temperature of the softmax; none is its authors'.
+    pub sharpness: Option<f32>,
+}
+
+impl Scoring {
+    fn sharpness(&self) -> f32 {
+        self.sharpness.unwrap_or_else(|| self.score.usual_sharpness())
+    }
+
     /// Scores of every photo with every sentence: `[images, sentences]`.
     ///
     /// `regions` is `[regions of all photos, dim]`, `words` is `[words of all sentences, dim]`.
@@ -107,7 +126,7 @@ impl Score {
         let [n_words, _] = words.dims();
         assert_eq!(n_regions, counts.0.iter().sum::<usize>(), "regions of all photos");
         assert_eq!(n_words, lengths.iter().sum::<usize>(), "words of all sentences");
-        let by_best = matches!(self, Self::MaxOverRegions | Self::MeanOfMax);
+        let by_best = matches!(self.score, Score::MaxOverRegions | Score::MeanOfMax);
         if by_best && kernel::available(&words.device()) {
             kernel::scores(regions, counts.counts(), words, lengths, self.factors(lengths))
         } else {
@@ -117,15 +136,15 @@ impl Score {
 
     /// What a sentence's sum over words is multiplied by.
     pub(super) fn factors(self, lengths: &[usize]) -> Vec<f32> {
-        let factor = |&length: &usize| match self {
-            Self::MaxOverRegions | Self::SumOfPositive => 1.0,
-            Self::SmoothedSumOfPositive => 1.0 / (length as f32 + SMOOTHING),
-            Self::MeanOfMax | Self::SoftAttention | Self::SoftAttentionOverWords => 1.0 / length.max(1) as f32,
+        let factor = |&length: &usize| match self.score {
+            Score::MaxOverRegions | Score::SumOfPositive => 1.0,
+            Score::SmoothedSumOfPositive => 1.0 / (length as f32 + SMOOTHING),
+            Score::MeanOfMax | Score::SoftAttention | Score::SoftAttentionOverWords => 1.0 / length.max(1) as f32,
         };
         lengths.iter().map(factor).collect()
     }
 
-    /// As [`Score::scores`], in tensor operations alone.
+    /// As [`Scoring::scores`], in tensor operations alone.
     pub(super) fn scores_by_tensors(
         self,
         regions: Tensor<2>,
@@ -145,20 +164,22 @@ impl Score {
             Some(mask) => products + mask.clone(),
             None => products,
         };
-        let of_words = match self {
-            Self::MaxOverRegions | Self::MeanOfMax => masked(products(padded())).max_dim(1),
-            Self::SumOfPositive | Self::SmoothedSumOfPositive => relu(masked(products(padded()))).sum_dim(1),
-            Self::SoftAttention => {
+        let of_words = match self.score {
+            Score::MaxOverRegions | Score::MeanOfMax => masked(products(padded())).max_dim(1),
+            Score::SumOfPositive | Score::SmoothedSumOfPositive => relu(masked(products(padded()))).sum_dim(1),
+            Score::SoftAttention => {
                 let v = padded();
                 let products = products(v.clone());
                 let v = v.reshape([images, most, dim]);
-                let attention = softmax(masked(products.clone() * SHARPNESS_OVER_REGIONS), 1); // [images, most, words]
+                let attention = softmax(masked(products.clone() * self.sharpness()), 1); // [images, most, words]
                 let along = (attention.clone() * products).sum_dim(1); // ⟨s, Σ a v⟩
                 let gram = v.clone().matmul(v.swap_dims(1, 2)); // [images, most, most]
                 let square = (attention.clone() * gram.matmul(attention)).sum_dim(1); // |Σ a v|²
                 along / (square + 1e-8).sqrt()
             }
-            Self::SoftAttentionOverWords => return soft_attention_over_words(regions, counts, words, lengths),
+            Score::SoftAttentionOverWords => {
+                return soft_attention_over_words(self.sharpness(), regions, counts, words, lengths);
+            }
         };
         let of_words = of_words.reshape([images, n_words]);
         of_words.matmul(sums(lengths, &self.factors(lengths), &device))
@@ -167,6 +188,7 @@ impl Score {
 
 /// [`Score::SoftAttentionOverWords`]: sentences are brought to the longest, regions stay as they lie.
 fn soft_attention_over_words(
+    sharpness: f32,
     regions: Tensor<2>,
     counts: &RegionCounts,
     words: Tensor<2>,
@@ -179,7 +201,7 @@ fn soft_attention_over_words(
     let s = sets.pad(words, &device).reshape([sentences, most, dim]);
     let products = s.clone().reshape([sentences * most, dim]).matmul(regions.transpose());
     let products = products.reshape([sentences, most, n_regions]);
-    let mut logits = products.clone() * SHARPNESS_OVER_WORDS;
+    let mut logits = products.clone() * sharpness;
     if let Some(mask) = sets.mask(&device) {
         logits = logits + mask.reshape([sentences, most, 1]);
     }

@@ -100,6 +100,7 @@ fn scores_agree_with_the_equations() {
     let v = model.regions(RegionBatch { features: regions, geometry: None, counts: counts.clone() });
     let s = model.words(&sentences);
     let all = |score: Score| {
+        let score = Scoring { score, sharpness: None };
         let ours = values(score.scores(v.clone(), &counts, s.clone(), sentences.lengths()));
         let tensors = values(score.scores_by_tensors(v.clone(), &counts, s.clone(), sentences.lengths()));
         assert!(ours.iter().zip(&tensors).all(|(a, b)| (a - b).abs() < 1e-5 * (1.0 + b.abs())), "{ours:?} {tensors:?}");
@@ -154,9 +155,12 @@ fn soft_attention_agrees_with_its_definition() {
             .collect();
         dot(own, &mixture) / (dot(&mixture, &mixture) + 1e-8).sqrt()
     };
-    for (score, sharpness) in [(Score::SoftAttention, 9.0), (Score::SoftAttentionOverWords, 4.0)] {
+    let both = [Score::SoftAttention, Score::SoftAttentionOverWords];
+    let [of_authors, others] = [[None; 2], [Some(2.0), Some(20.0)]].map(|sharpness| both.into_iter().zip(sharpness));
+    for ((score, given), sharpness) in of_authors.chain(others).zip([9.0, 4.0, 2.0, 20.0]) {
         let [regions, words] = [&v, &s].map(|x| features_tensor(x.clone(), dim, &device));
-        let scores = values(score.scores(regions, &RegionCounts::new(counts.to_vec()), words, &lengths));
+        let scoring = Scoring { score, sharpness: given };
+        let scores = values(scoring.scores(regions, &RegionCounts::new(counts.to_vec()), words, &lengths));
         let (mut first_region, mut i) = (0, 0);
         for count in counts {
             let own_regions = &v[first_region * dim..(first_region + count) * dim];
@@ -373,7 +377,7 @@ fn joined_vectors_give_the_score_of_training() {
         let (values_, counts, sentences) = batch();
         let regions = RegionBatch { features: features_tensor(values_, FEATURES, &device), geometry: None, counts };
         let (v, s) = (model.regions(regions.clone()), model.words(&sentences));
-        let joined = score.scores(v, &regions.counts, s, sentences.lengths());
+        let joined = settings.scoring().scores(v, &regions.counts, s, sentences.lengths());
         let pairing = Pairing::diagonal(3);
         let truth = BatchTruth { pairing, classes: Vec::new(), other_classes: Vec::new(), teaching: None };
         let expected = Objective::SumHinge.loss(joined, &truth.pairing, None, 1.0, Tensor::zeros([1], &device));

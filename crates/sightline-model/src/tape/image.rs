@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::depthwise::Depthwise;
 use super::{Tape, Var, weight};
 use crate::matrix::{Matrix, Part, add_scaled, dot, in_parts, multiply_parts, softmax, vectorised};
 
@@ -99,52 +100,19 @@ impl Tape<'_> {
     /// Convolution of each channel on its own, stride 1: `[cells, channels]` to the same, by `name.weight`
     /// `[kernel², channels]` and `name.bias`.
     pub fn convolve_channels(&mut self, x: Var, name: &str, side: usize, kernel: usize) -> Var {
-        let windows = Windows { side, kernel, stride: 1 };
         let (matrix_name, bias_name) = (format!("{name}.weight"), format!("{name}.bias"));
         let (matrix, bias) = (&self.weight(&matrix_name).values, &self.weight(&bias_name).values);
         let value = self.value(x);
         let (cells, channels) = (value.rows, value.columns);
+        let depthwise = Depthwise { side, channels, kernel };
         let mut out = bias.repeat(cells);
-        in_parts(
-            &mut out,
-            channels,
-            #[inline(always)]
-            |first, out| {
-                for (i, out) in (first..).zip(out.chunks_exact_mut(channels)) {
-                    let (grid, at) = (i / (side * side) * side * side, i % (side * side));
-                    for (place, cell, n) in windows.rows(at / side, at % side) {
-                        for k in 0..n {
-                            let x = &value.values[(grid + cell + k) * channels..][..channels];
-                            multiply_add(out, &matrix[(place + k) * channels..][..channels], x);
-                        }
-                    }
-                }
-            },
-        );
+        depthwise.convolve(&value.values, matrix, &mut out);
         self.record(Matrix::new(cells, channels, out), [x], true, move |g, [x], values, weights, gradients| {
-            let matrix = &weight(weights, &matrix_name).values;
-            let mut dmatrix = vec![0.0; matrix.len()];
-            let mut dx = vec![0.0; cells * channels];
-            let x_values = &values[x.0].values;
-            vectorised(
-                #[inline(always)]
-                || {
-                    for (i, g) in g.chunks_exact(channels).enumerate() {
-                        let (grid, at) = (i / (side * side) * side * side, i % (side * side));
-                        for (place, cell, n) in windows.rows(at / side, at % side) {
-                            for k in 0..n {
-                                let (from, weights) = ((grid + cell + k) * channels, (place + k) * channels);
-                                multiply_add(&mut dmatrix[weights..][..channels], g, &x_values[from..][..channels]);
-                                multiply_add(&mut dx[from..][..channels], g, &matrix[weights..][..channels]);
-                            }
-                        }
-                    }
-                },
-            );
+            let dmatrix = depthwise.gradient_of_windows(&values[x.0].values, &g);
             add_scaled(gradients.weight(&matrix_name, weights), 1.0, &dmatrix);
             let dbias = gradients.weight(&bias_name, weights);
             g.chunks_exact(channels).for_each(|row| add_scaled(dbias, 1.0, row));
-            gradients.give(x, dx);
+            gradients.give(x, depthwise.gradient_of_cells(&g, &weight(weights, &matrix_name).values));
         })
     }
 
@@ -368,8 +336,12 @@ mod tests {
             let windows = Windows { side: 4, kernel, stride };
             check_gradients(some_weights(&shapes), 32, |tape, x| tape.convolve(x, "c", windows));
         }
-        let shapes: [(&str, &[usize]); 3] = [("x", &[32, 3]), ("c.weight", &[25, 3]), ("c.bias", &[3])];
-        check_gradients(some_weights(&shapes), 32, |tape, x| tape.convolve_channels(x, "c", 4, 5));
+        // Channels that fill the parts that go through together, and some that do not.
+        for channels in [3, 81] {
+            let shapes: [(&str, &[usize]); 3] =
+                [("x", &[32, channels]), ("c.weight", &[25, channels]), ("c.bias", &[channels])];
+            check_gradients(some_weights(&shapes), 32, |tape, x| tape.convolve_channels(x, "c", 4, 5));
+        }
     }
 
     #[test]

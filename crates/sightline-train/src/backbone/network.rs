@@ -129,7 +129,7 @@ impl Network {
 #[derive(Debug)]
 pub enum Opened {
     /// The small backbone, which proposes regions too.
-    Compact(Compact),
+    Compact(Box<Compact>),
     /// A vision transformer.
     Vit(Box<Vit>),
 }
@@ -138,7 +138,7 @@ impl Opened {
     /// Whichever it is.
     pub fn backbone(&self) -> &dyn Backbone {
         match self {
-            Self::Compact(compact) => compact,
+            Self::Compact(compact) => &**compact,
             Self::Vit(vit) => &**vit,
         }
     }
@@ -146,7 +146,7 @@ impl Opened {
     /// Whichever it is, to keep.
     pub fn into_backbone(self) -> Box<dyn Backbone> {
         match self {
-            Self::Compact(compact) => Box::new(compact),
+            Self::Compact(compact) => compact,
             Self::Vit(vit) => vit,
         }
     }
@@ -154,7 +154,7 @@ impl Opened {
     /// The small backbone; an error where it is another.
     pub fn into_compact(self) -> Result<Compact> {
         match self {
-            Self::Compact(compact) => Ok(compact),
+            Self::Compact(compact) => Ok(*compact),
             Self::Vit(vit) => Err(Error::Mismatch(format!(
                 "{} is a vision transformer and proposes no regions; name a run of `train backbone`, or other regions",
                 vit.name()
@@ -183,7 +183,7 @@ pub(crate) fn assemble(name: &str, network: Network, mut weights: Weights, devic
     }
     let checksum = format!("{:016x}", hash.digest());
     Ok(match network {
-        Network::Compact(settings) => Opened::Compact(Compact::new(name, checksum, settings, weights)?),
+        Network::Compact(settings) => Opened::Compact(Box::new(Compact::new(name, checksum, settings, weights)?)),
         Network::Vit(config) => Opened::Vit(Box::new(Vit::of_learnt(name, checksum, config, weights, device)?)),
     })
 }
