@@ -60,8 +60,8 @@ pub struct BackboneSettings {
     /// Channels of the part that looks for objects.
     pub objects: usize,
     /// Pixels along a side of the square in which it is shown a photo in use, a multiple of
-    /// [`BackboneSettings::multiple`]. It learns from parts of photos, where things are larger, and so sees whole photos best in a larger square than it learned in (Touvron
-    /// et al. 2019).
+    /// [`BackboneSettings::multiple`]. It learns from parts of photos, where things are larger, and so sees whole photos
+    /// best in a larger square than it learned in (Touvron et al. 2019).
     pub photo_side: usize,
 }
 
@@ -390,14 +390,9 @@ mod tests {
 
     #[test]
     fn a_cell_lies_in_the_larger_one_around_it() {
-        assert_eq!(
-            larger_cells(2, 4, 2),
-            [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
-                .concat()
-                .into_iter()
-                .chain([[4, 4, 5, 5], [4, 4, 5, 5], [6, 6, 7, 7], [6, 6, 7, 7]].concat())
-                .collect::<Vec<_>>()
-        );
+        let of_first = [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]].concat();
+        let of_second: Vec<usize> = of_first.iter().map(|larger| 4 + larger).collect();
+        assert_eq!(larger_cells(2, 4, 2), [of_first, of_second].concat());
     }
 
     #[test]
