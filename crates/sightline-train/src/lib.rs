@@ -26,6 +26,7 @@ pub mod settings;
 pub mod teachers;
 mod trainer;
 pub mod tune;
+mod unread;
 mod view;
 
 pub use error::{Error, Result};

@@ -13,6 +13,7 @@ use sightline_model::weights::Weights;
 use crate::checkpoint::{Checkpoint, Findings, Header, Progress};
 use crate::optimizer::{OptimizerSettings, same_sizes};
 use crate::run::RunFolder;
+use crate::unread::Missing;
 use crate::{Error, Result};
 
 /// What a trainer tells while it works.
@@ -95,6 +96,10 @@ pub(crate) trait Learner {
     /// One step: the loss of the batch before it, and what to divide it by for a figure a pair or sentence. Where the
     /// loss is not finite, nothing needs to be learnt from it.
     fn step(&mut self, batch: &Self::Batch, dropout: &mut Dropout, rate: f64, step: u64) -> (f64, f64);
+    /// Photos that could not be read since this was asked last.
+    fn unread(&self) -> Vec<Missing> {
+        Vec::new()
+    }
     /// Quality on the validation split.
     fn validate(&self) -> Result<Validation>;
     /// Weights and what the optimiser remembers, to go on from.
@@ -173,6 +178,13 @@ fn agree(now: &serde_json::Value, then: &serde_json::Value) -> bool {
     }
 }
 
+/// Names the photos that a training has to do without.
+fn tell_unread(learner: &impl Learner, control: &mut Control<'_>) {
+    for (photo, reason) in learner.unread() {
+        (control.on_event)(&Event::Unread { photo, reason });
+    }
+}
+
 /// The loop.
 pub(crate) fn run<L: Learner>(learner: &mut L, plan: Plan<'_>, control: &mut Control<'_>) -> Result<Outcome> {
     let Plan { seed, epochs, dropout, optimizer: settings, run, mut header, resume, .. } = plan;
@@ -239,6 +251,7 @@ pub(crate) fn run<L: Learner>(learner: &mut L, plan: Plan<'_>, control: &mut Con
             progress.batch += 1;
             let loss = loss / divisor;
             progress.losses += loss;
+            tell_unread(learner, control);
             (control.on_event)(&Event::Step { step: progress.step, steps, loss });
             if progress.step.is_multiple_of(LOG_EVERY) {
                 let record = json!({"step": progress.step, "loss": loss, "learning_rate": rate});
@@ -246,7 +259,9 @@ pub(crate) fn run<L: Learner>(learner: &mut L, plan: Plan<'_>, control: &mut Con
             }
         }
         let seconds = started.elapsed().as_secs_f64();
-        let validation = learner.validate()?;
+        let validation = learner.validate();
+        tell_unread(learner, control);
+        let validation = validation?;
         let loss = progress.losses / (progress.batch as f64).max(1.0);
         progress.epoch += 1;
         (progress.batch, progress.losses) = (0, 0.0);

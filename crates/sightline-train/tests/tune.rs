@@ -23,7 +23,7 @@ use sightline_train::run::RunFolder;
 use sightline_train::settings::{AlignSettings, TeachingSettings, TuneRunSettings};
 use sightline_train::teachers::Teacher;
 use sightline_train::tune::{self, BACKBONE_FILE, Start, TuneData};
-use sightline_train::{Control, Outcome, align};
+use sightline_train::{Control, Event, Outcome, align};
 use sightline_vision::Photo;
 use sightline_vision::backbone::{Context, VitConfig, region_vectors};
 use sightline_vision::extract::ExtractOptions;
@@ -350,10 +350,19 @@ fn a_photo_that_is_gone_is_left_out_and_named() {
     std::fs::remove_file(trained.folder.path().join("5.png")).unwrap();
     std::fs::write(trained.folder.path().join("13.png"), b"no picture").unwrap();
     let run = RunFolder::create(&trained.folder.path().join("tuned"), &tune_settings()).unwrap();
-    let mut control = Control { on_event: &mut |_| {}, stop: &AtomicBool::new(false) };
+    let (mut told, mut passes) = (Vec::new(), 0);
+    let mut on_event = |event: &Event| match event {
+        Event::Unread { photo, .. } => told.push((photo.clone(), passes)),
+        Event::Epoch { .. } => passes += 1,
+        _ => {}
+    };
+    let mut control = Control { on_event: &mut on_event, stop: &AtomicBool::new(false) };
     let (outcome, unread) = tune::train(trained.data(), &tune_settings(), &run, false, &mut control).unwrap();
     assert_eq!(outcome.progress.epoch, 2);
     assert_eq!(unread, ["13.png", "5.png"]);
+    // Each once, and before the first pass is over.
+    told.sort_unstable();
+    assert_eq!(told, [("13.png".to_owned(), 0), ("5.png".to_owned(), 0)]);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::AddAssign;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
 
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -28,6 +28,7 @@ use crate::checkpoint::Findings;
 use crate::optimizer::{Learnt, accumulate};
 use crate::settings::BackboneRunSettings;
 use crate::trainer::{BATCHES_STREAM, Learner, Validation};
+use crate::unread::{Missing, Unread};
 use crate::view::{mirror, recolour};
 use crate::{Error, Result};
 
@@ -127,7 +128,7 @@ pub(super) struct BackboneLearner<'a> {
     /// Pixels of views in small squares, by position; fewer than there are views where memory is short.
     small: Vec<OnceLock<Vec<u8>>>,
     /// Photos that could be read when the views were made, and cannot any more.
-    unread: Mutex<BTreeSet<String>>,
+    unread: Unread,
 }
 
 impl<'a> BackboneLearner<'a> {
@@ -163,13 +164,13 @@ impl<'a> BackboneLearner<'a> {
             small: (0..views.len().min(MOST_KEPT / (3 * settings.small_side.pow(2))))
                 .map(|_| OnceLock::new())
                 .collect(),
-            unread: Mutex::default(),
+            unread: Unread::default(),
         })
     }
 
     /// Photos that became unreadable while the backbone learnt.
     pub(super) fn into_unread(self) -> BTreeSet<String> {
-        self.unread.into_inner().expect("no thread failed")
+        self.unread.into_all()
     }
 
     /// The pixels of a view in a square of `side`; none where its photo cannot be read.
@@ -181,10 +182,8 @@ impl<'a> BackboneLearner<'a> {
         let record = self.views.get(view);
         let path = photo_of(record.key);
         let part = record.boxes().next().expect("a view has a box");
-        let Ok(photo) = Photo::open(self.data.dataset.root.join(path)) else {
-            self.unread.lock().expect("no thread failed").insert(path.to_owned());
-            return None;
-        };
+        let photo =
+            Photo::open(self.data.dataset.root.join(path)).map_err(|reason| self.unread.add(path, &reason)).ok()?;
         let pixels = pixels(&photo, &part, side).pixels;
         Some(match kept {
             Some(slot) => Cow::Borrowed(slot.get_or_init(|| pixels)),
@@ -385,6 +384,10 @@ impl Learner for BackboneLearner<'_> {
             self.learnt.step(&gradients, &self.settings.optimizer, rate, step);
         }
         (loss, 1.0)
+    }
+
+    fn unread(&self) -> Vec<Missing> {
+        self.unread.news()
     }
 
     fn validate(&self) -> Result<Validation> {

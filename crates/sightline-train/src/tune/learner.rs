@@ -1,9 +1,8 @@
 //! Backbone and alignment model as they learn together.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, mpsc};
+use std::sync::{OnceLock, mpsc};
 
 use burn::tensor::{Device, Tensor};
 use rand::RngExt;
@@ -31,6 +30,7 @@ use crate::run::RunFolder;
 use crate::settings::TuneRunSettings;
 use crate::teachers::Teachers;
 use crate::trainer::{Learner, Validation};
+use crate::unread::{Missing, Unread};
 use crate::{Error, Result};
 
 /// Random streams of what is done to a photo; one a photo and step.
@@ -67,7 +67,7 @@ struct Eyes<'a> {
     /// What else stands in a region's vector.
     context: Context,
     pools: Vec<ThreadPool>,
-    unread: Mutex<BTreeSet<String>>,
+    unread: Unread,
 }
 
 /// What a shard says of its photos, and what must be known to go back.
@@ -110,7 +110,7 @@ impl<'a> TuneLearner<'a> {
             corpus,
             teachers,
             pools: (0..threads).map(|_| one_thread()).collect::<Result<_>>()?,
-            unread: Mutex::default(),
+            unread: Unread::default(),
         };
         Ok(Self {
             backbone: Learnt::new(weights, settings.average),
@@ -130,7 +130,7 @@ impl<'a> TuneLearner<'a> {
 
     /// Photos that could not be read, by name.
     pub(super) fn into_unread(self) -> Vec<String> {
-        self.eyes.unread.into_inner().expect("no thread failed").into_iter().collect()
+        self.eyes.unread.into_all().into_iter().collect()
     }
 
     /// The loss of the batch, one step of the alignment model, and what it wants of each photo's vectors.
@@ -212,8 +212,7 @@ impl<'a> TuneLearner<'a> {
                 before.max(self.validation.photos.len())
             ));
         }
-        let unread = self.eyes.unread.lock().expect("no thread failed");
-        let corpus = &self.eyes.corpus;
+        let Eyes { corpus, unread, .. } = &self.eyes;
         if corpus.photos.iter().all(|photo| unread.contains(corpus.key(photo))) {
             return gone("no photo of the training split".into());
         }
@@ -257,9 +256,7 @@ impl Eyes<'_> {
     /// The photo of a corpus; none where it cannot be read.
     fn photo(&self, corpus: &Corpus<'_>, photo: &CorpusPhoto) -> Option<Photo> {
         let key = corpus.key(photo);
-        Photo::open(corpus.dataset.root.join(key))
-            .map_err(|_| self.unread.lock().expect("no thread failed").insert(key.to_owned()))
-            .ok()
+        Photo::open(corpus.dataset.root.join(key)).map_err(|reason| self.unread.add(key, &reason)).ok()
     }
 
     /// A photo of the batch as this step shows it.
@@ -454,6 +451,10 @@ impl Learner for TuneLearner<'_> {
         (loss, divisor)
     }
 
+    fn unread(&self) -> Vec<Missing> {
+        self.eyes.unread.news()
+    }
+
     fn validate(&self) -> Result<Validation> {
         let Named { name, network } = self.eyes.named.clone();
         let plain = Device::flex();
@@ -575,7 +576,7 @@ mod tests {
                 teachers: None,
                 context,
                 pools: Vec::new(),
-                unread: Mutex::default(),
+                unread: Unread::default(),
             };
             let wanted_of = |shard: &Shard| -> Vec<Vec<f32>> {
                 let own = |(i, vectors): (usize, &Vec<f32>)| {
