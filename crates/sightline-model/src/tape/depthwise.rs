@@ -1,40 +1,38 @@
 //! Convolution of every channel on its own, stride 1, zeros beyond the border. Channels go through in parts of a length
 //! known to the compiler, whose sums stay in registers.
 
-use std::ops::Range;
-
+use super::image::Windows;
 use crate::matrix::{in_parts, vectorised};
 
-/// Square grids, one after the other, row by row, and the windows that move over them.
+/// Windows that move over square grids cell by cell, and how many numbers a cell has.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Depthwise {
-    /// Cells along a side of each grid.
-    pub(super) side: usize,
-    /// Numbers a cell.
-    pub(super) channels: usize,
-    /// Cells along a side of a window; odd.
-    pub(super) kernel: usize,
+    windows: Windows,
+    channels: usize,
 }
 
 impl Depthwise {
+    /// Windows of `kernel` cells a side, odd, over grids of `side` cells a side.
+    pub(super) fn new(side: usize, kernel: usize, channels: usize) -> Self {
+        Self { windows: Windows { side, kernel, stride: 1 }, channels }
+    }
+
     /// Adds the sum over its window to every cell of `out`: `x` and `out` are `[cells, channels]`, `matrix` is
     /// `[kernel², channels]`.
     pub(super) fn convolve(&self, x: &[f32], matrix: &[f32], out: &mut [f32]) {
-        let channels = self.channels;
+        let &Self { windows, channels } = self;
+        let side = windows.side;
         in_parts(
             out,
             channels,
             #[inline(always)]
             |first_cell, out| {
                 for (cell, out) in (first_cell..).zip(out.chunks_exact_mut(channels)) {
-                    let mut first = 0;
-                    while first < channels {
-                        first += match channels - first {
-                            64.. => self.window::<64>(x, matrix, cell, first, out),
-                            16.. => self.window::<16>(x, matrix, cell, first, out),
-                            _ => self.window::<1>(x, matrix, cell, first, out),
-                        };
-                    }
+                    let (grid, at) = (cell / (side * side) * side * side, cell % (side * side));
+                    let pairs = windows.rows(at / side, at % side).flat_map(move |(place, under, n)| {
+                        (0..n).map(move |k| ((place + k) * channels, (grid + under + k) * channels))
+                    });
+                    add_products(out, matrix, x, &pairs);
                 }
             },
         );
@@ -51,7 +49,8 @@ impl Depthwise {
 
     /// The gradient of `matrix`.
     pub(super) fn gradient_of_windows(&self, x: &[f32], g: &[f32]) -> Vec<f32> {
-        let &Self { side, channels, kernel } = self;
+        let &Self { windows: Windows { side, kernel, .. }, channels } = self;
+        let padding = self.windows.padding();
         let mut out = vec![0.0; kernel * kernel * channels];
         vectorised(
             #[inline(always)]
@@ -59,83 +58,51 @@ impl Depthwise {
                 for row in 0..g.len() / (side * channels) {
                     for (place, out) in out.chunks_exact_mut(channels).enumerate() {
                         let (down, right) = (place / kernel, place % kernel);
-                        if !self.places(row % side).contains(&down) {
+                        if !(padding..side + padding).contains(&(row % side + down)) {
                             continue;
                         }
-                        let mut first = 0;
-                        while first < channels {
-                            first += match channels - first {
-                                64.. => self.row::<64>(x, g, row, [down, right], first, out),
-                                16.. => self.row::<16>(x, g, row, [down, right], first, out),
-                                _ => self.row::<1>(x, g, row, [down, right], first, out),
-                            };
-                        }
+                        // Cells of the row, and those that this place of their windows lies on.
+                        let cells = padding.saturating_sub(right)..side.min(side + padding - right);
+                        let under = |at: usize| (row + down - padding) * side + at + right - padding;
+                        let pairs = cells.map(|at| ((row * side + at) * channels, under(at) * channels));
+                        add_products(out, g, x, &pairs);
                     }
                 }
             },
         );
         out
     }
+}
 
-    /// Cells beyond the border that the first window covers.
-    fn padding(&self) -> usize {
-        self.kernel / 2
+/// Adds to every channel of `out` the products of `a` and `b` at all `pairs` of places, where its first channel stands.
+#[inline(always)]
+fn add_products(out: &mut [f32], a: &[f32], b: &[f32], pairs: &(impl Iterator<Item = (usize, usize)> + Clone)) {
+    let mut first = 0;
+    while first < out.len() {
+        first += match out.len() - first {
+            64.. => add_part::<64>(&mut out[first..], &a[first..], &b[first..], pairs.clone()),
+            16.. => add_part::<16>(&mut out[first..], &a[first..], &b[first..], pairs.clone()),
+            _ => add_part::<1>(&mut out[first..], &a[first..], &b[first..], pairs.clone()),
+        };
     }
+}
 
-    /// Along one side, the places of the window around cell `at` that lie on the grid.
-    fn places(&self, at: usize) -> Range<usize> {
-        self.padding().saturating_sub(at)..self.kernel.min(self.side + self.padding() - at)
-    }
-
-    /// Adds to `N` channels of a cell, from the channel `first` on, the sum over its window; `N`.
-    #[inline(always)]
-    fn window<const N: usize>(&self, x: &[f32], matrix: &[f32], cell: usize, first: usize, out: &mut [f32]) -> usize {
-        let &Self { side, channels, kernel } = self;
-        let (down, right) = (cell / side % side, cell % side);
-        let out: &mut [f32; N] = (&mut out[first..first + N]).try_into().expect("N numbers");
-        let mut sums = *out;
-        for y in self.places(down) {
-            for x_place in self.places(right) {
-                let under = cell + y * side + x_place - self.padding() * (side + 1);
-                let weights = (y * kernel + x_place) * channels + first;
-                let weights: &[f32; N] = matrix[weights..weights + N].try_into().expect("N numbers");
-                let numbers: &[f32; N] =
-                    x[under * channels + first..under * channels + first + N].try_into().expect("N numbers");
-                for i in 0..N {
-                    sums[i] += weights[i] * numbers[i];
-                }
-            }
+/// [`add_products`] for the first `N` channels; `N`.
+#[inline(always)]
+fn add_part<const N: usize>(
+    out: &mut [f32],
+    a: &[f32],
+    b: &[f32],
+    pairs: impl Iterator<Item = (usize, usize)>,
+) -> usize {
+    let part = |x: &[f32], at: usize| -> [f32; N] { x[at..at + N].try_into().expect("N numbers") };
+    let mut sums = part(out, 0);
+    pairs.for_each(|(of_a, of_b)| {
+        let (a, b) = (part(a, of_a), part(b, of_b));
+        for i in 0..N {
+            sums[i] += a[i] * b[i];
         }
-        *out = sums;
-        N
-    }
-
-    /// Adds to `N` channels of the gradient of one of the window's places what a row of cells has for it; `N`.
-    #[inline(always)]
-    fn row<const N: usize>(
-        &self,
-        x: &[f32],
-        g: &[f32],
-        row: usize,
-        [down, right]: [usize; 2],
-        first: usize,
-        out: &mut [f32],
-    ) -> usize {
-        let &Self { side, channels, .. } = self;
-        let padding = self.padding();
-        let out: &mut [f32; N] = (&mut out[first..first + N]).try_into().expect("N numbers");
-        let mut sums = *out;
-        for at in padding.saturating_sub(right)..side.min(side + padding - right) {
-            let cell = row * side + at;
-            let under = (cell + down * side + right - padding * (side + 1)) * channels + first;
-            let numbers: &[f32; N] = x[under..under + N].try_into().expect("N numbers");
-            let slopes: &[f32; N] =
-                g[cell * channels + first..cell * channels + first + N].try_into().expect("N numbers");
-            for i in 0..N {
-                sums[i] += numbers[i] * slopes[i];
-            }
-        }
-        *out = sums;
-        N
-    }
+    });
+    out[..N].copy_from_slice(&sums);
+    N
 }

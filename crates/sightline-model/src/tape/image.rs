@@ -24,13 +24,13 @@ impl Windows {
     }
 
     /// Cells beyond the border that the first window covers.
-    fn padding(&self) -> usize {
+    pub(super) fn padding(&self) -> usize {
         if self.kernel == self.stride { 0 } else { self.kernel / 2 }
     }
 
     /// For the window of result `(y, x)`: the cells of each of its rows that lie on the grid, as `(number of the first
     /// place in the window, number of the first cell of the grid, how many)`.
-    fn rows(&self, y: usize, x: usize) -> impl Iterator<Item = (usize, usize, usize)> + use<> {
+    pub(super) fn rows(&self, y: usize, x: usize) -> impl Iterator<Item = (usize, usize, usize)> + Clone + use<> {
         let &Self { side, kernel, stride } = self;
         let padding = self.padding();
         let (top, left) = (y * stride, x * stride);
@@ -104,7 +104,7 @@ impl Tape<'_> {
         let (matrix, bias) = (&self.weight(&matrix_name).values, &self.weight(&bias_name).values);
         let value = self.value(x);
         let (cells, channels) = (value.rows, value.columns);
-        let depthwise = Depthwise { side, channels, kernel };
+        let depthwise = Depthwise::new(side, kernel, channels);
         let mut out = bias.repeat(cells);
         depthwise.convolve(&value.values, matrix, &mut out);
         self.record(Matrix::new(cells, channels, out), [x], true, move |g, [x], values, weights, gradients| {
