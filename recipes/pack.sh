@@ -17,10 +17,11 @@ data=$1 boxes=$2 teacher=$3 out=$4
 source "$(dirname "$0")/common.sh"
 mkdir -p "$out"
 
-backbone="$out/further" features="$boxes"
+backbone="$out/objects" features="$boxes"
 train backbone backbone pack/backbone.toml --teacher "$teacher"
 # Its last weights, not its best: on new views they are ahead again.
 train backbone further pack/backbone-further.toml --teacher "$teacher" --start "$out/backbone/last.ckpt"
+train backbone objects pack/backbone-objects.toml --teacher "$teacher" --start "$out/further/last.ckpt"
 train align teacher ablation/14-muon.toml
 teachers=(--teacher "$out/teacher" --more-features "$boxes")
 if [ $# -eq 6 ]; then teachers+=(--teacher "$5" --more-features "$6"); fi

@@ -3,8 +3,8 @@
 //! Graham et al. 2021; a convolution's block is that of ConvNeXt, Liu et al. 2022). On the smaller grid a layer of four
 //! times the weights costs the same; what it found goes back to the cells of the larger one (Lin et al. 2017).
 //!
-//! It gives a vector for each cell, one for the whole picture, and for each cell of a finer grid how likely an object
-//! lies around it and how far its borders are. Weights and pixels in, numbers out, over the [`tape`](crate::tape).
+//! It gives a vector for each cell, one for the whole picture, and for each cell of a finer grid a box about it and how well
+//! that covers an object. Weights and pixels in, numbers out, over the [`tape`](crate::tape).
 
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -23,9 +23,11 @@ pub const GRID: usize = INPUT / CELL;
 pub const CELL: usize = 16;
 /// Cells of the grid of objects along a side of a cell.
 pub const FINER: usize = 2;
-/// Numbers a cell of [`Seen::objects`]: the logit of an object, and the logarithms of the distances to its left, top,
-/// right and bottom, in cells of the fine grid.
+/// Numbers a cell of [`Seen::objects`]: the logit of how well its box covers an object, and the logarithms of the distances
+/// to the box's left, top, right and bottom, in cells of the fine grid.
 pub const OBJECT_NUMBERS: usize = 5;
+/// What the names of the weights begin with that nothing but the objects needs.
+pub const OBJECTS: &str = "objects.";
 
 const PATCH: usize = 4;
 /// Coarse cells along a side of a deep one.
@@ -59,6 +61,8 @@ pub struct BackboneSettings {
     pub dim: usize,
     /// Channels of the part that looks for objects.
     pub objects: usize,
+    /// Blocks of convolution in it; 0: one convolution and one layer.
+    pub object_blocks: usize,
     /// Pixels along a side of the square in which it is shown a photo in use, a multiple of
     /// [`BackboneSettings::multiple`]. It learns from parts of photos, where things are larger, and so sees whole photos
     /// best in a larger square than it learned in (Touvron et al. 2019).
@@ -80,6 +84,7 @@ impl Default for BackboneSettings {
             kernel: 5,
             dim: 192,
             objects: 64,
+            object_blocks: 0,
             photo_side: INPUT,
         }
     }
@@ -142,11 +147,13 @@ impl BackboneSettings {
             };
             weights.insert(name, Weight { shape, values });
         }
-        // What comes out begins at the mean of what is asked for, and few places of a picture are the middle of an object.
+        // What comes out begins at the mean of what is asked for; few places of a picture are the middle of an object, and a
+        // box begins with five cells or so a side.
         for head in ["cells.weight", "global.weight", "objects.found.weight"] {
             weights.get_mut(head).expect("a weight of every network").values.fill(0.0);
         }
-        weights.get_mut("objects.found.bias").expect("a weight of every network").values[0] = -3.0;
+        weights.get_mut("objects.found.bias").expect("a weight of every network").values =
+            vec![-3.0, 1.0, 1.0, 1.0, 1.0];
         weights
     }
 
@@ -159,23 +166,25 @@ impl BackboneSettings {
             shapes.push((format!("{name}.weight"), vec![inputs, outputs]));
             shapes.push((format!("{name}.bias"), vec![outputs]));
         };
+        let window = self.kernel * self.kernel;
+        // The layers of a block of convolution.
+        let of_block = |name: &str, width: usize| {
+            let inner = expansion * width;
+            [("around", window, width), ("in", width, inner), ("out", inner, width)]
+                .map(|(layer, inputs, outputs)| (format!("{name}.{layer}"), inputs, outputs))
+        };
         linear("stem", PATCH * PATCH * 3, stem);
         linear("fine.reduce", 9 * stem, fine);
         linear("coarse.reduce", 9 * fine, coarse);
-        let window = self.kernel * self.kernel;
         for (grid, blocks, width) in [("fine", self.fine_blocks, fine), ("coarse", self.coarse_blocks, coarse)] {
             for block in 0..blocks {
-                linear(&format!("{grid}.{block}.around"), window, width);
-                linear(&format!("{grid}.{block}.in"), width, expansion * width);
-                linear(&format!("{grid}.{block}.out"), expansion * width, width);
+                of_block(&format!("{grid}.{block}"), width).iter().for_each(|(name, i, o)| linear(name, *i, *o));
             }
         }
         if deep > 0 {
             linear("deep.reduce", MERGED * MERGED * coarse, deep);
             linear("deep.spread", deep, coarse);
-            linear("joined.around", window, coarse);
-            linear("joined.in", coarse, expansion * coarse);
-            linear("joined.out", expansion * coarse, coarse);
+            of_block("joined", coarse).iter().for_each(|(name, i, o)| linear(name, *i, *o));
         }
         for block in 0..self.attention_blocks {
             linear(&format!("attention.{block}.query_key_value"), attended, 3 * attended);
@@ -187,8 +196,13 @@ impl BackboneSettings {
         linear("global", attended, dim);
         linear("objects.fine", fine, objects);
         linear("objects.coarse", coarse, objects);
-        linear("objects.around", window, objects);
-        linear("objects.hidden", objects, objects);
+        if self.object_blocks == 0 {
+            linear("objects.around", window, objects);
+            linear("objects.hidden", objects, objects);
+        }
+        for block in 0..self.object_blocks {
+            of_block(&format!("objects.{block}"), objects).iter().for_each(|(name, i, o)| linear(name, *i, *o));
+        }
         linear("objects.found", objects, OBJECT_NUMBERS);
         let mut norm = |name: String, width: usize| {
             shapes.push((format!("{name}norm.weight"), vec![width]));
@@ -206,6 +220,10 @@ impl BackboneSettings {
         for block in 0..self.attention_blocks {
             norm(format!("attention.{block}."), attended);
             norm(format!("attention.{block}.feed_"), attended);
+        }
+        (0..self.object_blocks).for_each(|block| norm(format!("objects.{block}."), objects));
+        if self.object_blocks > 0 {
+            norm("objects.last_".into(), objects);
         }
         shapes.push(("class".into(), vec![1, attended]));
         shapes
@@ -284,11 +302,19 @@ impl BackboneSettings {
         let coarse = tape.linear(coarse, "objects.coarse");
         let coarse = tape.rows(coarse, &larger_cells(pictures, fine_grid, FINER));
         let fine = tape.linear(fine, "objects.fine");
-        let x = tape.add(fine, coarse);
-        let x = tape.activate(x, Activation::Silu);
-        let x = tape.convolve_channels(x, "objects.around", fine_grid, self.kernel);
-        let x = tape.linear(x, "objects.hidden");
-        let x = tape.activate(x, Activation::Silu);
+        let mut x = tape.add(fine, coarse);
+        if self.object_blocks == 0 {
+            x = tape.activate(x, Activation::Silu);
+            x = tape.convolve_channels(x, "objects.around", fine_grid, self.kernel);
+            x = tape.linear(x, "objects.hidden");
+            x = tape.activate(x, Activation::Silu);
+        }
+        for block in 0..self.object_blocks {
+            x = self.convolution_block(tape, x, &format!("objects.{block}"), fine_grid);
+        }
+        if self.object_blocks > 0 {
+            x = tape.layer_norm(x, "objects.last_norm");
+        }
         tape.linear(x, "objects.found")
     }
 }
@@ -328,9 +354,9 @@ mod tests {
         }
     }
 
-    /// Without a deep grid and with one.
+    /// Without a deep grid and blocks that look for objects, and with them.
     fn both() -> [BackboneSettings; 2] {
-        [tiny(), BackboneSettings { deep: 18, ..tiny() }]
+        [tiny(), BackboneSettings { deep: 18, object_blocks: 2, ..tiny() }]
     }
 
     const SIDE: usize = 6 * CELL;

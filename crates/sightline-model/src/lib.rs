@@ -20,6 +20,7 @@ pub mod sentences;
 pub mod tape;
 pub mod vit;
 pub mod weights;
+pub mod workers;
 
 pub use attended::attended;
 pub use bf16::Precision;

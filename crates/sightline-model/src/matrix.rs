@@ -473,33 +473,22 @@ mod tests {
 
     #[test]
     fn exponentials_are_close() {
-        for i in -2000..2000 {
-            let x = i as f32 * 0.04;
-            let (got, expected) = (
-                vectorised(
-                    #[inline(always)]
-                    || exp(x),
-                ),
-                x.exp(),
-            );
-            assert!((got - expected).abs() <= 3e-7 * expected, "exp({x}) is {expected}, got {got}");
-            assert!(
-                (vectorised(
-                    #[inline(always)]
-                    || sigmoid(x)
-                ) - 1.0 / (1.0 + (-x).exp()))
-                .abs()
-                    < 1e-6
-            );
-            assert!(
-                (vectorised(
-                    #[inline(always)]
-                    || tanh(x)
-                ) - x.tanh())
-                .abs()
-                    < 1e-6
-            );
+        let functions = |x: f32| {
+            vectorised(
+                #[inline(always)]
+                || [exp(x), sigmoid(x), tanh(x)],
+            )
+        };
+        for i in -8700..=8700 {
+            let x = i as f32 / 100.0;
+            let [power, share, tangent] = functions(x);
+            let exact = f64::from(x).exp();
+            assert!((f64::from(power) - exact).abs() < 3e-7 * exact, "exp({x}) is {exact}, got {power}");
+            assert!((share - 1.0 / (1.0 + (-x).exp())).abs() < 3e-7, "sigmoid({x}), got {share}");
+            assert!((tangent - x.tanh()).abs() < 3e-7, "tanh({x}) is {}, got {tangent}", x.tanh());
         }
+        assert!(functions(-1e30).iter().all(|x| x.is_finite()) && functions(1e30)[1] == 1.0);
+        assert!(functions(f32::NAN).iter().all(|x| x.is_nan()));
     }
 
     #[test]

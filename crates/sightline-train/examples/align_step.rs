@@ -113,7 +113,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for repetition in 0..repetitions + 2 {
         let (started, cpu_before) = (Instant::now(), cpu_seconds());
         let gradients = loss_of(&model).backward();
-        model = optimizer.step(model, &gradients, &optimizer_settings, 1e-9, repetition as u64);
+        model = optimizer.step_module(model, gradients, &optimizer_settings, 1e-9, repetition as u64);
         if repetition >= 2 {
             milliseconds.push(1e3 * started.elapsed().as_secs_f64());
             cpu += 1e3 * (cpu_seconds() - cpu_before);

@@ -1,5 +1,5 @@
-//! What the small backbone costs, without a deep grid and with that of the program's own (recipes/pack/backbone.toml): a
-//! photo on all threads, photos on one thread each, and a training step.
+//! What the small backbone costs, by default, with a deep grid, and as the program's own
+//! (recipes/pack/backbone-objects.toml): a photo on all threads, photos on one thread each, and a training step.
 //!
 //! ```text
 //! cargo run --release -p sightline-train --example backbone_speed [ROUNDS]
@@ -18,25 +18,27 @@ use sightline_vision::backbone::{Backbone, Compact};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Pixels along a side of the square in which the program's own backbone is shown a photo (recipes/pack/backbone.toml).
+/// Pixels along a side of the square in which the program's own backbone is shown a photo.
 const LARGER: usize = 256;
-/// Channels of its deep grid.
-const DEEP: usize = 384;
 /// Pictures in a batch.
 const BATCH: usize = 8;
 
 fn main() {
     let rounds: usize = std::env::args().nth(1).map_or(20, |rounds| rounds.parse().expect("ROUNDS is a number"));
-    for deep in [0, DEEP] {
-        let heads = if deep == 0 { 3 } else { 6 };
-        network(&BackboneSettings { deep, heads, ..BackboneSettings::default() }, rounds);
+    let default = BackboneSettings::default();
+    let without_blocks = BackboneSettings { deep: 384, heads: 6, ..default.clone() };
+    let own = BackboneSettings { objects: 96, object_blocks: 2, ..without_blocks.clone() };
+    for (name, settings) in [("by default", default), ("with a deep grid", without_blocks), ("the program's own", own)]
+    {
+        println!("{name}");
+        network(&settings, rounds);
     }
 }
 
 fn network(settings: &BackboneSettings, rounds: usize) {
     let weights = settings.initial_weights(&mut random::stream(1, 0));
     let n: usize = weights.values().map(|weight| weight.values.len()).sum();
-    println!("{} channels of a deep grid, {n} parameters", settings.deep);
+    println!("{n} parameters");
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread");
     for photo_side in [INPUT, LARGER] {
         let settings = BackboneSettings { photo_side, ..settings.clone() };

@@ -13,7 +13,7 @@ use sightline_model::caption::{
     in_chunks,
 };
 use sightline_model::random::{self, Dropout};
-use sightline_train::optimizer::{OptimizerKind, OptimizerSettings, PlainOptimizer};
+use sightline_train::optimizer::{Optimizer, OptimizerKind, OptimizerSettings};
 
 /// The program's.
 #[global_allocator]
@@ -44,7 +44,7 @@ fn main() {
     let of: Vec<usize> = (0..BATCH).collect();
     let factors = vec![1.0 / BATCH as f32; BATCH * STEPS];
     let rmsprop = OptimizerSettings { kind: OptimizerKind::Rmsprop, ..OptimizerSettings::default() };
-    let mut optimizer = PlainOptimizer::default();
+    let mut optimizer = Optimizer::default();
     let mut step = |precision, i: usize, weights: &mut _| {
         let started = Instant::now();
         let mut dropout = Dropout::new(random::stream(1, 1), 0.0);

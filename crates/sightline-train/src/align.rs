@@ -118,7 +118,7 @@ pub fn train(
         features: store.settings().clone(),
         progress: Progress::default(),
     };
-    let learnt = LearntModule::new(model, settings.average, &device);
+    let learnt = LearntModule::new(model, settings.average);
     let mut learner = AlignLearner { learnt, corpus, validation, teachers: taught, settings, device };
     let plan = Plan {
         seed: settings.seed,
@@ -228,12 +228,12 @@ impl Learner for AlignLearner<'_> {
         let positions = hands.iter().map(|hand| self.corpus.photos[hand.photo].position);
         let regions = region_batch(self.corpus.store, positions, settings, &self.device.clone().without_autodiff());
         let teaching = self.teachers.as_ref().map(|teachers| teachers.teach(hands));
-        let model = self.learnt.module();
-        let (loss, divisor) = loss_of(model, settings, *objective, &self.corpus, hands, regions, teaching, dropout);
+        let shown = Shown { corpus: &self.corpus, hands, regions, teaching };
+        let (loss, divisor) = loss_of(self.learnt.module(), settings, *objective, shown, dropout);
         let gradients = loss.backward();
         let loss = f64::from(loss.into_scalar::<f32>());
         if loss.is_finite() {
-            self.learnt.step(&gradients, &self.settings.optimizer, rate, step);
+            self.learnt.step(gradients, &self.settings.optimizer, rate, step);
         }
         (loss, divisor)
     }
@@ -255,16 +255,23 @@ impl Learner for AlignLearner<'_> {
     }
 }
 
-/// The loss of some photos, given their regions, and sentences, and what to divide it by for a figure a sentence.
-#[expect(clippy::too_many_arguments, reason = "a batch has many sides")]
+/// What an alignment model is shown in a step.
+pub(crate) struct Shown<'a> {
+    pub(crate) corpus: &'a Corpus<'a>,
+    /// Photos of the corpus, and sentences of each.
+    pub(crate) hands: &'a [Hand],
+    /// The regions of these photos, in the same order.
+    pub(crate) regions: RegionBatch,
+    /// What other models say of every pair.
+    pub(crate) teaching: Option<Teaching>,
+}
+
+/// The loss of what is shown, and what to divide it by for a figure a sentence.
 pub(crate) fn loss_of(
     model: &AlignmentModel,
     settings: &AlignmentSettings,
     objective: Objective,
-    corpus: &Corpus<'_>,
-    hands: &[Hand],
-    regions: RegionBatch,
-    teaching: Option<Teaching>,
+    Shown { corpus, hands, regions, teaching }: Shown<'_>,
     dropout: &mut Dropout,
 ) -> (Tensor<1>, f64) {
     let pairs = || hands.iter().enumerate().flat_map(|(i, hand)| hand.sentences.iter().map(move |&s| (i, hand, s)));

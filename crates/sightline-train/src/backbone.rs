@@ -7,11 +7,11 @@ mod network;
 mod objects;
 mod views;
 
-use rayon::ThreadPool;
 use sightline_data::store::FeatureStore;
 use sightline_data::{Dataset, Split, Vocabulary};
-use sightline_model::backbone::{CELL, INPUT};
+use sightline_model::backbone::{CELL, INPUT, OBJECTS};
 use sightline_model::random;
+use sightline_model::workers::Workers;
 use sightline_vision::backbone::Backbone;
 
 use crate::checkpoint::{Checkpoint, Header, Kind, Progress};
@@ -39,7 +39,7 @@ pub struct BackboneData<'a> {
 ///
 /// What the teacher sees in each view of a photo is computed first and kept beside the run (`views.features`); a stopped
 /// run goes on from there. Photos that cannot be read are left out and returned, by name. `start` gives the first weights
-/// instead of chance.
+/// instead of chance, but for those of the part that looks for objects where it had fewer blocks.
 pub fn train(
     data: BackboneData<'_>,
     start: Option<Checkpoint>,
@@ -57,9 +57,17 @@ pub fn train(
     let mut rng = random::stream(settings.seed, WEIGHTS_STREAM);
     let mut model = settings.model.initial_weights(&mut rng);
     let of_run = serde_json::to_value(settings).expect("settings are plain data");
-    if let Some(start) = start {
+    if let Some(mut start) = start {
         // The sides of photos, which it learns to read, may change.
-        model = weights_of(start, "backbone", &of_run, &["photo_side"], &model)?;
+        let mut free = vec!["photo_side"];
+        let blocks = start.header.settings["model"]["object_blocks"].as_u64().unwrap_or(0);
+        if (blocks as usize) < settings.model.object_blocks {
+            start.model.retain(|name, _| !name.starts_with(OBJECTS));
+            let new = model.iter().filter(|(name, _)| name.starts_with(OBJECTS));
+            start.model.extend(new.map(|(name, weight)| (name.clone(), weight.clone())));
+            free.extend(["objects", "object_blocks"]);
+        }
+        model = weights_of(start, "backbone", &of_run, &free, &model)?;
     }
     let header = Header {
         kind: Kind::Backbone,
@@ -120,10 +128,9 @@ fn check(settings: &BackboneRunSettings, teacher: &dyn Backbone) -> Result<()> {
     Ok(())
 }
 
-/// A pool of one thread, so that the products inside a network do not split further.
-pub(crate) fn one_thread() -> Result<ThreadPool> {
-    let refused = |e: rayon::ThreadPoolBuildError| Error::Setting(format!("cannot start a thread: {e}"));
-    rayon::ThreadPoolBuilder::new().num_threads(1).build().map_err(refused)
+/// A worker for each processor, no more than there are jobs.
+pub(crate) fn workers(jobs: usize) -> Result<Workers> {
+    Workers::new(0, jobs).map_err(|e| Error::Setting(format!("cannot start the workers: {e}")))
 }
 
 /// Photos of a split.

@@ -5,14 +5,9 @@ mod average;
 mod learnt;
 mod module;
 mod muon;
-mod plain;
+mod rules;
 
-use std::collections::BTreeMap;
-
-use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Gradients, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
-use sightline_model::weights::{Weight, Weights};
 
 use crate::{Error, Result};
 
@@ -20,7 +15,7 @@ pub use average::Average;
 use learnt::check_state;
 pub(crate) use learnt::{Learnt, accumulate, same_sizes};
 pub(crate) use module::LearntModule;
-pub use plain::PlainOptimizer;
+pub use rules::Optimizer;
 
 /// Which rule turns gradients into steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,160 +122,11 @@ impl OptimizerSettings {
     }
 }
 
-/// What an optimiser remembers of each weight, flat, by the weight's name.
-#[derive(Debug, Default)]
-pub struct Optimizer {
-    /// Momentum or first moment.
-    first: BTreeMap<String, Tensor<1>>,
-    /// Running mean of squared gradients.
-    second: BTreeMap<String, Tensor<1>>,
-}
-
-impl Optimizer {
-    /// One step over all weights that have a gradient; `step` counts from 0.
-    pub fn step<M: Module>(
-        &mut self,
-        module: M,
-        gradients: &Gradients,
-        settings: &OptimizerSettings,
-        rate: f64,
-        step: u64,
-    ) -> M {
-        module.map(&mut Stepper { path: Vec::new(), optimizer: self, gradients, settings, rate, step })
-    }
-
-    /// The state as named weights: `first.NAME` and `second.NAME`.
-    pub fn export(&self) -> Weights {
-        let mut weights = Weights::new();
-        for (prefix, map) in [("first", &self.first), ("second", &self.second)] {
-            for (name, tensor) in map {
-                let values = tensor.to_data().try_into_vec::<f32>().expect("the state is f32");
-                weights.insert(format!("{prefix}.{name}"), Weight { shape: vec![values.len()], values });
-            }
-        }
-        weights
-    }
-
-    /// The state as [`Optimizer::export`] gave it; names of neither kind are an error.
-    pub fn import(weights: Weights, device: &burn::tensor::Device) -> Result<Self, String> {
-        let mut optimizer = Self::default();
-        for (name, weight) in weights {
-            let map = match name.split_once('.') {
-                Some(("first", _)) => &mut optimizer.first,
-                Some(("second", _)) => &mut optimizer.second,
-                _ => return Err(format!("{name} is no optimiser state")),
-            };
-            let own = name.split_once('.').map_or("", |(_, own)| own).to_owned();
-            let n = weight.values.len();
-            map.insert(own, Tensor::from_data(TensorData::new(weight.values, [n]), device));
-        }
-        Ok(optimizer)
-    }
-}
-
-struct Stepper<'a> {
-    path: Vec<String>,
-    optimizer: &'a mut Optimizer,
-    gradients: &'a Gradients,
-    settings: &'a OptimizerSettings,
-    rate: f64,
-    step: u64,
-}
-
-impl ModuleMapper for Stepper<'_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(gradient) = param.val().grad(self.gradients) else {
-            return param;
-        };
-        let name = self.path.join(".");
-        param.map(|weight| {
-            let shape = weight.dims();
-            let n = shape.iter().product::<usize>();
-            let decays = D > 1;
-            let weight = weight.inner().reshape([n]);
-            if self.settings.kind == OptimizerKind::Muon && muon::applies(&shape) {
-                let weight = self.muon(&name, weight, gradient.reshape([n]), &shape);
-                return Tensor::from_inner(weight.reshape(shape)).require_grad();
-            }
-            let weight = self.update(&name, weight, gradient.reshape([n]), decays);
-            Tensor::from_inner(weight.reshape(shape)).require_grad()
-        })
-    }
-}
-
-impl Stepper<'_> {
-    fn update(&mut self, name: &str, weight: Tensor<1>, gradient: Tensor<1>, decays: bool) -> Tensor<1> {
-        let &OptimizerSettings { kind, momentum, decay, epsilon, weight_decay, clip, .. } = self.settings;
-        let weight_decay = if decays { weight_decay } else { 0.0 };
-        let mut g = if clip > 0.0 { gradient.clamp(-clip, clip) } else { gradient };
-        if weight_decay > 0.0 && matches!(kind, OptimizerKind::Sgd | OptimizerKind::Rmsprop) {
-            g = g + weight.clone() * weight_decay;
-        }
-        match kind {
-            OptimizerKind::Sgd => {
-                let u = match self.optimizer.first.remove(name) {
-                    Some(u) => u * momentum + g,
-                    None => g,
-                };
-                self.optimizer.first.insert(name.to_owned(), u.clone());
-                weight - u * self.rate
-            }
-            OptimizerKind::Rmsprop => {
-                let c = self.second_moment(name, &g, decay);
-                weight - g * self.rate / (c + epsilon).sqrt()
-            }
-            OptimizerKind::Adam | OptimizerKind::Muon => {
-                let c = self.second_moment(name, &g, decay);
-                let m = match self.optimizer.first.remove(name) {
-                    Some(m) => m * momentum + g * (1.0 - momentum),
-                    None => g * (1.0 - momentum),
-                };
-                self.optimizer.first.insert(name.to_owned(), m.clone());
-                let t = (self.step + 1) as i32;
-                let (m, c) = (m / (1.0 - momentum.powi(t)), c / (1.0 - decay.powi(t)));
-                weight * (1.0 - self.rate * weight_decay) - m * self.rate / (c.sqrt() + epsilon)
-            }
-        }
-    }
-
-    /// The rule for a matrix, in plain memory.
-    fn muon(&mut self, name: &str, weight: Tensor<1>, gradient: Tensor<1>, shape: &[usize]) -> Tensor<1> {
-        let device = weight.device();
-        let plain = |tensor: Tensor<1>| tensor.into_data().try_into_vec::<f32>().expect("weights are f32");
-        let tensor = |values: Vec<f32>| {
-            let n = values.len();
-            Tensor::from_data(TensorData::new(values, [n]), &device)
-        };
-        let mut weight = Weight { shape: shape.to_vec(), values: plain(weight) };
-        let mut first = self.optimizer.first.remove(name).map_or_else(|| vec![0.0; weight.values.len()], plain);
-        muon::step(&mut weight, &plain(gradient), &mut first, self.settings, self.rate);
-        self.optimizer.first.insert(name.to_owned(), tensor(first));
-        tensor(weight.values)
-    }
-
-    fn second_moment(&mut self, name: &str, g: &Tensor<1>, decay: f64) -> Tensor<1> {
-        let square = g.clone().square() * (1.0 - decay);
-        let c = match self.optimizer.second.remove(name) {
-            Some(c) => c * decay + square,
-            None => square,
-        };
-        self.optimizer.second.insert(name.to_owned(), c.clone());
-        c
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::Device;
+    use burn::module::{Module, Param};
+    use burn::tensor::{Device, Tensor, TensorData};
     use sightline_model::{random, weights};
 
     #[derive(Module, Debug)]
@@ -334,23 +180,20 @@ mod tests {
             let mut module =
                 Two { matrix: random::constant([1, 2], 1.5, &device), bias: random::constant([3], -0.5, &device) };
             let mut optimizer = Optimizer::default();
-            let (mut plain, mut plain_optimizer) = (weights::export(&module), PlainOptimizer::default());
+            let (mut plain, mut plain_optimizer) = (weights::export(&module), Optimizer::default());
             let factors = [1.0, -3.0, 0.5, 0.25];
             for (step, factor) in factors.iter().enumerate() {
                 let loss = (module.matrix.val() * *factor).sum() + (module.bias.val() * (*factor * 0.5)).sum();
-                module = optimizer.step(module, &loss.backward(), &settings, 0.1, step as u64);
-                // Through plain data and back, as a checkpoint does.
-                optimizer = Optimizer::import(optimizer.export(), &device.clone().without_autodiff()).unwrap();
+                module = optimizer.step_module(module, loss.backward(), &settings, 0.1, step as u64);
+                // Out and back, as through a checkpoint.
+                optimizer = Optimizer::import(optimizer.export()).unwrap();
                 let mut gradients = plain.clone();
                 gradients.get_mut("matrix").unwrap().values.fill(*factor as f32);
                 gradients.get_mut("bias").unwrap().values.fill((*factor * 0.5) as f32);
                 plain_optimizer.step(&mut plain, &gradients, &settings, 0.1, step as u64);
-                plain_optimizer = PlainOptimizer::import(plain_optimizer.export()).unwrap();
             }
             for (name, weight) in weights::export(&module) {
-                for (a, b) in weight.values.iter().zip(&plain[&name].values) {
-                    assert!((a - b).abs() < 1e-5, "{kind:?} {name}: {a} by tensors, {b} in plain memory");
-                }
+                assert_eq!(weight, plain[&name], "{kind:?} {name}: of a module and in plain memory");
             }
             let matrix = module.matrix.val().into_data().try_into_vec::<f32>().unwrap();
             let bias = module.bias.val().into_data().try_into_vec::<f32>().unwrap();
@@ -362,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn muon_steps_alike_by_tensors_and_in_plain_memory() {
+    fn muon_steps_alike_in_a_module_and_in_plain_memory() {
         let device = Device::flex().autodiff();
         let settings =
             OptimizerSettings { kind: OptimizerKind::Muon, weight_decay: 0.1, ..OptimizerSettings::default() };
@@ -370,13 +213,12 @@ mod tests {
         let mut module =
             Two { matrix: random::constant([32, 40], 0.1, &device), bias: random::constant([3], 0.0, &device) };
         let before = weights::export(&module);
-        let (mut plain, mut plain_optimizer) = (before.clone(), PlainOptimizer::default());
+        let (mut plain, mut plain_optimizer) = (before.clone(), Optimizer::default());
         let mut optimizer = Optimizer::default();
         for step in 0..3 {
             let factors = Tensor::<2>::from_data(TensorData::new(wanted.clone(), [32, 40]), &device);
             let loss = (module.matrix.val() * factors).sum() + module.bias.val().sum();
-            module = optimizer.step(module, &loss.backward(), &settings, 0.1, step);
-            optimizer = Optimizer::import(optimizer.export(), &device.clone().without_autodiff()).unwrap();
+            module = optimizer.step_module(module, loss.backward(), &settings, 0.1, step);
             let mut gradients = plain.clone();
             gradients.get_mut("matrix").unwrap().values.clone_from(&wanted);
             gradients.get_mut("bias").unwrap().values.fill(1.0);
@@ -384,9 +226,7 @@ mod tests {
         }
         for (name, weight) in weights::export(&module) {
             assert_ne!(weight.values, before[&name].values, "{name} stayed");
-            for (a, b) in weight.values.iter().zip(&plain[&name].values) {
-                assert!((a - b).abs() < 1e-5, "{name}: {a} by tensors, {b} in plain memory");
-            }
+            assert_eq!(weight, plain[&name], "{name}");
         }
     }
 

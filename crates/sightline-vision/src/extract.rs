@@ -1,16 +1,16 @@
 //! Photos to a feature store: decode, propose boxes, encode, append; on all cores, resumable, deaf to bad files.
 //!
-//! Every worker carries a handful of photos through all stages, with a pool of one thread under it, so that the
-//! matrix products inside a network do not split further. Elementwise stages of the networks and the decoding run on
-//! one thread each anyway; so this keeps all cores busy where one large batch on all threads would not.
+//! Every worker carries a handful of photos through all stages on its own thread. Elementwise stages of the networks and
+//! the decoding run on one thread each anyway; so this keeps all cores busy where one large batch on all threads would
+//! not.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use sightline_data::{PhotoFeatures, StoreSettings, StoreWriter, VectorMode};
+use sightline_model::workers::Workers;
 
 use crate::backbone::{Backbone, Context, region_vectors};
 use crate::regions::RegionProposer;
@@ -128,77 +128,31 @@ pub fn extract(
     let start = Instant::now();
     let todo: Vec<usize> = (0..photos.len()).filter(|&i| !writer.done().contains(&photos[i].0)).collect();
     let batches: Vec<&[usize]> = todo.chunks(options.batch.max(1)).collect();
-    let threads = match options.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
+    let workers = Workers::new(options.threads, batches.len())
+        .map_err(|e| Error::setting(format!("cannot start the workers: {e}")))?;
     let mut report = ExtractReport { skipped: photos.len() - todo.len(), ..ExtractReport::default() };
     let mut failed: Vec<(usize, String)> = Vec::new();
-    let next = AtomicUsize::new(0);
-    // Raised by this thread too, when the disk or the backbone fails.
-    let stop = AtomicBool::new(false);
-    let stopped = || stop.load(Ordering::Relaxed) || cancelled.load(Ordering::Relaxed);
-    let (sender, receiver) = mpsc::sync_channel::<Result<(Vec<Outcome>, Stages)>>(2 * threads);
-
-    let first_error = std::thread::scope(|scope| -> Result<()> {
-        for _ in 0..threads.min(batches.len()) {
-            let sender = sender.clone();
-            let (next, batches, stopped) = (&next, &batches, &stopped);
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(1)
-                .build()
-                .map_err(|e| Error::setting(format!("cannot start {threads} threads: {e}")))?;
-            scope.spawn(move || {
-                while !stopped() {
-                    let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-                    let outcome = pool.install(|| features_of(batch, photos, backbone, proposer, options));
-                    if sender.send(outcome).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-        drop(sender);
-        let mut first_error = None;
-        for result in receiver {
-            if first_error.is_some() {
-                continue;
-            }
-            let step = result.and_then(|(outcomes, stages)| {
-                report.stages.decode += stages.decode;
-                report.stages.regions += stages.regions;
-                report.stages.vectors += stages.vectors;
-                for outcome in outcomes {
-                    match outcome {
-                        Ok((photo_idx, features)) => match writer.append(&features) {
-                            Ok(()) => report.done += 1,
-                            // One photo's numbers make no sense; the others may.
-                            Err(error @ sightline_data::Error::Format { .. }) => {
-                                failed.push((photo_idx, error.to_string()));
-                            }
-                            Err(error) => return Err(error.into()),
-                        },
-                        Err(failure) => failed.push(failure),
-                    }
-                }
-                Ok(())
-            });
-            match step {
-                Ok(()) => progress(Progress {
-                    done: report.done,
-                    skipped: report.skipped,
-                    failed: failed.len(),
-                    total: photos.len(),
-                }),
-                Err(error) => {
-                    stop.store(true, Ordering::Relaxed);
-                    first_error = Some(error);
-                }
+    let stopped = || cancelled.load(Ordering::Relaxed);
+    let work = |_: usize, batch: &&[usize]| features_of(batch, photos, backbone, proposer, options);
+    workers.each(&batches, stopped, work, |_, result| -> Result<()> {
+        let (outcomes, stages): (Vec<Outcome>, Stages) = result?;
+        report.stages.decode += stages.decode;
+        report.stages.regions += stages.regions;
+        report.stages.vectors += stages.vectors;
+        for outcome in outcomes {
+            match outcome {
+                Ok((photo_idx, features)) => match writer.append(&features) {
+                    Ok(()) => report.done += 1,
+                    // One photo's numbers make no sense; the others may.
+                    Err(error @ sightline_data::Error::Format { .. }) => failed.push((photo_idx, error.to_string())),
+                    Err(error) => return Err(error.into()),
+                },
+                Err(failure) => failed.push(failure),
             }
         }
-        first_error.map_or(Ok(()), Err)
-    });
-    first_error?;
+        progress(Progress { done: report.done, skipped: report.skipped, failed: failed.len(), total: photos.len() });
+        Ok(())
+    })?;
 
     failed.sort_unstable_by_key(|(photo_idx, _)| *photo_idx);
     report.cancelled = report.done + failed.len() < todo.len();

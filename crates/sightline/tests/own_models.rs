@@ -251,3 +251,42 @@ fn mistakes_are_one_clear_line() {
     std::fs::create_dir(place.path("empty")).unwrap();
     place.fails(&["search", "a dog", place.path("empty").to_str().unwrap()], 1, &["holds no photo"]);
 }
+
+#[test]
+fn regions_are_judged_by_the_objects_they_cover() {
+    let place = Place::new(1);
+    let photo = Path::new(&place.first_photo()).file_name().unwrap().to_str().unwrap().to_owned();
+    let write = |name: &str, value: serde_json::Value| std::fs::write(place.path(name), value.to_string()).unwrap();
+    write("boxes.json", serde_json::json!({ &photo: [[0, 0, 20, 20, 0.9], [22, 22, 62, 62, 0.8]] }));
+    let object = |bbox: [u32; 4]| serde_json::json!({ "image_id": 1, "category_id": 1, "bbox": bbox });
+    write(
+        "instances.json",
+        serde_json::json!({
+            "images": [{ "id": 1, "file_name": &photo }],
+            "categories": [{ "id": 1, "name": "dog" }],
+            "annotations": [object([0, 0, 20, 20]), object([23, 22, 38, 40]), object([50, 5, 12, 12])],
+        }),
+    );
+    let store = place.path("x.features");
+    let store = store.to_str().unwrap();
+    let made = place.run(&[
+        "features",
+        &place.photos(),
+        "-o",
+        store,
+        "--backbone",
+        "builtin",
+        "--regions",
+        "boxes=boxes.json",
+    ]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let judged = ["eval", "boxes", "--features", store, "--instances", "instances.json", "--regions", "1,2"];
+    let record = place.json(&judged);
+    assert_eq!((&record["objects"], &record["objects_by_size"]), (&3.into(), &serde_json::json!([2, 1, 0])));
+    assert_eq!(record["rows"][0]["recall_by_size"], serde_json::json!([0.5, 0.0, null]));
+    assert_eq!(record["rows"][1]["recall_by_size"], serde_json::json!([0.5, 1.0, null]));
+    assert_eq!(record["rows"][1]["covered"], 2);
+    let shown = text(&place.run(&judged).stdout);
+    assert!(shown.contains("66.7  50.0   100.0") && shown.contains("2 small (up to 32² pixels)"), "{shown}");
+    place.fails(&[&judged[..6], &["--iou", "0"]].concat(), 2, &["--iou 0"]);
+}

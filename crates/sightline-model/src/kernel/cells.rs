@@ -3,7 +3,7 @@
 //!
 //! A closure that is not `#[inline(always)]` is compiled once, for the oldest machine.
 
-use crate::matrix::vectorised;
+use crate::matrix::{sigmoid, tanh, vectorised};
 
 /// `out += x`.
 pub(super) fn add(out: &mut [f32], x: &[f32]) {
@@ -117,55 +117,4 @@ pub(super) fn gru_back(
 fn thirds(x: &[f32], hidden: usize) -> [&[f32]; 3] {
     assert_eq!(x.len(), 3 * hidden, "three gates");
     [&x[..hidden], &x[hidden..2 * hidden], &x[2 * hidden..]]
-}
-
-/// `1 / (1 + e^-x)`.
-#[inline(always)]
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
-}
-
-#[inline(always)]
-fn tanh(x: f32) -> f32 {
-    // 2σ(2x) - 1 loses digits near zero, where it does not matter against values of order one.
-    2.0 / (1.0 + exp(-2.0 * x)) - 1.0
-}
-
-/// `e^x` for x in ±87, clamped beyond, within 2e-7 relative: a power of two and a polynomial for the rest, written so that
-/// it can be computed for a whole vector at once.
-#[inline(always)]
-fn exp(x: f32) -> f32 {
-    let x = x.clamp(-87.0, 87.0);
-    let scaled = x * std::f32::consts::LOG2_E;
-    // Adding and taking away 1.5 · 2^23 rounds to the nearest whole number.
-    const ROUND: f32 = 12_582_912.0;
-    let whole = (scaled + ROUND) - ROUND;
-    // ln 2 in two parts, so that the remainder keeps its digits.
-    let rest = (x - whole * 0.693_359_4) + whole * 2.121_944_4e-4;
-    // Taylor coefficients: |rest| ≤ ln 2 / 2, so the first left out is below 1e-7.
-    let mut sum = 1.0 / 5040.0;
-    sum = sum * rest + 1.0 / 720.0;
-    sum = sum * rest + 1.0 / 120.0;
-    sum = sum * rest + 1.0 / 24.0;
-    sum = sum * rest + 1.0 / 6.0;
-    sum = sum * rest + 0.5;
-    sum = sum * rest + 1.0;
-    sum = sum * rest + 1.0;
-    sum * f32::from_bits(((whole as i32 + 127) as u32) << 23)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn exponentials_agree_with_the_library() {
-        for i in -8700..=8700 {
-            let x = i as f32 / 100.0;
-            let exact = f64::from(x).exp();
-            assert!((f64::from(exp(x)) - exact).abs() < 3e-7 * exact, "{x}: {} {exact}", exp(x));
-            assert!((tanh(x) - x.tanh()).abs() < 3e-7, "{x}: {} {}", tanh(x), x.tanh());
-        }
-        assert!(sigmoid(-1e30) >= 0.0 && sigmoid(1e30) == 1.0);
-    }
 }

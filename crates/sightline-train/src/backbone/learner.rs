@@ -4,11 +4,9 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::AddAssign;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rand::RngExt;
 use rand::seq::SliceRandom;
-use rayon::ThreadPool;
 use sightline_data::store::FeatureStore;
 use sightline_data::{BoxXyxy, Split};
 use sightline_model::Matrix;
@@ -16,6 +14,7 @@ use sightline_model::backbone::{CELL, FINER, GRID, INPUT};
 use sightline_model::random::{self, Dropout};
 use sightline_model::tape::Tape;
 use sightline_model::weights::Weights;
+use sightline_model::workers::Workers;
 use sightline_vision::Photo;
 use sightline_vision::backbone::compact;
 use sightline_vision::photo::signed;
@@ -23,7 +22,7 @@ use sightline_vision::regions::{Proposal, n_covered};
 
 use super::objects;
 use super::views::{photo_of, pixels};
-use super::{BackboneData, one_thread, photos_of};
+use super::{BackboneData, photos_of, workers};
 use crate::checkpoint::Findings;
 use crate::optimizer::{Learnt, accumulate};
 use crate::settings::BackboneRunSettings;
@@ -124,7 +123,7 @@ pub(super) struct BackboneLearner<'a> {
     validation: Vec<usize>,
     of_cells: Standard,
     of_global: Standard,
-    pools: Vec<ThreadPool>,
+    workers: Workers,
     /// Pixels of views in small squares, by position; fewer than there are views where memory is short.
     small: Vec<OnceLock<Vec<u8>>>,
     /// Photos that could be read when the views were made, and cannot any more.
@@ -150,7 +149,6 @@ impl<'a> BackboneLearner<'a> {
         let dim = views.dim();
         let sample: Vec<Vec<f32>> =
             training.iter().step_by(training.len().div_ceil(SAMPLE)).map(|&view| views.get(view).vectors()).collect();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             learnt: Learnt::new(weights, settings.average),
             settings,
@@ -160,7 +158,7 @@ impl<'a> BackboneLearner<'a> {
             validation,
             of_cells: Standard::of(dim, sample.iter().flat_map(|view| view[dim..].chunks_exact(dim))),
             of_global: Standard::of(dim, sample.iter().map(|view| &view[..dim])),
-            pools: (0..threads).map(|_| one_thread()).collect::<Result<_>>()?,
+            workers: workers(usize::MAX)?,
             small: (0..views.len().min(MOST_KEPT / (3 * settings.small_side.pow(2))))
                 .map(|_| OnceLock::new())
                 .collect(),
@@ -295,32 +293,6 @@ impl<'a> BackboneLearner<'a> {
         }
         sums
     }
-
-    /// Does some work for every shard of the views, on all threads, and hands the results over in order.
-    fn for_shards<T: Send>(&self, views: &[usize], work: impl Fn(usize, &[usize]) -> T + Sync) -> Vec<T> {
-        let shards: Vec<&[usize]> = views.chunks(SHARD).collect();
-        let next = AtomicUsize::new(0);
-        let (shards, next, work) = (&shards, &next, &work);
-        let mut done: Vec<(usize, T)> = std::thread::scope(|scope| {
-            let start = |pool| {
-                scope.spawn(move || {
-                    let of_pool = || {
-                        let mut own = Vec::new();
-                        loop {
-                            let shard = next.fetch_add(1, Ordering::Relaxed);
-                            let Some(views) = shards.get(shard) else { return own };
-                            own.push((shard, work(shard, views)));
-                        }
-                    };
-                    ThreadPool::install(pool, of_pool)
-                })
-            };
-            let threads: Vec<_> = self.pools.iter().map(start).collect();
-            threads.into_iter().flat_map(|thread| thread.join().expect("a shard does not panic")).collect()
-        });
-        done.sort_unstable_by_key(|(shard, _)| *shard);
-        done.into_iter().map(|(_, result)| result).collect()
-    }
 }
 
 /// The mean squared difference; adds `factor` times its derivatives to `gradient`.
@@ -371,7 +343,8 @@ impl Learner for BackboneLearner<'_> {
     fn step(&mut self, Batch { side, views }: &Batch, _: &mut Dropout, rate: f64, step: u64) -> (f64, f64) {
         let factor = 1.0 / views.len() as f32;
         let changes = |shard: usize| CHANGES_STREAM + step * MOST_VIEWS + (shard * SHARD) as u64;
-        let parts = self.for_shards(views, |shard, views| self.learn(views, *side, changes(shard), factor));
+        let shards: Vec<&[usize]> = views.chunks(SHARD).collect();
+        let parts = self.workers.map(&shards, |shard, views| self.learn(views, *side, changes(shard), factor));
         let (mut sums, mut gradients) = (Sums::default(), Weights::new());
         for (own, of_shard) in parts {
             sums += own;
@@ -391,9 +364,9 @@ impl Learner for BackboneLearner<'_> {
     }
 
     fn validate(&self) -> Result<Validation> {
-        let weights = self.learnt.in_use();
+        let (weights, shards) = (self.learnt.in_use(), self.validation.chunks(SHARD).collect::<Vec<_>>());
         let mut sums = Sums::default();
-        self.for_shards(&self.validation, |_, views| self.judge(weights, views)).into_iter().for_each(|s| sums += s);
+        self.workers.map(&shards, |_, views| self.judge(weights, views)).into_iter().for_each(|own| sums += own);
         let explained = |squares: f64| 100.0 * (1.0 - squares / sums.views.max(1) as f64);
         let (cells, global) = (explained(sums.cells), explained(sums.global));
         let recall = 100.0 * sums.covered as f64 / sums.asked.max(1) as f64;

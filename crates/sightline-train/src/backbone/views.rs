@@ -3,8 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::Ordering;
 
 use sightline_data::store::{FeatureStore, PhotoFeatures, StoreSettings, StoreWriter, VectorMode};
 use sightline_data::{BoxXyxy, Split};
@@ -87,48 +86,21 @@ pub(super) fn prepare(
     let mut done = (photos.len() - todo.len()) as u64;
     let mut unread = BTreeSet::new();
 
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let (sender, receiver) = mpsc::sync_channel::<(&str, Result<Option<String>>)>(2 * threads);
     let stop = control.stop;
-    let mut first_error = None;
-    std::thread::scope(|scope| -> Result<()> {
-        for _ in 0..threads {
-            let pool = super::one_thread()?;
-            let (sender, todo, next, failed, writer) = (sender.clone(), &todo, &next, &failed, &writer);
-            scope.spawn(move || {
-                while !stop.load(Ordering::Relaxed) && !failed.load(Ordering::Relaxed) {
-                    let Some(&(photo, views)) = todo.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-                    let made = pool.install(|| views_of(data, photo, views, settings.seed, writer));
-                    if sender.send((photo, made)).is_err() {
-                        break;
-                    }
-                }
-            });
+    let stopped = || stop.load(Ordering::Relaxed);
+    let work = |_: usize, &(photo, views): &(&str, usize)| views_of(data, photo, views, settings.seed, &writer);
+    super::workers(todo.len())?.each(&todo, stopped, work, |number, made| {
+        if let Some(reason) = made? {
+            let (photo, _) = todo[number];
+            unread.insert(photo.to_owned());
+            (control.on_event)(&Event::Unread { photo: photo.to_owned(), reason });
         }
-        drop(sender);
-        for (photo, made) in receiver {
-            match made {
-                Ok(None) => {}
-                Ok(Some(reason)) => {
-                    unread.insert(photo.to_owned());
-                    (control.on_event)(&Event::Unread { photo: photo.to_owned(), reason });
-                }
-                Err(error) => {
-                    failed.store(true, Ordering::Relaxed);
-                    first_error.get_or_insert(error);
-                }
-            }
-            done += 1;
-            (control.on_event)(&Event::Prepared { photos: done, total: photos.len() as u64 });
-        }
-        Ok(())
+        done += 1;
+        (control.on_event)(&Event::Prepared { photos: done, total: photos.len() as u64 });
+        Ok::<_, Error>(())
     })?;
-    if let Some(error) = first_error {
-        return Err(error);
-    }
     let unread: Vec<String> = unread.into_iter().collect();
-    if stop.load(Ordering::Relaxed) {
+    if stopped() {
         return Ok((None, unread));
     }
     let read = photos.iter().filter(|(photo, _)| unread.binary_search_by(|own| own.as_str().cmp(photo)).is_err());

@@ -2,7 +2,7 @@
 
 use sightline_model::weights::Weights;
 
-use super::{Average, OptimizerSettings, PlainOptimizer};
+use super::{Average, Optimizer, OptimizerSettings};
 
 /// The weights of a model on the tape, from its first step to its use.
 #[derive(Debug)]
@@ -11,13 +11,13 @@ pub(crate) struct Learnt {
     pub(crate) weights: Weights,
     /// Of the weights over the steps so far.
     average: Option<Average>,
-    optimizer: PlainOptimizer,
+    optimizer: Optimizer,
 }
 
 impl Learnt {
     /// From first weights; they are averaged over steps with the decay `average`, or not at all where it is zero.
     pub(crate) fn new(weights: Weights, average: f32) -> Self {
-        Self { average: Average::new(average, || weights.clone()), weights, optimizer: PlainOptimizer::default() }
+        Self { average: Average::new(average, || weights.clone()), weights, optimizer: Optimizer::default() }
     }
 
     /// The weights to validate and to use.
@@ -50,7 +50,7 @@ impl Learnt {
         self.weights = model;
         Average::import(&mut self.average, &mut optimizer, &self.weights)?;
         check_state(&optimizer, &self.weights)?;
-        self.optimizer = PlainOptimizer::import(optimizer)?;
+        self.optimizer = Optimizer::import(optimizer)?;
         Ok(())
     }
 }

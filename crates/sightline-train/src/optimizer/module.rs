@@ -1,7 +1,7 @@
 //! Modules of the tensor framework that learn: what the optimiser remembers of them, and the average of their weights.
 
 use burn::module::Module;
-use burn::tensor::{Device, Gradients};
+use burn::tensor::Gradients;
 use sightline_model::weights::{self, Weights};
 
 use super::{Average, Optimizer, OptimizerSettings, check_state};
@@ -14,15 +14,13 @@ pub(crate) struct LearntModule<M> {
     /// Of the weights over the steps so far.
     average: Option<Average>,
     optimizer: Optimizer,
-    device: Device,
 }
 
 impl<M: Module> LearntModule<M> {
-    /// From a first module on a device; its weights are averaged over steps with the decay `average`, or not at all
-    /// where it is zero.
-    pub(crate) fn new(module: M, average: f32, device: &Device) -> Self {
+    /// From a first module; its weights are averaged over steps with the decay `average`, or not at all where it is zero.
+    pub(crate) fn new(module: M, average: f32) -> Self {
         let average = Average::new(average, || weights::export(&module));
-        Self { module: Some(module), average, optimizer: Optimizer::default(), device: device.clone() }
+        Self { module: Some(module), average, optimizer: Optimizer::default() }
     }
 
     /// As the last step left it.
@@ -40,9 +38,9 @@ impl<M: Module> LearntModule<M> {
     }
 
     /// One step; `step` counts from 0.
-    pub(crate) fn step(&mut self, gradients: &Gradients, settings: &OptimizerSettings, rate: f64, step: u64) {
+    pub(crate) fn step(&mut self, gradients: Gradients, settings: &OptimizerSettings, rate: f64, step: u64) {
         let module = self.module.take().expect("a module between steps");
-        let module = self.optimizer.step(module, gradients, settings, rate, step);
+        let module = self.optimizer.step_module(module, gradients, settings, rate, step);
         if let Some(average) = &mut self.average {
             average.update(&weights::export(&module), step);
         }
@@ -69,7 +67,7 @@ impl<M: Module> LearntModule<M> {
         check_state(&optimizer, &model)?;
         let old = self.module.take().expect("a module between steps");
         self.module = Some(weights::import(old, model).map_err(|e| e.to_string())?);
-        self.optimizer = Optimizer::import(optimizer, &self.device.clone().without_autodiff())?;
+        self.optimizer = Optimizer::import(optimizer)?;
         Ok(())
     }
 }

@@ -39,7 +39,7 @@ pub(super) fn step(weight: &mut Weight, gradient: &[f32], first: &mut [f32], set
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::optimizer::{OptimizerKind, PlainOptimizer};
+    use crate::optimizer::{Optimizer, OptimizerKind};
     use sightline_model::random;
     use sightline_model::weights::Weights;
 
@@ -52,7 +52,7 @@ mod tests {
         let shape = vec![rows, columns];
         let of = |values: Vec<f32>| Weights::from([("w".to_owned(), Weight { shape: shape.clone(), values })]);
         let settings = OptimizerSettings { kind: OptimizerKind::Muon, clip: 0.0, ..OptimizerSettings::default() };
-        let (mut weights, mut optimizer) = (of(vec![0.0; rows * columns]), PlainOptimizer::default());
+        let (mut weights, mut optimizer) = (of(vec![0.0; rows * columns]), Optimizer::default());
         let left =
             |weights: &Weights| -> Vec<f32> { weights["w"].values.iter().zip(&target).map(|(w, t)| w - t).collect() };
         let length = |left: &[f32]| left.iter().map(|x| x * x).sum::<f32>().sqrt();

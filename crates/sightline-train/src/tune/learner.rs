@@ -1,12 +1,10 @@
 //! Backbone and alignment model as they learn together.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{OnceLock, mpsc};
 
 use burn::tensor::{Device, Tensor};
 use rand::RngExt;
-use rayon::ThreadPool;
 use sightline_data::BoxXyxy;
 use sightline_data::store::{FeatureStore, PhotoFeatures, StoreSettings, StoreWriter};
 use sightline_model::alignment::{
@@ -16,13 +14,14 @@ use sightline_model::random::{self, Dropout};
 use sightline_model::tape::{Tape, Var};
 use sightline_model::vit::Depths;
 use sightline_model::weights::{Weight, Weights};
+use sightline_model::workers::Workers;
 use sightline_vision::Photo;
 use sightline_vision::backbone::{Backbone, Compact, Context, region_vectors};
 
 use super::example::{Example, says_a_side};
 use super::{BACKBONE_FILE, Start, context};
-use crate::align::{loss_of, validation_of};
-use crate::backbone::{Global, Named, assemble, one_thread};
+use crate::align::{Shown, loss_of, validation_of};
+use crate::backbone::{Global, Named, assemble, workers};
 use crate::checkpoint::{Checkpoint, Header, Kind};
 use crate::corpus::{Corpus, CorpusPhoto, Hand, places};
 use crate::optimizer::{Learnt, LearntModule, accumulate};
@@ -66,7 +65,7 @@ struct Eyes<'a> {
     teachers: Option<Teachers<'a>>,
     /// What else stands in a region's vector.
     context: Context,
-    pools: Vec<ThreadPool>,
+    workers: Workers,
     unread: Unread,
 }
 
@@ -97,8 +96,6 @@ impl<'a> TuneLearner<'a> {
         [corpus, validation]: [Corpus<'a>; 2],
         run: &RunFolder,
     ) -> Result<Self> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let device = Device::flex().autodiff();
         let Start { named, weights, checksum } = start;
         let says_objects = named.network.depth() == 0 && settings.objects_weight > 0.0;
         let eyes = Eyes {
@@ -109,12 +106,12 @@ impl<'a> TuneLearner<'a> {
             context: context(corpus.store.settings()),
             corpus,
             teachers,
-            pools: (0..threads).map(|_| one_thread()).collect::<Result<_>>()?,
+            workers: workers(usize::MAX)?,
             unread: Unread::default(),
         };
         Ok(Self {
             backbone: Learnt::new(weights, settings.average),
-            alignment: LearntModule::new(model, settings.average, &device),
+            alignment: LearntModule::new(model, settings.average),
             eyes,
             validation,
             checksum,
@@ -158,17 +155,17 @@ impl<'a> TuneLearner<'a> {
             geometry: eyes.align_settings.geometry.then(|| features_tensor(of_boxes(), GEOMETRY, &plain)),
             counts: RegionCounts::new(counts.clone()),
         };
-        let (settings, corpus) = (&eyes.align_settings, &eyes.corpus);
-        let model = alignment.module();
+        let settings = &eyes.align_settings;
         let teaching = eyes.teachers.as_ref().map(|teachers| teachers.teach(&read));
-        let (loss, divisor) = loss_of(model, settings, settings.objective, corpus, &read, regions, teaching, dropout);
+        let shown = Shown { corpus: &eyes.corpus, hands: &read, regions, teaching };
+        let (loss, divisor) = loss_of(alignment.module(), settings, settings.objective, shown, dropout);
         let gradients = loss.backward();
-        let loss = f64::from(loss.into_scalar::<f32>());
-        if loss.is_finite() {
-            alignment.step(&gradients, &eyes.settings.optimizer, rate, step);
-        }
         let wanted: Tensor<2> = features.grad(&gradients).expect("the loss depends on the regions");
         let wanted = wanted.into_data().try_into_vec::<f32>().expect("gradients are f32");
+        let loss = f64::from(loss.into_scalar::<f32>());
+        if loss.is_finite() {
+            alignment.step(gradients, &eyes.settings.optimizer, rate, step);
+        }
         let mut rest = wanted.as_slice();
         let mut counts = counts.into_iter();
         let of_shard = |shard: &Shard| {
@@ -230,22 +227,16 @@ impl<'a> TuneLearner<'a> {
             }
         }
         let writer = StoreWriter::create_or_resume(&path, &self.features(self.eyes.corpus.store.settings(), backbone))?;
-        let (photos, next) = (&self.validation.photos, AtomicUsize::new(0));
-        let work = || -> Result<()> {
-            while let Some(photo) = photos.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let Some(picture) = self.eyes.photo(&self.validation, photo) else { continue };
-                let record = self.validation.store.get(photo.position);
-                let (boxes, mode) = (vec![record.boxes().collect()], self.eyes.corpus.store.settings().vectors);
-                let vectors = region_vectors(backbone, &[picture], &boxes, mode, self.eyes.context)?;
-                let vectors = vectors.into_iter().next().expect("one photo");
-                writer.append(&PhotoFeatures { vectors, ..record.to_features() })?;
-            }
-            Ok(())
+        let photos = &self.validation.photos;
+        let work = |_: usize, photo: &CorpusPhoto| -> Result<()> {
+            let Some(picture) = self.eyes.photo(&self.validation, photo) else { return Ok(()) };
+            let record = self.validation.store.get(photo.position);
+            let (boxes, mode) = (vec![record.boxes().collect()], self.eyes.corpus.store.settings().vectors);
+            let vectors = region_vectors(backbone, &[picture], &boxes, mode, self.eyes.context)?;
+            let vectors = vectors.into_iter().next().expect("one photo");
+            Ok(writer.append(&PhotoFeatures { vectors, ..record.to_features() })?)
         };
-        std::thread::scope(|scope| -> Result<()> {
-            let threads: Vec<_> = self.eyes.pools.iter().map(|pool| scope.spawn(|| pool.install(work))).collect();
-            threads.into_iter().try_for_each(|thread| thread.join().expect("a thread that reports its errors"))
-        })?;
+        self.eyes.workers.each(photos, || false, work, |_, written| written)?;
         let order: Vec<String> = photos.iter().map(|photo| self.validation.key(photo).to_owned()).collect();
         writer.finish(&order)?;
         Ok(FeatureStore::open(&path)?)
@@ -393,13 +384,13 @@ impl Learner for TuneLearner<'_> {
     fn step(&mut self, hands: &Vec<Hand>, dropout: &mut Dropout, rate: f64, step: u64) -> (f64, f64) {
         let Self { backbone, alignment, eyes, .. } = self;
         let (weights, eyes) = (&backbone.weights, &*eyes);
-        let (n_shards, n_threads) = (hands.len().div_ceil(SHARD), eyes.pools.len());
+        let (n_shards, n_threads) = (hands.len().div_ceil(SHARD), eyes.workers.number());
         let factor = 1.0 / hands.len() as f32;
         let (to_align, seen) = mpsc::channel::<(usize, Shard)>();
         let (loss, divisor, gradients) = std::thread::scope(|scope| {
             // Each thread keeps its tapes while the alignment model, which needs the vectors of all, makes up its mind.
             let mut threads = Vec::with_capacity(n_threads);
-            for (thread, pool) in eyes.pools.iter().enumerate() {
+            for (thread, pool) in eyes.workers.pools().iter().enumerate() {
                 let (answer, wanted) = mpsc::channel::<Vec<Vec<Vec<f32>>>>();
                 let to_align = to_align.clone();
                 let see_and_go_back = move || {
@@ -575,7 +566,7 @@ mod tests {
                 corpus: Corpus::new(&dataset, Split::Train, &store, &vocabulary).unwrap(),
                 teachers: None,
                 context,
-                pools: Vec::new(),
+                workers: Workers::new(1, 1).unwrap(),
                 unread: Unread::default(),
             };
             let wanted_of = |shard: &Shard| -> Vec<Vec<f32>> {

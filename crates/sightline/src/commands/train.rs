@@ -132,7 +132,8 @@ pub struct BackboneArgs {
     /// 14 by 14 cells
     #[arg(long, value_name = "FILE")]
     teacher: String,
-    /// Begin with the weights of this run of the same sizes. With --resume it is read where nothing was kept yet
+    /// Begin with the weights of this run of the same sizes; the part that looks for objects begins anew where it had fewer
+    /// blocks. With --resume it is read where nothing was kept yet
     #[arg(long, value_name = "RUN")]
     start: Option<PathBuf>,
 }

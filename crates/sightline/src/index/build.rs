@@ -8,11 +8,11 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, ensure};
 use sightline_data::{BoxXyxy, write};
+use sightline_model::workers::Workers;
 use sightline_search::vectors::{self, PhotoVectors, Record};
 use sightline_search::{Collection, Place, Pruned, PrunedSettings, Vectors};
 use sightline_train::aligner::Aligner;
@@ -333,46 +333,17 @@ fn read_all(
     mut take: impl FnMut(usize, Outcome) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let jobs: Vec<&[(Found, Option<PhotoRow>)]> = todo.chunks(JOB).collect();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
-    let next = AtomicUsize::new(0);
-    let stop = AtomicBool::new(false);
-    let stopped = || stop.load(Ordering::Relaxed) || cancelled.load(Ordering::Relaxed);
-    let (sender, receiver) = mpsc::sync_channel::<(usize, anyhow::Result<Vec<Outcome>>)>(2 * threads);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            let sender = sender.clone();
-            let (next, jobs, stopped) = (&next, &jobs, &stopped);
-            // As in feature extraction: a worker's matrix products stay on its own thread.
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().context("cannot start a worker")?;
-            scope.spawn(move || {
-                while !stopped() {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(job) = jobs.get(number) else { break };
-                    let outcomes = pool.install(|| read_job(root, job, known, extraction));
-                    if sender.send((number, outcomes)).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-        drop(sender);
-        let mut waiting: BTreeMap<usize, Vec<Outcome>> = BTreeMap::new();
-        let mut turn = 0;
-        for (number, outcomes) in receiver {
-            let step = outcomes.and_then(|outcomes| {
-                waiting.insert(number, outcomes);
-                while let Some(outcomes) = waiting.remove(&turn) {
-                    for (i, outcome) in outcomes.into_iter().enumerate() {
-                        take(turn * JOB + i, outcome)?;
-                    }
-                    turn += 1;
-                }
-                Ok(())
-            });
-            if step.is_err() {
-                stop.store(true, Ordering::Relaxed);
-                return step;
+    let workers = Workers::new(0, jobs.len()).context("cannot start the workers")?;
+    let stopped = || cancelled.load(Ordering::Relaxed);
+    let work = |_: usize, job: &&[(Found, Option<PhotoRow>)]| read_job(root, job, known, extraction);
+    let (mut waiting, mut turn) = (BTreeMap::new(), 0);
+    workers.each(&jobs, stopped, work, |number, outcomes: anyhow::Result<Vec<Outcome>>| {
+        waiting.insert(number, outcomes?);
+        while let Some(outcomes) = waiting.remove(&turn) {
+            for (i, outcome) in outcomes.into_iter().enumerate() {
+                take(turn * JOB + i, outcome)?;
             }
+            turn += 1;
         }
         Ok(())
     })

@@ -1,5 +1,8 @@
-//! The same rules over weights in plain memory, each weight in one loop.
+//! The rules, each over a weight in plain memory in one loop. The weights of a module are taken out of the tensors and put
+//! back: on the processor that costs nothing where nobody else holds them, on a card two transfers.
 
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Gradients, Tensor, TensorData};
 use rayon::prelude::*;
 use sightline_model::weights::{Weight, Weights};
 
@@ -8,16 +11,25 @@ use super::{OptimizerKind, OptimizerSettings, muon};
 /// Elements that one thread takes at once.
 const CHUNK: usize = 1 << 16;
 
-/// What an optimiser of plain weights remembers.
+/// What an optimiser remembers of each weight, by its name.
 #[derive(Debug, Default, Clone, PartialEq)]
-pub struct PlainOptimizer {
+pub struct Optimizer {
     /// Momentum or first moment.
     first: Weights,
     /// Running mean of squared gradients.
     second: Weights,
 }
 
-impl PlainOptimizer {
+/// One step of all weights.
+#[derive(Debug, Clone, Copy)]
+struct Step<'a> {
+    settings: &'a OptimizerSettings,
+    rate: f64,
+    /// Counted from 0.
+    number: u64,
+}
+
+impl Optimizer {
     /// One step over all weights that have a gradient; `step` counts from 0.
     pub fn step(
         &mut self,
@@ -27,31 +39,49 @@ impl PlainOptimizer {
         rate: f64,
         step: u64,
     ) {
+        let step = Step { settings, rate, number: step };
         for (name, gradient) in gradients {
             let weight = weights.get_mut(name).unwrap_or_else(|| panic!("a gradient of {name}, which is no weight"));
-            let rule = Rule::new(settings, rate, weight.shape.len() > 1);
-            let Self { first, second } = &mut *self;
-            let is_matrix = muon::applies(&weight.shape);
-            let parts = weight.values.par_chunks_mut(CHUNK).zip(gradient.values.par_chunks(CHUNK));
-            match settings.kind {
-                OptimizerKind::Sgd => {
-                    parts
-                        .zip(moment(first, name, gradient).par_chunks_mut(CHUNK))
-                        .for_each(|((w, g), u)| rule.sgd(w, g, u));
-                }
-                OptimizerKind::Rmsprop => {
-                    parts
-                        .zip(moment(second, name, gradient).par_chunks_mut(CHUNK))
-                        .for_each(|((w, g), c)| rule.rmsprop(w, g, c));
-                }
-                OptimizerKind::Muon if is_matrix => {
-                    muon::step(weight, &gradient.values, moment(first, name, gradient), settings, rate);
-                }
-                OptimizerKind::Adam | OptimizerKind::Muon => {
-                    let rule = rule.with_correction(settings, rate, step);
-                    let [m, c] = [first, second].map(|moments| moment(moments, name, gradient).par_chunks_mut(CHUNK));
-                    parts.zip(m.zip(c)).for_each(|((w, g), (m, c))| rule.adam(w, g, m, c));
-                }
+            self.update(name, weight, &gradient.values, step);
+        }
+    }
+
+    /// The same, of a module's weights.
+    pub fn step_module<M: Module>(
+        &mut self,
+        module: M,
+        gradients: Gradients,
+        settings: &OptimizerSettings,
+        rate: f64,
+        step: u64,
+    ) -> M {
+        let step = Step { settings, rate, number: step };
+        module.map(&mut Stepper { path: Vec::new(), optimizer: self, gradients, step })
+    }
+
+    fn update(&mut self, name: &str, weight: &mut Weight, gradient: &[f32], step: Step<'_>) {
+        let Step { settings, rate, number } = step;
+        let rule = Rule::new(settings, rate, weight.shape.len() > 1);
+        let Self { first, second } = self;
+        let moment = |moments| moment(moments, name, &weight.shape);
+        if settings.kind == OptimizerKind::Muon && muon::applies(&weight.shape) {
+            let first = moment(first);
+            return muon::step(weight, gradient, first, settings, rate);
+        }
+        let moment = |moments| moment(moments).par_chunks_mut(CHUNK);
+        match settings.kind {
+            OptimizerKind::Sgd => {
+                let (u, parts) = (moment(first), parts(weight, gradient));
+                parts.zip(u).for_each(|((w, g), u)| rule.sgd(w, g, u));
+            }
+            OptimizerKind::Rmsprop => {
+                let (c, parts) = (moment(second), parts(weight, gradient));
+                parts.zip(c).for_each(|((w, g), c)| rule.rmsprop(w, g, c));
+            }
+            OptimizerKind::Adam | OptimizerKind::Muon => {
+                let rule = rule.with_correction(settings, rate, number);
+                let ([m, c], parts) = ([first, second].map(moment), parts(weight, gradient));
+                parts.zip(m.zip(c)).for_each(|((w, g), (m, c))| rule.adam(w, g, m, c));
             }
         }
     }
@@ -64,7 +94,7 @@ impl PlainOptimizer {
         self.first.iter().map(named("first")).chain(self.second.iter().map(named("second"))).collect()
     }
 
-    /// The state as [`PlainOptimizer::export`] gave it; names of neither kind are an error.
+    /// The state as [`Optimizer::export`] gave it; names of neither kind are an error.
     pub fn import(weights: Weights) -> Result<Self, String> {
         let mut optimizer = Self::default();
         for (name, weight) in weights {
@@ -78,13 +108,56 @@ impl PlainOptimizer {
     }
 }
 
+/// A weight and its gradient, in parts for threads.
+fn parts<'a>(
+    weight: &'a mut Weight,
+    gradient: &'a [f32],
+) -> impl IndexedParallelIterator<Item = (&'a mut [f32], &'a [f32])> {
+    weight.values.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK))
+}
+
 /// What is remembered of a weight, zeros at first.
-fn moment<'a>(moments: &'a mut Weights, name: &str, like: &Weight) -> &'a mut [f32] {
+fn moment<'a>(moments: &'a mut Weights, name: &str, shape: &[usize]) -> &'a mut [f32] {
     if !moments.contains_key(name) {
-        let zeros = Weight { shape: like.shape.clone(), values: vec![0.0; like.values.len()] };
+        let zeros = Weight { shape: shape.to_vec(), values: vec![0.0; shape.iter().product()] };
         moments.insert(name.to_owned(), zeros);
     }
     &mut moments.get_mut(name).expect("just put there").values
+}
+
+/// Takes every weight of a module through a step.
+struct Stepper<'a> {
+    path: Vec<String>,
+    optimizer: &'a mut Optimizer,
+    gradients: Gradients,
+    step: Step<'a>,
+}
+
+impl ModuleMapper for Stepper<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(gradient) = param.val().grad_remove(&mut self.gradients) else {
+            return param;
+        };
+        let name = self.path.join(".");
+        param.map(|tensor| {
+            let (shape, device) = (tensor.dims(), tensor.device());
+            let mut weight = Weight { shape: shape.to_vec(), values: plain(tensor) };
+            self.optimizer.update(&name, &mut weight, &plain(gradient), self.step);
+            Tensor::from_data(TensorData::new(weight.values, shape), &device).require_grad()
+        })
+    }
+}
+
+fn plain<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_into_vec::<f32>().expect("weights are f32")
 }
 
 /// The numbers of one step over one weight.
