@@ -19,7 +19,7 @@ mkdir -p "$out"
 
 backbone="$out/objects" features="$boxes"
 train backbone backbone pack/backbone.toml --teacher "$teacher"
-# Its last weights, not its best: on new views they are ahead again.
+# Each time from the last weights, not the best: on new views they are ahead again.
 train backbone further pack/backbone-further.toml --teacher "$teacher" --start "$out/backbone/last.ckpt"
 train backbone objects pack/backbone-objects.toml --teacher "$teacher" --start "$out/further/last.ckpt"
 train align teacher ablation/14-muon.toml

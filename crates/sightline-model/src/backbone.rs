@@ -11,8 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::matrix::Matrix;
 use crate::random;
-use crate::tape::image::Windows;
-use crate::tape::{Activation, Tape, Var};
+use crate::tape::{Activation, Tape, Var, Windows};
 use crate::weights::{Weight, Weights};
 
 /// Pixels along a side of a view in training, at most.

@@ -5,7 +5,8 @@
 
 mod activation;
 mod depthwise;
-pub mod image;
+mod image;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 pub use activation::Activation;
+pub use windows::Windows;
 
 use crate::bf16::Precision;
 use crate::matrix::{Factor, Matrix, add_scaled, dot, in_parts, sigmoid, softmax, sum_of, tanh, vectorised};

@@ -145,7 +145,7 @@ mod tests {
             Ok(())
         };
         let workers = Workers::new(1, 1000).unwrap();
-        workers.each(&vec![(); 1000], || stop.load(Ordering::Relaxed), work, take).unwrap();
+        workers.each(&[(); 1000], || stop.load(Ordering::Relaxed), work, take).unwrap();
         assert_eq!((begun.into_inner(), taken), (11, 11));
     }
 }

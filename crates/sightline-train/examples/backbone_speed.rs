@@ -26,8 +26,8 @@ const BATCH: usize = 8;
 fn main() {
     let rounds: usize = std::env::args().nth(1).map_or(20, |rounds| rounds.parse().expect("ROUNDS is a number"));
     let default = BackboneSettings::default();
-    let without_blocks = BackboneSettings { deep: 384, heads: 6, ..default.clone() };
-    let own = BackboneSettings { objects: 96, object_blocks: 2, ..without_blocks.clone() };
+    let without_blocks = BackboneSettings { deep: 384, heads: 6, ..default };
+    let own = BackboneSettings { objects: 96, object_blocks: 2, ..without_blocks };
     for (name, settings) in [("by default", default), ("with a deep grid", without_blocks), ("the program's own", own)]
     {
         println!("{name}");

@@ -60,8 +60,8 @@ pub fn train(
     if let Some(mut start) = start {
         // The sides of photos, which it learns to read, may change.
         let mut free = vec!["photo_side"];
-        let blocks = start.header.settings["model"]["object_blocks"].as_u64().unwrap_or(0);
-        if (blocks as usize) < settings.model.object_blocks {
+        let last_block = settings.model.object_blocks.checked_sub(1).map(|block| format!("{OBJECTS}{block}.in.weight"));
+        if last_block.is_some_and(|name| !start.model.contains_key(&name)) {
             start.model.retain(|name, _| !name.starts_with(OBJECTS));
             let new = model.iter().filter(|(name, _)| name.starts_with(OBJECTS));
             start.model.extend(new.map(|(name, weight)| (name.clone(), weight.clone())));

@@ -263,7 +263,7 @@ fn a_run_begins_where_another_ended() {
     assert!(begun_anew[0] < 0.8 * anew[0], "what is no object is as it was: {} for {}", begun_anew[0], anew[0]);
     for model in [
         BackboneSettings { stem: 13, ..settings().model },
-        BackboneSettings { stem: 13, ..with_blocks.model.clone() },
+        BackboneSettings { stem: 13, ..with_blocks.model },
         BackboneSettings { objects: 17, ..settings().model },
     ] {
         let error = begun(&BackboneRunSettings { model, ..settings() }, "third").unwrap_err().to_string();

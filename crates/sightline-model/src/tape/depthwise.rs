@@ -1,7 +1,7 @@
 //! Convolution of every channel on its own, stride 1, zeros beyond the border. Channels go through in parts of a length
 //! known to the compiler, whose sums stay in registers.
 
-use super::image::Windows;
+use super::windows::Windows;
 use crate::matrix::{in_parts, vectorised};
 
 /// Windows that move over square grids cell by cell, and how many numbers a cell has.

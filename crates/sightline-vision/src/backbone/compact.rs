@@ -16,7 +16,7 @@ use crate::photo::Filter;
 use crate::regions::{Proposal, RegionProposer};
 use crate::{Error, Photo, Result};
 
-/// Boxes that overlap more are one. On coco_mini 0.6 covers 20.5 % of the objects, 0.5 21.5 %, 0.4 21.0 %.
+/// Boxes that overlap more are one. Less or more than this covers fewer objects of coco_mini (docs/log.md, 2026-11-24).
 const SUPPRESSION_IOU: f32 = 0.5;
 /// Distances from a cell to a border lie below this many sides of the photo, whatever the network says.
 const MOST_SIDES: f32 = 2.0;
