@@ -81,10 +81,11 @@ pub struct Args {
     /// The seed of the draws
     #[arg(long, default_value_t = 1, requires = "sample")]
     seed: u64,
-    /// Write each photo's sentences into a .txt file of its name in this folder; those of regions are printed and drawn only
+    /// Write each photo's sentences into a .txt file of its name in this folder; those of regions are not among them
     #[arg(long, value_name = "FOLDER")]
     texts: Option<PathBuf>,
-    /// Add a line a sentence of whole photos to this file: image, rank, caption, log_probability
+    /// Add a line a sentence to this file: image, rank, caption, log_probability; with --regions those of regions too, and
+    /// in all lines x1, y1, x2, y2, empty for the whole photo
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
     /// Draw photos, captions and region captions (the paper's figure 7) into this page
@@ -344,7 +345,8 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
 
     let models = args.model.iter().chain(&args.fit.fit_model).chain(&args.region_model);
     let read: Vec<PathBuf> = models::files(models).collect();
-    let mut outputs = Outputs::open(&read, args.texts.as_deref(), args.csv.as_deref(), args.html.as_deref(), ui)?;
+    let (texts, csv, html) = (args.texts.as_deref(), args.csv.as_deref(), args.html.as_deref());
+    let mut outputs = Outputs::open(&read, texts, csv, html, args.regions, ui)?;
     let (done, left): (Vec<_>, Vec<_>) = photos.iter().partition(|(key, path)| outputs.has(key, path));
     if !done.is_empty() {
         ui.say(format_args!("{} described already: {}", count(done.len(), "photo"), outputs.places()));

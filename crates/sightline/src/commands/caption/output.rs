@@ -15,8 +15,10 @@ use crate::places;
 use crate::report::{self, PhotoPanel, Report};
 use crate::ui::{Ui, Usage, count};
 
-/// The first line of a CSV file.
-const HEADER: [&str; 4] = ["image", "rank", "caption", "log_probability"];
+/// The columns of a CSV file; the box in pixels, where the captions of regions stand there too.
+const COLUMNS: [&str; 8] = ["image", "rank", "caption", "log_probability", "x1", "y1", "x2", "y2"];
+/// Those of whole photos.
+const OF_PHOTOS: usize = 4;
 /// Longest side of a photo on the page, in pixels.
 const THUMBNAIL_SIDE: u32 = 480;
 
@@ -34,6 +36,7 @@ struct Table {
     path: PathBuf,
     /// Bytes of whole lines.
     length: u64,
+    columns: &'static [&'static str],
     /// The photos that an earlier run described.
     done: HashSet<String>,
     /// The photo whose lines were cut off, the last of them being torn.
@@ -44,13 +47,15 @@ struct Table {
 type Named = (String, PathBuf);
 
 impl<'a> Outputs<'a> {
-    /// Opens what was asked for; a CSV file that exists is added to. Whether the page can be written is found out now
-    /// rather than after the last photo. None of them is one of the models that are `read`; a picture is never written over.
+    /// Opens what was asked for; a CSV file that exists is added to, and has captions of regions where it is `with_regions`.
+    /// Whether the page can be written is found out now rather than after the last photo. None of them is one of the models
+    /// that are `read`; a picture is never written over.
     pub(super) fn open(
         read: &[PathBuf],
         texts: Option<&'a Path>,
         csv: Option<&Path>,
         html: Option<&'a Path>,
+        with_regions: bool,
         ui: &Ui,
     ) -> anyhow::Result<Self> {
         if let Some(folder) = texts {
@@ -58,7 +63,7 @@ impl<'a> Outputs<'a> {
         }
         // The table is added to, so it alone need not be a file that may be replaced.
         places::check(read.iter().map(PathBuf::as_path).chain(csv), html)?;
-        let csv = csv.map(Table::open).transpose()?;
+        let csv = csv.map(|path| Table::open(path, with_regions)).transpose()?;
         if let Some((table, image)) = csv.as_ref().and_then(|table| Some((table, table.torn.as_ref()?))) {
             let path = table.path.display();
             ui.say(format_args!("{path} ends in the middle of a line: the captions of {image} are taken out"));
@@ -140,7 +145,8 @@ impl<'a> Outputs<'a> {
 
 impl Table {
     /// A new file, or one to go on with: what is whole stays.
-    fn open(path: &Path) -> anyhow::Result<Self> {
+    fn open(path: &Path, with_regions: bool) -> anyhow::Result<Self> {
+        let columns = if with_regions { &COLUMNS[..] } else { &COLUMNS[..OF_PHOTOS] };
         let cannot = |action: &str| format!("cannot {action} {}", path.display());
         anyhow::ensure!(!path.exists() || path.is_file(), "{} is no file: name one", path.display());
         let open = OpenOptions::new().create(true).read(true).append(true).open(path);
@@ -150,11 +156,12 @@ impl Table {
         }
         let mut text = Vec::new();
         file.read_to_end(&mut text).with_context(|| cannot("read"))?;
-        let whole = Whole::of(&text).with_context(|| path.display().to_string())?;
+        let whole = Whole::of(&text, columns).with_context(|| path.display().to_string())?;
         file.set_len(whole.length).with_context(|| cannot("write"))?;
-        let mut table = Self { file, path: path.to_owned(), length: whole.length, done: whole.done, torn: whole.torn };
+        let Whole { length, done, torn } = whole;
+        let mut table = Self { file, path: path.to_owned(), length, columns, done, torn };
         if table.length == 0 {
-            table.append(&header())?;
+            table.append(&header(columns))?;
         }
         Ok(table)
     }
@@ -162,9 +169,15 @@ impl Table {
     /// All lines of a photo at once, so that a kill leaves all or none of them.
     fn add(&mut self, described: &Described) -> anyhow::Result<()> {
         let mut lines = csv::Writer::from_writer(Vec::new());
-        for (rank, caption) in described.captions.iter().enumerate() {
-            let (rank, probability) = ((rank + 1).to_string(), caption.log_probability.to_string());
-            lines.write_record([&described.image, &rank, &caption.text, &probability])?;
+        let of_photo = described.captions.iter().map(|c| (&c.text, c.log_probability.to_string(), None));
+        let regions = described.regions.iter().flatten().filter(|_| self.columns.len() > OF_PHOTOS);
+        let of_regions =
+            regions.map(|c| (&c.text, c.log_probability.to_string(), Some(<[f32; 4]>::from(c.region_box))));
+        for (rank, (text, probability, corners)) in of_photo.enumerate().chain(of_regions.enumerate()) {
+            let mut line = vec![described.image.clone(), (rank + 1).to_string(), text.clone(), probability];
+            line.extend(corners.iter().flatten().map(f32::to_string));
+            line.resize(self.columns.len(), String::new());
+            lines.write_record(&line)?;
         }
         self.append(&lines.into_inner().map_err(|error| error.into_error())?)?;
         self.done.insert(described.image.clone());
@@ -182,8 +195,8 @@ impl Table {
     }
 }
 
-fn header() -> Vec<u8> {
-    format!("{}\n", HEADER.join(",")).into_bytes()
+fn header(columns: &[&str]) -> Vec<u8> {
+    format!("{}\n", columns.join(",")).into_bytes()
 }
 
 /// What is whole of a table that an earlier run wrote.
@@ -199,15 +212,16 @@ struct Whole {
 
 impl Whole {
     /// Cuts off a torn last line, with all lines of its photo.
-    fn of(text: &[u8]) -> anyhow::Result<Self> {
-        if header().starts_with(text) && text.len() < header().len() {
+    fn of(text: &[u8], columns: &[&str]) -> anyhow::Result<Self> {
+        let header = header(columns);
+        if header.starts_with(text) && text.len() < header.len() {
             return Ok(Self { length: 0, done: HashSet::new(), torn: None });
         }
         let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text);
         anyhow::ensure!(
-            *reader.byte_headers()? == HEADER[..],
+            *reader.byte_headers()? == *columns,
             "no table of captions: expected the columns {}; name another file",
-            HEADER.join(", ")
+            columns.join(", ")
         );
         // Where each record begins, its photo, and how many fields it has.
         let mut records = Vec::new();
@@ -228,12 +242,12 @@ impl Whole {
                 length = start;
             }
         }
-        if let Some(i) = records.iter().position(|(.., n_fields)| *n_fields != HEADER.len()) {
+        if let Some(i) = records.iter().position(|(.., n_fields)| *n_fields != columns.len()) {
             let (_, image, n_fields) = &records[i];
             anyhow::bail!(
                 "caption {} ({image}) has {n_fields} columns, expected {}: mend it, or name another file",
                 i + 1,
-                HEADER.len()
+                columns.len()
             );
         }
         let done = records.into_iter().map(|(_, image, _)| image).collect();
@@ -284,9 +298,11 @@ fn text_path(folder: &Path, key: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use sightline_data::BoxXyxy;
     use sightline_train::caption::Caption;
 
     use super::*;
+    use crate::report::RegionCaption;
     use crate::ui::one_line;
 
     fn described(image: &str, text: &str) -> Described {
@@ -298,7 +314,7 @@ mod tests {
     fn a_table_goes_on_after_a_torn_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("captions.csv");
-        let mut table = Table::open(&path).unwrap();
+        let mut table = Table::open(&path, false).unwrap();
         table.add(&described("a,b.jpg", "two \"dogs\"")).unwrap();
         assert!(table.done.contains("a,b.jpg"), "whoever is named twice is described once");
         table.add(&described("c.jpg", "a cat")).unwrap();
@@ -309,7 +325,7 @@ mod tests {
             "image,rank,caption,log_probability\n\"a,b.jpg\",1,\"two \"\"dogs\"\"\",-1.5\nc.jpg,1,a cat,-1.5\n"
         );
         std::fs::write(&path, &whole[..whole.len() - 4]).unwrap();
-        let mut table = Table::open(&path).unwrap();
+        let mut table = Table::open(&path, false).unwrap();
         assert_eq!(table.done, HashSet::from(["a,b.jpg".to_owned()]));
         assert_eq!(table.torn.as_deref(), Some("c.jpg"));
         table.add(&described("c.jpg", "a cat")).unwrap();
@@ -319,9 +335,38 @@ mod tests {
         check_refused(&path, "no table of captions");
     }
 
+    #[test]
+    fn a_table_of_regions_has_their_boxes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("captions.csv");
+        let region_box = BoxXyxy { x1: 1.0, y1: 2.5, x2: 30.0, y2: 40.0 };
+        let region =
+            RegionCaption { region_box, text: "a red, \"round\" ball".into(), log_probability: -0.5, score: None };
+        let described = Described { regions: Some(vec![region]), ..described("a.jpg", "a dog") };
+        let mut table = Table::open(&path, true).unwrap();
+        table.add(&described).unwrap();
+        drop(table);
+        let whole = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = whole.lines().collect();
+        assert_eq!(lines[0], "image,rank,caption,log_probability,x1,y1,x2,y2");
+        assert_eq!(lines[1..], ["a.jpg,1,a dog,-1.5,,,,", "a.jpg,1,\"a red, \"\"round\"\" ball\",-0.5,1,2.5,30,40"]);
+        // A torn line of a region costs the photo's lines; a table of photos alone is another table.
+        std::fs::write(&path, &whole[..whole.len() - 3]).unwrap();
+        assert_eq!(Table::open(&path, true).unwrap().torn.as_deref(), Some("a.jpg"));
+        std::fs::write(&path, &whole).unwrap();
+        check_refused(&path, "expected the columns image, rank, caption, log_probability; name another file");
+        let photos = folder.path().join("photos.csv");
+        drop(Table::open(&photos, false).unwrap());
+        let error = one_line(&Table::open(&photos, true).err().unwrap());
+        assert!(error.contains("log_probability, x1, y1, x2, y2"), "{error}");
+        let mut table = Table::open(&folder.path().join("new.csv"), false).unwrap();
+        table.add(&described).unwrap();
+        assert_eq!(std::fs::read_to_string(folder.path().join("new.csv")).unwrap().lines().count(), 2);
+    }
+
     fn check_refused(path: &Path, expected: &str) {
         let before = std::fs::read(path).unwrap();
-        let error = one_line(&Table::open(path).err().unwrap());
+        let error = one_line(&Table::open(path, false).err().unwrap());
         assert!(error.starts_with(&path.display().to_string()) && error.contains(expected), "{error}");
         assert_eq!(std::fs::read(path).unwrap(), before, "a refused file stays as it was");
     }
@@ -348,7 +393,7 @@ mod tests {
             Described { captions: vec![first, second], ..described(image, "") }
         });
         let add_missing = || {
-            let mut table = Table::open(&path).unwrap();
+            let mut table = Table::open(&path, false).unwrap();
             let missing: Vec<_> = photos.iter().filter(|photo| !table.done.contains(&photo.image)).collect();
             missing.into_iter().for_each(|photo| table.add(photo).unwrap());
         };
@@ -370,7 +415,8 @@ mod tests {
             eprintln!("skipped: /dev/full absent");
             return;
         };
-        let mut table = Table { file, path: "captions.csv".into(), length: 0, done: HashSet::new(), torn: None };
+        let mut table =
+            Table { file, path: "captions.csv".into(), length: 0, columns: &COLUMNS, done: HashSet::new(), torn: None };
         let error = one_line(&table.add(&described("a.jpg", "a dog")).unwrap_err());
         assert!(error.starts_with("cannot write captions.csv: No space left"), "{error}");
     }
@@ -380,7 +426,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (table, page) = (folder.path().join("captions.csv"), folder.path().join("page.html"));
         let draw = || {
-            let mut outputs = Outputs::open(&[], None, Some(&table), Some(&page), &Ui::default()).unwrap();
+            let mut outputs = Outputs::open(&[], None, Some(&table), Some(&page), false, &Ui::default()).unwrap();
             assert!(!outputs.has("a.jpg", Path::new("a.jpg")), "a page is always drawn anew");
             outputs.add("a.jpg", &described("a.jpg", "a dog"), &Photo::uniform(8, 8, [1, 2, 3])).unwrap();
             outputs.finish(&Ui { quiet: true, ..Ui::default() }).unwrap();
@@ -395,11 +441,11 @@ mod tests {
     fn a_table_has_one_writer() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("captions.csv");
-        let first = Table::open(&path).unwrap();
-        let error = one_line(&Table::open(&path).err().unwrap());
+        let first = Table::open(&path, false).unwrap();
+        let error = one_line(&Table::open(&path, false).err().unwrap());
         assert!(error.contains("another run of `caption` writes to"), "{error}");
         drop(first);
-        Table::open(&path).unwrap();
+        Table::open(&path, false).unwrap();
     }
 
     #[test]
@@ -408,7 +454,7 @@ mod tests {
         let (texts, page) = (folder.path().join("texts"), folder.path().join("page.html"));
         std::fs::create_dir(&texts).unwrap();
         std::fs::write(texts.join("a.jpg.txt"), "mended by hand").unwrap();
-        let mut outputs = Outputs::open(&[], Some(&texts), None, Some(&page), &Ui::default()).unwrap();
+        let mut outputs = Outputs::open(&[], Some(&texts), None, Some(&page), false, &Ui::default()).unwrap();
         for key in ["a.jpg", "b.jpg"] {
             outputs.add(key, &described(key, "a dog"), &Photo::uniform(8, 8, [1, 2, 3])).unwrap();
         }
