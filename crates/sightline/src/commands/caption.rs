@@ -52,7 +52,7 @@ pub struct Args {
     /// A run of `train caption --phrases`; unless given, the one of --model where that is a pack
     #[arg(long, value_name = "RUN", requires = "regions")]
     region_model: Option<PathBuf>,
-    /// Most regions described a photo, the surest first: by log probability a word
+    /// Most regions described a photo, the surest first: by log probability a word and the order of the proposed regions
     #[arg(long, default_value_t = MostRegions::default().captions, requires = "regions")]
     most_regions: usize,
     /// Leave out a region whose box overlaps a surer one's by more than this IoU, 0 to 1
