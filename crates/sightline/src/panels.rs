@@ -174,8 +174,8 @@ pub fn region_captions(
     all.into_iter().map(|(_, caption)| caption).collect()
 }
 
-/// As [`region_captions`], each with how sure it is: its log probability a token, less [`ORDER`] times the logarithm of its
-/// place among the proposed regions.
+/// As [`region_captions`], each with how sure it is: its log probability a token, less the logarithm of its place among the
+/// proposed regions.
 pub fn sure_region_captions(
     captioner: &Captioner,
     vectors: &[f32],
