@@ -13,7 +13,7 @@ use sightline_train::checkpoint::Kind;
 use sightline_vision::Photo;
 
 use crate::models;
-use crate::panels::{MostRegions, region_captions};
+use crate::panels::{MostRegions, region_captions, without_sureness};
 use crate::report::RegionCaption;
 use crate::sources::Extraction;
 use crate::ui::visible;
@@ -150,7 +150,8 @@ impl Describer {
         };
         let record = |((image, own), captions): ((String, &Seen), Vec<Caption>)| {
             let regions = self.regions.as_ref().zip(most).map(|(model, most)| {
-                region_captions(model, &own.vectors, &own.boxes, self.beams.regions, USUAL_CONTRAST, most)
+                let (vectors, boxes) = (&own.vectors, &own.boxes);
+                without_sureness(region_captions(model, vectors, boxes, self.beams.regions, USUAL_CONTRAST, most))
             });
             let has_regions = captions.iter().any(|caption| !caption.word_regions.is_empty());
             let boxes = if has_regions { own.boxes.clone() } else { Vec::new() };

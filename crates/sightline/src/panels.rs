@@ -79,7 +79,7 @@ impl Panels<'_> {
                 let stored = store.find(&image.path).with_context(missing)?;
                 let boxes: Vec<BoxXyxy> = stored.boxes().collect();
                 let most = MostRegions { captions: self.regions, ..MostRegions::default() };
-                region_captions(captioner, &stored.vectors(), &boxes, self.beam, USUAL_CONTRAST, most)
+                without_sureness(region_captions(captioner, &stored.vectors(), &boxes, self.beam, USUAL_CONTRAST, most))
             }
             None => Vec::new(),
         };
@@ -159,24 +159,10 @@ impl Default for MostRegions {
     }
 }
 
-/// Captions of a photo's regions, the surest first, near-duplicates left out. `vectors` is `[regions, dim]`, and the first
-/// box and vector are those of the whole photo, which is not described. `contrast` is that of
-/// [`Captioner::region_captions`].
+/// Captions of a photo's regions, the surest first, near-duplicates left out; each with how sure it is: its log probability
+/// a token, less the logarithm of its place among the proposed regions. `vectors` is `[regions, dim]`, and the first box and
+/// vector are those of the whole photo, which is not described. `contrast` is that of [`Captioner::region_captions`].
 pub fn region_captions(
-    captioner: &Captioner,
-    vectors: &[f32],
-    boxes: &[BoxXyxy],
-    beam: BeamSettings,
-    contrast: f32,
-    most: MostRegions,
-) -> Vec<RegionCaption> {
-    let all = sure_region_captions(captioner, vectors, boxes, beam, contrast, most);
-    all.into_iter().map(|(_, caption)| caption).collect()
-}
-
-/// As [`region_captions`], each with how sure it is: its log probability a token, less the logarithm of its place among the
-/// proposed regions.
-pub fn sure_region_captions(
     captioner: &Captioner,
     vectors: &[f32],
     boxes: &[BoxXyxy],
@@ -195,6 +181,11 @@ pub fn sure_region_captions(
         Some((sureness, RegionCaption { region_box, text: best.text, log_probability, score: None }))
     });
     without_repeats(all.collect(), most)
+}
+
+/// The captions alone.
+pub fn without_sureness(captions: Vec<(f64, RegionCaption)>) -> Vec<RegionCaption> {
+    captions.into_iter().map(|(_, caption)| caption).collect()
 }
 
 /// Non-maximum suppression over boxes and words.

@@ -22,7 +22,7 @@ use sightline_train::region_phrases::{Covering, DescribedRegion, RegionPhrases, 
 use super::caption::{BeamArgs, PAPER_BEAM};
 use super::eval_captions;
 use crate::models;
-use crate::panels::{MostRegions, sure_region_captions};
+use crate::panels::{MostRegions, region_captions};
 use crate::ui::{Ui, Usage, count, table};
 
 /// Compare captions of regions with people's phrases (the paper's table 3), in percent
@@ -306,11 +306,10 @@ fn dense(
         let Some(photo) = store.find(&image.image) else { continue };
         let boxes: Vec<_> = photo.boxes().collect();
         let most = MostRegions { captions: usize::MAX, ..MostRegions::default() };
-        let detections: Vec<Detection> =
-            sure_region_captions(captioner, &photo.vectors(), &boxes, beam, contrast, most)
-                .into_iter()
-                .map(|(confidence, c)| Detection { region: c.region_box.into(), confidence, caption: c.text })
-                .collect();
+        let detections: Vec<Detection> = region_captions(captioner, &photo.vectors(), &boxes, beam, contrast, most)
+            .into_iter()
+            .map(|(confidence, c)| Detection { region: c.region_box.into(), confidence, caption: c.text })
+            .collect();
         let truth: Vec<TrueRegion> = image
             .regions
             .iter()
