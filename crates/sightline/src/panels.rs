@@ -8,6 +8,7 @@ use sightline_train::aligner::Aligner;
 use sightline_train::caption::{Captioner, Decoding, USUAL_CONTRAST, a_token};
 use sightline_train::corpus::Corpus;
 use sightline_train::evaluate::Scores;
+use sightline_train::pointing::AttachSettings;
 use sightline_vision::Photo;
 
 use crate::report::{self, Caption, PhotoPanel, RegionCaption, SentencePanel, WordMatch};
@@ -22,7 +23,7 @@ pub struct Panels<'a> {
     pub region_captioner: Option<(&'a Captioner, &'a FeatureStore)>,
     /// How captions are searched for.
     pub beam: BeamSettings,
-    /// Region captions shown a photo, the likeliest word for word first.
+    /// Region captions shown a photo, the surest first.
     pub regions: usize,
 }
 
@@ -137,11 +138,6 @@ pub fn caption(c: sightline_train::caption::Caption) -> Caption {
     Caption { text: c.text, log_probability: c.log_probability as f32 }
 }
 
-/// How much the order counts in which the regions were proposed. By words alone small regions win, of which "the water" is
-/// always likely: the dense captioning mAP of the program's own models on coco_mini is 0.20 at 0, 0.84 at 0.5, 0.88 at 1 and
-/// 0.86 at 2 (docs/log.md, 2026-11-24).
-const ORDER: f64 = 1.0;
-
 /// Which captions of regions are kept.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MostRegions {
@@ -160,8 +156,11 @@ impl Default for MostRegions {
 }
 
 /// Captions of a photo's regions, the surest first, near-duplicates left out; each with how sure it is: its log probability
-/// a token, less the logarithm of its place among the proposed regions. `vectors` is `[regions, dim]`, and the first box and
-/// vector are those of the whole photo, which is not described. `contrast` is that of [`Captioner::region_captions`].
+/// a token, less the logarithm of its place among the regions where their proposer's order says something, as where words
+/// point ([`AttachSettings::pointing`]). By words alone small regions win, of which "the water" is always likely.
+///
+/// `vectors` is `[regions, dim]`, and the first box and vector are those of the whole photo, which is not described.
+/// `contrast` is that of [`Captioner::region_captions`].
 pub fn region_captions(
     captioner: &Captioner,
     vectors: &[f32],
@@ -173,10 +172,11 @@ pub fn region_captions(
     if boxes.len() < 2 {
         return Vec::new();
     }
+    let order = f64::from(AttachSettings::pointing(&captioner.features).prior);
     let best = captioner.region_captions((1..boxes.len()).map(|region| (vectors, region)), beam, contrast);
     let all = best.into_iter().zip(&boxes[1..]).enumerate().filter_map(|(place, (best, &region_box))| {
         let best = best?;
-        let sureness = a_token(&best.text, best.log_probability) - ORDER * ((place + 1) as f64).ln();
+        let sureness = a_token(&best.text, best.log_probability) - order * ((place + 1) as f64).ln();
         let log_probability = best.log_probability as f32;
         Some((sureness, RegionCaption { region_box, text: best.text, log_probability, score: None }))
     });
