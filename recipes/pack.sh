@@ -17,16 +17,17 @@ data=$1 boxes=$2 teacher=$3 out=$4
 source "$(dirname "$0")/common.sh"
 mkdir -p "$out"
 
-backbone="$out/objects" features="$boxes"
+backbone="$out/mosaics" features="$boxes"
 train backbone backbone pack/backbone.toml --teacher "$teacher"
 # Each time from the last weights, not the best: on new views they are ahead again.
 train backbone further pack/backbone-further.toml --teacher "$teacher" --start "$out/backbone/last.ckpt"
 train backbone objects pack/backbone-objects.toml --teacher "$teacher" --start "$out/further/last.ckpt"
+train backbone mosaics pack/backbone-mosaics.toml --teacher "$teacher" --start "$out/objects/last.ckpt"
 train align teacher ablation/14-muon.toml
 teachers=(--teacher "$out/teacher" --more-features "$boxes")
 if [ $# -eq 6 ]; then teachers+=(--teacher "$5" --more-features "$6"); fi
 features="$out/small.features"
-[ -e "$features" ] || sightline features "$data" -o "$features" --backbone "$backbone" --regions "compact=$backbone" --context class
+[ -e "$features" ] || sightline features "$data" -o "$features" --backbone "$backbone" --regions "compact=$backbone"
 train align align pack/align.toml "${teachers[@]}"
 sightline align --model "$out/align" --dataset "$data" --features "$features" -o "$out/phrases.json" --affinity 0.03 --prior 1
 train caption caption pack/caption.toml

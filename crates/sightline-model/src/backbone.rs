@@ -27,6 +27,8 @@ pub const FINER: usize = 2;
 pub const OBJECT_NUMBERS: usize = 5;
 /// What the names of the weights begin with that nothing but the objects needs.
 pub const OBJECTS: &str = "objects.";
+/// The layer that reads the whole picture's vector from the token for it.
+pub const GLOBAL: &str = "global";
 
 const PATCH: usize = 4;
 /// Coarse cells along a side of a deep one.
@@ -56,8 +58,11 @@ pub struct BackboneSettings {
     pub expansion: usize,
     /// Cells along a side of the windows of a block of convolution; odd.
     pub kernel: usize,
-    /// Length of the vectors that come out.
+    /// Length of the vectors that it learns to give.
     pub dim: usize,
+    /// How many of the grids before the last stand beside those vectors in use: 1, the fine grid; 2, the coarse one before
+    /// the attention too. They tell of colours and surfaces what a teacher's vectors leave out.
+    pub levels: usize,
     /// Channels of the part that looks for objects.
     pub objects: usize,
     /// Blocks of convolution in it; 0: one convolution and one layer.
@@ -82,6 +87,7 @@ impl Default for BackboneSettings {
             expansion: 2,
             kernel: 5,
             dim: 192,
+            levels: 0,
             objects: 64,
             object_blocks: 0,
             photo_side: INPUT,
@@ -94,10 +100,27 @@ impl Default for BackboneSettings {
 pub struct Seen {
     /// `[pictures · grid², dim]`, row by row.
     pub cells: Var,
+    /// What [`BackboneSettings::levels`] puts beside them, if anything.
+    pub before: Option<Var>,
     /// `[pictures, dim]`.
     pub global: Var,
+    /// What it is read from: the tokens for the whole, `[pictures, channels]`.
+    pub class: Var,
     /// `[pictures · (FINER · grid)², OBJECT_NUMBERS]`.
     pub objects: Var,
+}
+
+impl Seen {
+    /// The vectors in use: of cells, `[pictures · grid², width]`, and of whole pictures, `[pictures, width]`, with the
+    /// means of what stands beside their cells; `width` is [`BackboneSettings::width`].
+    pub fn vectors(&self, tape: &mut Tape<'_>) -> [Var; 2] {
+        let Some(before) = self.before else { return [self.cells, self.global] };
+        let pictures = tape.value(self.global).rows;
+        let cells = tape.value(before).rows / pictures;
+        let mean = |picture| (picture * cells..(picture + 1) * cells).map(|cell| (cell, 1.0 / cells as f32)).collect();
+        let of_whole = tape.combine(before, (0..pictures).map(mean).collect());
+        [tape.beside(self.cells, before), tape.beside(self.global, of_whole)]
+    }
 }
 
 impl BackboneSettings {
@@ -115,6 +138,9 @@ impl BackboneSettings {
         if !side.is_multiple_of(multiple) || !(INPUT..=4 * INPUT).contains(&side) {
             return Some(format!("photo_side = {side}; give a multiple of {multiple} from {INPUT} to {}", 4 * INPUT));
         }
+        if self.levels > 2 {
+            return Some(format!("levels = {}; there are two grids before the last, give 0, 1 or 2", self.levels));
+        }
         (self.kernel.is_multiple_of(2) || self.kernel >= GRID)
             .then(|| format!("a kernel of {} cells; give an odd number below {GRID}", self.kernel))
     }
@@ -122,6 +148,11 @@ impl BackboneSettings {
     /// What the pixels along a side of a picture are a multiple of.
     pub fn multiple(&self) -> usize {
         if self.deep == 0 { CELL } else { MERGED * CELL }
+    }
+
+    /// Length of the vectors in use.
+    pub fn width(&self) -> usize {
+        self.dim + [self.fine, self.coarse][..self.levels].iter().sum::<usize>()
     }
 
     /// Channels of the grid that has the attention.
@@ -192,7 +223,7 @@ impl BackboneSettings {
             linear(&format!("attention.{block}.out"), expansion * attended, attended);
         }
         linear("cells", coarse, dim);
-        linear("global", attended, dim);
+        linear(GLOBAL, attended, dim);
         linear("objects.fine", fine, objects);
         linear("objects.coarse", coarse, objects);
         if self.object_blocks == 0 {
@@ -245,6 +276,11 @@ impl BackboneSettings {
         for block in 0..self.coarse_blocks {
             x = self.convolution_block(tape, x, &format!("coarse.{block}"), grid);
         }
+        let before = (self.levels > 0).then(|| {
+            let finer = finer_cells(pictures, grid, FINER);
+            let of_fine = tape.combine(fine, finer);
+            if self.levels > 1 { tape.beside(of_fine, x) } else { of_fine }
+        });
         let (coarse, class) = if self.deep == 0 {
             self.attention(tape, x, grid, "coarse.last_norm")
         } else {
@@ -258,7 +294,9 @@ impl BackboneSettings {
         };
         Seen {
             cells: tape.linear(coarse, "cells"),
-            global: tape.linear(class, "global"),
+            before,
+            global: tape.linear(class, GLOBAL),
+            class,
             objects: self.objects(tape, fine, coarse, pictures, grid),
         }
     }
@@ -327,6 +365,16 @@ fn larger_cells(pictures: usize, side: usize, times: usize) -> Vec<usize> {
         picture * larger * larger + at / side / times * larger + at % side / times
     };
     (0..pictures * side * side).map(of_cell).collect()
+}
+
+/// For every cell of some grids of `side` by `side` the numbers of the smaller ones, `times` in a row, that lie in it, each
+/// with its share of them.
+fn finer_cells(pictures: usize, side: usize, times: usize) -> Vec<Vec<(usize, f32)>> {
+    let share = 1.0 / (times * times) as f32;
+    let mut finer = vec![Vec::with_capacity(times * times); pictures * side * side];
+    let larger = larger_cells(pictures, side * times, times);
+    larger.into_iter().enumerate().for_each(|(cell, larger)| finer[larger].push((cell, share)));
+    finer
 }
 
 fn feed(tape: &mut Tape<'_>, x: Var, name: &str) -> Var {
@@ -418,6 +466,34 @@ mod tests {
         let of_first = [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]].concat();
         let of_second: Vec<usize> = of_first.iter().map(|larger| 4 + larger).collect();
         assert_eq!(larger_cells(2, 4, 2), [of_first, of_second].concat());
+        let in_last: Vec<(usize, f32)> = [26, 27, 30, 31].map(|cell| (cell, 0.25)).into();
+        assert_eq!(finer_cells(2, 2, 2)[7], in_last);
+    }
+
+    #[test]
+    fn earlier_grids_stand_beside_the_vectors() {
+        for (levels, width) in [(0, 6), (1, 6 + 8), (2, 6 + 8 + 12)] {
+            let settings = BackboneSettings { levels, ..tiny() };
+            let weights = some_weights(&settings);
+            let mut tape = Tape::forward_only(&weights);
+            let pixels = [picture(1), picture(2)].concat();
+            let seen = settings.forward(&mut tape, Matrix::new(2 * SIDE * SIDE, 3, pixels), SIDE);
+            let vectors = seen.vectors(&mut tape);
+            let [cells, whole] = vectors.map(|var| tape.value(var));
+            assert_eq!((settings.width(), cells.columns, whole.columns), (width, width, width));
+            let (own, global) = (tape.value(seen.cells), tape.value(seen.global));
+            for picture in 0..2 {
+                assert_eq!(whole.row(picture)[..6], *global.row(picture));
+                for column in 6..width {
+                    let of_cells: Vec<f32> = (0..36).map(|cell| cells.row(picture * 36 + cell)[column]).collect();
+                    let mean = of_cells.iter().sum::<f32>() / 36.0;
+                    assert!((whole.row(picture)[column] - mean).abs() < 1e-5);
+                    assert!(of_cells.iter().any(|x| (x - mean).abs() > 1e-3), "cells differ");
+                }
+            }
+            assert!((0..72).all(|cell| cells.row(cell)[..6] == *own.row(cell)));
+        }
+        assert!(BackboneSettings { levels: 3, ..tiny() }.problem().unwrap().contains("0, 1 or 2"));
     }
 
     #[test]

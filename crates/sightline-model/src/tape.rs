@@ -381,6 +381,19 @@ impl<'a> Tape<'a> {
         out
     }
 
+    /// The rows of one matrix, each followed by the other's.
+    pub fn beside(&mut self, a: Var, b: Var) -> Var {
+        let (left, right) = (self.value(a), self.value(b));
+        let (of_a, of_b) = (left.columns, right.columns);
+        let rows = left.values.chunks_exact(of_a).zip(right.values.chunks_exact(of_b));
+        let out = Matrix::new(left.rows, of_a + of_b, rows.flat_map(|(a, b)| a.iter().chain(b)).copied().collect());
+        self.record(out, [a, b], false, move |g, [a, b], _, _, gradients| {
+            let rows = || g.chunks_exact(of_a + of_b);
+            gradients.give(a, rows().flat_map(|row| &row[..of_a]).copied().collect());
+            gradients.give(b, rows().flat_map(|row| &row[of_a..]).copied().collect());
+        })
+    }
+
     /// The rows of `past` with the columns `from..` of `x` behind them; not for training.
     pub fn append(&mut self, past: Option<Var>, x: Var, from: usize) -> Var {
         assert!(self.dropout.is_none(), "an appended row has no way back");

@@ -1,5 +1,5 @@
 //! What the small backbone costs, by default, with a deep grid, and as the program's own
-//! (recipes/pack/backbone-objects.toml): a photo on all threads, photos on one thread each, and a training step.
+//! (recipes/pack/backbone-mosaics.toml): a photo on all threads, photos on one thread each, and a training step.
 //!
 //! ```text
 //! cargo run --release -p sightline-train --example backbone_speed [ROUNDS]
@@ -19,7 +19,7 @@ use sightline_vision::backbone::{Backbone, Compact};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Pixels along a side of the square in which the program's own backbone is shown a photo.
-const LARGER: usize = 256;
+const LARGER: usize = 320;
 /// Pictures in a batch.
 const BATCH: usize = 8;
 
@@ -27,7 +27,7 @@ fn main() {
     let rounds: usize = std::env::args().nth(1).map_or(20, |rounds| rounds.parse().expect("ROUNDS is a number"));
     let default = BackboneSettings::default();
     let without_blocks = BackboneSettings { deep: 384, heads: 6, ..default };
-    let own = BackboneSettings { objects: 96, object_blocks: 2, ..without_blocks };
+    let own = BackboneSettings { objects: 96, object_blocks: 2, levels: 2, ..without_blocks };
     for (name, settings) in [("by default", default), ("with a deep grid", without_blocks), ("the program's own", own)]
     {
         println!("{name}");

@@ -58,8 +58,8 @@ pub fn train(
     let mut model = settings.model.initial_weights(&mut rng);
     let of_run = serde_json::to_value(settings).expect("settings are plain data");
     if let Some(mut start) = start {
-        // The sides of photos, which it learns to read, may change.
-        let mut free = vec!["photo_side"];
+        // How photos are read in use may change.
+        let mut free = vec!["photo_side", "levels"];
         let last_block = settings.model.object_blocks.checked_sub(1).map(|block| format!("{OBJECTS}{block}.in.weight"));
         if last_block.is_some_and(|name| !start.model.contains_key(&name)) {
             start.model.retain(|name, _| !name.starts_with(OBJECTS));
@@ -111,15 +111,22 @@ fn check(settings: &BackboneRunSettings, teacher: &dyn Backbone) -> Result<()> {
             teacher.dim()
         ));
     }
-    let BackboneRunSettings { batch, views, epochs, colour, average, .. } = *settings;
+    let BackboneRunSettings { batch, views, epochs, mosaics, colour, average, .. } = *settings;
     settings.optimizer.check()?;
     at_least_one(&[("batch", batch), ("views", views), ("epochs", epochs as usize)])?;
-    shares(&[("colour", colour), ("average", average)])?;
+    shares(&[("mosaics", mosaics), ("colour", colour), ("average", average)])?;
     let of_loss = [("global_weight", settings.global_weight), ("objects_weight", settings.objects_weight)];
     weights(&of_loss.map(|(name, weight)| (name, f64::from(weight))))?;
     let (side, multiple) = (settings.small_side, settings.model.multiple());
     if !(multiple..=INPUT).contains(&side) || !side.is_multiple_of(multiple) {
         return wrong(format!("small_side = {side} must be a multiple of {multiple} up to {INPUT}; 160 for example"));
+    }
+    let (side_of_four, multiple_of_four) = (settings.mosaic_side, 2 * multiple);
+    if side_of_four == 0 || !side_of_four.is_multiple_of(multiple_of_four) || side_of_four > 2 * INPUT {
+        return wrong(format!(
+            "mosaic_side = {side_of_four} must be a multiple of {multiple_of_four} up to {}; 256 for example",
+            2 * INPUT
+        ));
     }
     if settings.model.kernel >= side / CELL {
         let kernel = settings.model.kernel;

@@ -98,8 +98,13 @@ pub struct BackboneRunSettings {
     pub small_epochs: u64,
     /// Pixels along a side of a view in those; a multiple of 16, 224 at most.
     pub small_side: usize,
-    /// Views a step.
+    /// Pictures a step: views, or mosaics of four.
     pub batch: usize,
+    /// Share of the views that a pass shows four to a picture, each in a quarter of it: things are as small there as in
+    /// whole photos or smaller, and a step sees four times as many views.
+    pub mosaics: f32,
+    /// Pixels along a side of such a picture; its quarters are as the network's pictures must be.
+    pub mosaic_side: usize,
     /// Views of each photo: the photo itself and parts of it, each seen by the teacher once.
     pub views: usize,
     /// Whether views are mirrored by chance, and with them what the teacher saw.
@@ -108,6 +113,9 @@ pub struct BackboneRunSettings {
     pub colour: f32,
     /// Weight of the whole view's vector beside the mean over the cells'.
     pub global_weight: f32,
+    /// Whether only the last layer learns for the whole view's vector, from what the others learn for cells and objects:
+    /// a network that learns for it knows the vectors of its photos by heart before long (docs/log.md).
+    pub global_apart: bool,
     /// Weight of what is said about objects.
     pub objects_weight: f32,
     /// Weights are averaged over steps with this decay, and the average is what is validated and kept; 0 turns it off.
@@ -130,10 +138,13 @@ impl Default for BackboneRunSettings {
             small_epochs: 7,
             small_side: 160,
             batch: 16,
+            mosaics: 0.0,
+            mosaic_side: 256,
             views: 6,
             flip: true,
             colour: 0.3,
             global_weight: 1.0,
+            global_apart: false,
             objects_weight: 1.0,
             average: 0.999,
             precision: Precision::Bf16,

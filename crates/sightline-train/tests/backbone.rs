@@ -10,7 +10,7 @@ use sightline_data::{
     BoxXyxy, Dataset, FeatureStore, Image, PhotoFeatures, Split, StoreSettings, StoreWriter, VectorMode,
 };
 use sightline_model::Device;
-use sightline_model::backbone::{BackboneSettings, GRID};
+use sightline_model::backbone::{BackboneSettings, GLOBAL, GRID};
 use sightline_train::backbone::{BackboneData, open, train};
 use sightline_train::checkpoint::{Checkpoint, Kind};
 use sightline_train::optimizer::OptimizerSettings;
@@ -181,7 +181,7 @@ fn runs_repeat_and_go_on_to_the_byte() {
     let (dataset, boxes) = collection(folder.path());
     let data = BackboneData { dataset: &dataset, teacher: &Colours, boxes: &boxes };
     let bytes = |trained: &Trained| std::fs::read(trained.run.last()).unwrap();
-    let settings = BackboneRunSettings { average: 0.9, ..settings() };
+    let settings = BackboneRunSettings { average: 0.9, mosaics: 0.5, mosaic_side: 192, ..settings() };
     let whole = run(data, &settings, &folder.path().join("whole"), false, u64::MAX);
     let again = run(data, &settings, &folder.path().join("again"), false, u64::MAX);
     assert_eq!(bytes(&whole), bytes(&again));
@@ -272,6 +272,24 @@ fn a_run_begins_where_another_ended() {
 }
 
 #[test]
+fn the_whole_is_learnt_apart_where_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dataset, boxes) = collection(folder.path());
+    let data = BackboneData { dataset: &dataset, teacher: &Colours, boxes: &boxes };
+    let learnt = |global_weight: f32, global_apart: bool| {
+        let settings = BackboneRunSettings { global_weight, global_apart, ..settings() };
+        let place = folder.path().join(format!("{global_weight} {global_apart}"));
+        let trained = run(data, &settings, &place, false, u64::MAX);
+        let model = Checkpoint::load(&trained.run.last()).unwrap().model;
+        model.into_iter().partition::<Vec<_>, _>(|(name, _)| name.starts_with(GLOBAL))
+    };
+    let [without, apart, together] = [(0.0, false), (1.0, true), (1.0, false)].map(|(w, apart)| learnt(w, apart));
+    assert_eq!(apart.1, without.1, "nothing but its own layer learns for the whole");
+    assert_ne!(apart.0, without.0);
+    assert_ne!(apart.1, together.1);
+}
+
+#[test]
 fn settings_that_cannot_be_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (dataset, boxes) = collection(folder.path());
@@ -283,6 +301,8 @@ fn settings_that_cannot_be_are_refused() {
         (BackboneRunSettings { small_side: 100, ..settings() }, "small_side = 100 must be a multiple of 16"),
         (BackboneRunSettings { small_side: 32, ..settings() }, "too small for windows of 5 cells"),
         (BackboneRunSettings { colour: 1.5, ..settings() }, "colour = 1.5"),
+        (BackboneRunSettings { mosaics: 1.5, ..settings() }, "mosaics = 1.5"),
+        (BackboneRunSettings { mosaic_side: 240, ..settings() }, "mosaic_side = 240 must be a multiple of 32"),
         (BackboneRunSettings { global_weight: -1.0, ..settings() }, "global_weight = -1"),
     ] {
         let run = RunFolder::create(&folder.path().join("run"), &settings).unwrap();

@@ -282,6 +282,10 @@ mod tests {
         check_gradients(some_weights(&[("x", &[6, 2])]), 6, |tape, x| tape.scale_groups(x, vec![2.0, 0.0, -1.5]));
         let lists = vec![vec![(0, 0.5), (3, 2.0)], vec![], vec![(3, -1.0)]];
         check_gradients(some_weights(&[("x", &[4, 3])]), 4, |tape, x| tape.combine(x, lists.clone()));
+        check_gradients(some_weights(&[("x", &[4, 3])]), 4, |tape, x| {
+            let others = tape.rows(x, &[3, 0, 0, 1]);
+            tape.beside(x, others)
+        });
     }
 
     #[test]

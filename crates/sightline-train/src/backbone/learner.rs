@@ -10,7 +10,7 @@ use rand::seq::SliceRandom;
 use sightline_data::store::FeatureStore;
 use sightline_data::{BoxXyxy, Split};
 use sightline_model::Matrix;
-use sightline_model::backbone::{CELL, FINER, GRID, INPUT};
+use sightline_model::backbone::{CELL, FINER, GLOBAL, GRID, INPUT};
 use sightline_model::random::{self, Dropout};
 use sightline_model::tape::Tape;
 use sightline_model::weights::Weights;
@@ -35,10 +35,12 @@ use crate::{Error, Result};
 const CHANGES_STREAM: u64 = 1 << 42;
 /// More views than a batch ever has.
 const MOST_VIEWS: u64 = 1 << 20;
-/// Views that one thread takes at once. Gradients are summed over these in order, whatever the threads.
+/// Pictures that one thread takes at once. Gradients are summed over these in order, whatever the threads.
 const SHARD: usize = 8;
 /// Views whose vectors tell mean and deviation.
 const SAMPLE: usize = 512;
+/// Views of a mosaic.
+const MOSAIC: usize = 4;
 /// Bytes of small views that are kept in memory, each as it is first needed.
 const MOST_KEPT: usize = 3 << 30;
 /// Validation asks for this many of the detector's best boxes among this many proposals.
@@ -98,19 +100,51 @@ impl AddAssign for Sums {
     }
 }
 
-/// Views of one step, all shown in squares of `side` pixels.
+/// Views of one step, all pictures squares of `side` pixels.
 pub(super) struct Batch {
     side: usize,
+    /// Views a picture: 1, or [`MOSAIC`].
+    each: usize,
     /// Positions in the store of views.
     views: Vec<usize>,
 }
 
-/// One view as the network is shown it, and what it should say.
+/// A picture as the network is shown it, and what it should say.
 struct Example {
     pixels: Vec<f32>,
-    /// Of the whole view, then of each cell, `[1 + cells, dim]`, standardised.
-    targets: Vec<f32>,
+    /// Of the whole view, standardised; none of a mosaic.
+    global: Option<Vec<f32>>,
+    /// Of each cell, `[cells, dim]`, standardised.
+    cells: Vec<f32>,
     objects: Vec<Proposal>,
+}
+
+impl Example {
+    /// Four pictures of `side` pixels as the quarters of one: two beside each other, and two below them.
+    fn mosaic(quarters: &[Self], side: usize, dim: usize) -> Self {
+        let grid = side / CELL;
+        let offset = |quarter: usize, by: usize| ((quarter % 2 * by) as f32, (quarter / 2 * by) as f32);
+        let objects = quarters.iter().enumerate().flat_map(|(quarter, example)| {
+            let (x, y) = offset(quarter, FINER * grid);
+            example.objects.iter().map(move |&Proposal { region: b, score }| {
+                let region = BoxXyxy { x1: b.x1 + x, y1: b.y1 + y, x2: b.x2 + x, y2: b.y2 + y };
+                Proposal { region, score }
+            })
+        });
+        let joined = |of: fn(&Self) -> &[f32], row: usize| -> Vec<f32> {
+            let rows = |pair: &[Self]| -> Vec<f32> {
+                let [left, right] = [of(&pair[0]), of(&pair[1])].map(|values| values.chunks_exact(row));
+                left.zip(right).flat_map(|(left, right)| [left, right].concat()).collect()
+            };
+            quarters.chunks_exact(2).flat_map(rows).collect()
+        };
+        Self {
+            pixels: joined(|example| &example.pixels, 3 * side),
+            global: None,
+            cells: joined(|example| &example.cells, dim * grid),
+            objects: objects.collect(),
+        }
+    }
 }
 
 pub(super) struct BackboneLearner<'a> {
@@ -124,8 +158,9 @@ pub(super) struct BackboneLearner<'a> {
     of_cells: Standard,
     of_global: Standard,
     workers: Workers,
-    /// Pixels of views in small squares, by position; fewer than there are views where memory is short.
+    /// Pixels of views in squares of `small_side`, by position; fewer than there are views where memory is short.
     small: Vec<OnceLock<Vec<u8>>>,
+    small_side: usize,
     /// Photos that could be read when the views were made, and cannot any more.
     unread: Unread,
 }
@@ -147,6 +182,7 @@ impl<'a> BackboneLearner<'a> {
             return Err(Error::Mismatch(format!("the dataset has no readable photo in its {what} split")));
         }
         let dim = views.dim();
+        let small_side = if settings.small_epochs > 0 { settings.small_side } else { settings.mosaic_side / 2 };
         let sample: Vec<Vec<f32>> =
             training.iter().step_by(training.len().div_ceil(SAMPLE)).map(|&view| views.get(view).vectors()).collect();
         Ok(Self {
@@ -159,9 +195,8 @@ impl<'a> BackboneLearner<'a> {
             of_cells: Standard::of(dim, sample.iter().flat_map(|view| view[dim..].chunks_exact(dim))),
             of_global: Standard::of(dim, sample.iter().map(|view| &view[..dim])),
             workers: workers(usize::MAX)?,
-            small: (0..views.len().min(MOST_KEPT / (3 * settings.small_side.pow(2))))
-                .map(|_| OnceLock::new())
-                .collect(),
+            small: (0..views.len().min(MOST_KEPT / (3 * small_side.pow(2)))).map(|_| OnceLock::new()).collect(),
+            small_side,
             unread: Unread::default(),
         })
     }
@@ -173,7 +208,7 @@ impl<'a> BackboneLearner<'a> {
 
     /// The pixels of a view in a square of `side`; none where its photo cannot be read.
     fn pixels(&self, view: usize, side: usize) -> Option<Cow<'_, [u8]>> {
-        let kept = if side == INPUT { None } else { self.small.get(view) };
+        let kept = if side == self.small_side { self.small.get(view) } else { None };
         if let Some(pixels) = kept.and_then(OnceLock::get) {
             return Some(Cow::Borrowed(pixels));
         }
@@ -196,11 +231,12 @@ impl<'a> BackboneLearner<'a> {
         let record = self.views.get(view);
         let (path, part) = (photo_of(record.key), record.boxes().next().expect("a view has a box"));
         let (dim, grid) = (self.views.dim(), side / CELL);
-        let mut targets = record.vectors();
-        self.of_global.apply(&mut targets[..dim]);
-        self.of_cells.apply(&mut targets[dim..]);
+        let mut global = record.vectors();
+        let mut cells = global.split_off(dim);
+        self.of_global.apply(&mut global);
+        self.of_cells.apply(&mut cells);
         if grid < GRID {
-            targets = [&targets[..dim], &resampled(&targets[dim..], GRID, grid, dim)].concat();
+            cells = resampled(&cells, GRID, grid, dim);
         }
         let mut flipped = false;
         if let Some(stream) = changes {
@@ -208,14 +244,14 @@ impl<'a> BackboneLearner<'a> {
             flipped = self.settings.flip && rng.random();
             if flipped {
                 mirror(&mut pixels, side, 3);
-                mirror(&mut targets[dim..], grid, dim);
+                mirror(&mut cells, grid, dim);
             }
             let mut factor = || 1.0 + self.settings.colour * rng.random_range(-1.0..=1.0f32);
             recolour(&mut pixels, factor() - 1.0, factor(), factor());
         }
         let shown = |boxes| objects::in_view(boxes, &part, flipped, FINER * grid);
         let objects = self.detected(path).map_or_else(Vec::new, shown);
-        Some(Example { pixels, targets, objects })
+        Some(Example { pixels, global: Some(global), cells, objects })
     }
 
     /// The detector's boxes of a photo, the whole photo not among them.
@@ -225,11 +261,22 @@ impl<'a> BackboneLearner<'a> {
         Some(all.map(|(region, &score)| Proposal { region, score }))
     }
 
-    /// Loss of some views, and its gradients where they train.
-    fn learn(&self, views: &[usize], side: usize, changes: u64, factor: f32) -> (Sums, Weights) {
-        let streams = (0..).map(|i| Some(changes + i));
+    /// A picture of some views, changed by chance; none where a photo cannot be read.
+    fn picture(&self, views: &[usize], side: usize, changes: u64) -> Option<Example> {
+        if let &[view] = views {
+            return self.example(view, side, Some(changes));
+        }
+        let quarters = views.iter().zip(changes..).map(|(&view, changes)| self.example(view, side / 2, Some(changes)));
+        let quarters: Option<Vec<Example>> = quarters.collect();
+        Some(Example::mosaic(&quarters?, side / 2, self.views.dim()))
+    }
+
+    /// Loss of some pictures of `each` views, and its gradients.
+    fn learn(&self, views: &[usize], Batch { side, each, .. }: &Batch, changes: u64, factor: f32) -> (Sums, Weights) {
+        let side = *side;
+        let pictures = views.chunks_exact(*each).zip((changes..).step_by(*each));
         let examples: Vec<Example> =
-            views.iter().zip(streams).filter_map(|(&view, stream)| self.example(view, side, stream)).collect();
+            pictures.filter_map(|(views, changes)| self.picture(views, side, changes)).collect();
         if examples.is_empty() {
             return (Sums::default(), Weights::new());
         }
@@ -237,16 +284,17 @@ impl<'a> BackboneLearner<'a> {
         let mut tape = Tape::training(&self.learnt.weights, &mut dropout, self.settings.precision);
         let pixels: Vec<f32> = examples.iter().flat_map(|example| &example.pixels).copied().collect();
         let seen = self.settings.model.forward(&mut tape, Matrix::new(pixels.len() / 3, 3, pixels), side);
-        let (mut sums, dim) = (Sums { views: examples.len(), ..Sums::default() }, self.views.dim());
+        let mut sums = Sums { views: examples.len(), ..Sums::default() };
         let said = [seen.cells, seen.global, seen.objects].map(|var| tape.value(var).values.clone());
         let mut gradients = said.each_ref().map(|values| vec![0.0; values.len()]);
         let part = |which: usize| said[which].len() / examples.len();
         for (i, example) in examples.iter().enumerate() {
             let own = |which: usize| i * part(which)..(i + 1) * part(which);
-            let (global, cells) = example.targets.split_at(dim);
-            sums.cells += squares(&said[0][own(0)], cells, factor, &mut gradients[0][own(0)]);
-            let weight = self.settings.global_weight * factor;
-            sums.global += squares(&said[1][own(1)], global, weight, &mut gradients[1][own(1)]);
+            sums.cells += squares(&said[0][own(0)], &example.cells, factor, &mut gradients[0][own(0)]);
+            if let Some(global) = &example.global {
+                let weight = self.settings.global_weight * factor;
+                sums.global += squares(&said[1][own(1)], global, weight, &mut gradients[1][own(1)]);
+            }
             let weight = self.settings.objects_weight * factor;
             sums.objects += objects::loss(
                 &said[2][own(2)],
@@ -258,9 +306,20 @@ impl<'a> BackboneLearner<'a> {
         }
         let [cells, global, found] = gradients;
         tape.seed(seen.cells, cells);
-        tape.seed(seen.global, global);
         tape.seed(seen.objects, found);
-        (sums, tape.backward())
+        if !self.settings.global_apart {
+            tape.seed(seen.global, global);
+            return (sums, tape.backward());
+        }
+        let class = tape.value(seen.class).clone();
+        let mut gradients = tape.backward();
+        let mut dropout = Dropout::new(random::stream(0, 0), 0.0);
+        let mut apart = Tape::training(&self.learnt.weights, &mut dropout, self.settings.precision);
+        let class = apart.constant(class);
+        let said = apart.linear(class, GLOBAL);
+        apart.seed(said, global);
+        gradients.extend(apart.backward());
+        (sums, gradients)
     }
 
     /// What the weights in use make of some views.
@@ -274,15 +333,15 @@ impl<'a> BackboneLearner<'a> {
         let pixels: Vec<f32> = examples.iter().flat_map(|example| &example.pixels).copied().collect();
         let seen = self.settings.model.forward(&mut tape, Matrix::new(pixels.len() / 3, 3, pixels), INPUT);
         let said = [seen.cells, seen.global, seen.objects].map(|var| &tape.value(var).values);
-        let (mut sums, dim) = (Sums { views: kept.len(), ..Sums::default() }, self.views.dim());
+        let mut sums = Sums { views: kept.len(), ..Sums::default() };
         for (i, (&view, example)) in kept.iter().zip(&examples).enumerate() {
             let own = |which: usize| {
                 let part = said[which].len() / kept.len();
                 &said[which][i * part..(i + 1) * part]
             };
-            let (global, cells) = example.targets.split_at(dim);
-            sums.cells += squares(own(0), cells, 0.0, &mut vec![0.0; cells.len()]);
-            sums.global += squares(own(1), global, 0.0, &mut vec![0.0; dim]);
+            let difference = |said, targets: &[f32]| squares(said, targets, 0.0, &mut vec![0.0; targets.len()]);
+            sums.cells += difference(own(0), &example.cells);
+            sums.global += example.global.as_ref().map_or(0.0, |global| difference(own(1), global));
             let record = self.views.get(view);
             let found = compact::proposals(own(2), record.width, record.height, ASKED.1);
             if let Some(detected) = self.detected(photo_of(record.key)) {
@@ -334,17 +393,30 @@ impl Learner for BackboneLearner<'_> {
     type Batch = Batch;
 
     fn batches(&self, epoch: u64) -> Vec<Batch> {
-        let side = if epoch < self.settings.small_epochs { self.settings.small_side } else { INPUT };
+        let BackboneRunSettings { small_epochs, small_side, batch, mosaics, mosaic_side, .. } = *self.settings;
+        let side = if epoch < small_epochs { small_side } else { INPUT };
+        let mut rng = random::stream(self.settings.seed, BATCHES_STREAM + epoch);
         let mut order = self.training.clone();
-        order.shuffle(&mut random::stream(self.settings.seed, BATCHES_STREAM + epoch));
-        order.chunks(self.settings.batch).map(|views| Batch { side, views: views.to_vec() }).collect()
+        order.shuffle(&mut rng);
+        let in_mosaics = (f64::from(mosaics) * (order.len() / MOSAIC) as f64) as usize * MOSAIC;
+        let (in_mosaics, alone) = order.split_at(in_mosaics);
+        let batches = |views: &[usize], side: usize, each: usize| -> Vec<Batch> {
+            views.chunks(batch * each).map(|views| Batch { side, each, views: views.to_vec() }).collect()
+        };
+        let mut all = batches(alone, side, 1);
+        if !in_mosaics.is_empty() {
+            all.extend(batches(in_mosaics, mosaic_side, MOSAIC));
+            all.shuffle(&mut rng);
+        }
+        all
     }
 
-    fn step(&mut self, Batch { side, views }: &Batch, _: &mut Dropout, rate: f64, step: u64) -> (f64, f64) {
-        let factor = 1.0 / views.len() as f32;
-        let changes = |shard: usize| CHANGES_STREAM + step * MOST_VIEWS + (shard * SHARD) as u64;
-        let shards: Vec<&[usize]> = views.chunks(SHARD).collect();
-        let parts = self.workers.map(&shards, |shard, views| self.learn(views, *side, changes(shard), factor));
+    fn step(&mut self, batch: &Batch, _: &mut Dropout, rate: f64, step: u64) -> (f64, f64) {
+        let shard = SHARD * batch.each;
+        let factor = batch.each as f32 / batch.views.len() as f32;
+        let changes = |number: usize| CHANGES_STREAM + step * MOST_VIEWS + (number * shard) as u64;
+        let shards: Vec<&[usize]> = batch.views.chunks(shard).collect();
+        let parts = self.workers.map(&shards, |number, views| self.learn(views, batch, changes(number), factor));
         let (mut sums, mut gradients) = (Sums::default(), Weights::new());
         for (own, of_shard) in parts {
             sums += own;
@@ -367,6 +439,7 @@ impl Learner for BackboneLearner<'_> {
         let (weights, shards) = (self.learnt.in_use(), self.validation.chunks(SHARD).collect::<Vec<_>>());
         let mut sums = Sums::default();
         self.workers.map(&shards, |_, views| self.judge(weights, views)).into_iter().for_each(|own| sums += own);
+        let BackboneRunSettings { global_weight, objects_weight, .. } = *self.settings;
         let explained = |squares: f64| 100.0 * (1.0 - squares / sums.views.max(1) as f64);
         let (cells, global) = (explained(sums.cells), explained(sums.global));
         let recall = 100.0 * sums.covered as f64 / sums.asked.max(1) as f64;
@@ -377,7 +450,10 @@ impl Learner for BackboneLearner<'_> {
         let record = serde_json::json!({
             "explained_cells": cells / 100.0, "explained_photos": global / 100.0, "box_recall": recall / 100.0,
         });
-        Ok(Validation { score: (cells + global) / 200.0, text, record, findings: Findings::default() })
+        let of_loss = [(cells, 1.0), (global, f64::from(global_weight)), (recall, f64::from(objects_weight))];
+        let sum: f64 = of_loss.iter().map(|(percent, weight)| weight * percent).sum();
+        let score = sum / of_loss.iter().map(|(_, weight)| 100.0 * weight).sum::<f64>();
+        Ok(Validation { score, text, record, findings: Findings::default() })
     }
 
     fn export(&self) -> (Weights, Weights) {
@@ -396,6 +472,29 @@ impl Learner for BackboneLearner<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mosaic_has_its_views_in_quarters() {
+        // A quarter has 2 by 2 cells of two numbers, and an object in its first fine cell.
+        let side = 2 * CELL;
+        let quarter = |number: usize| Example {
+            pixels: vec![number as f32; side * side * 3],
+            global: Some(vec![0.0; 2]),
+            cells: (0..4).flat_map(|cell| [number as f32, cell as f32]).collect(),
+            objects: vec![Proposal { region: BoxXyxy { x1: 0.0, y1: 0.0, x2: 1.0, y2: 1.0 }, score: 0.5 }],
+        };
+        let mosaic = Example::mosaic(&[0, 1, 2, 3].map(quarter), side, 2);
+        let of_cells: Vec<[f32; 2]> = mosaic.cells.chunks_exact(2).map(|cell| [cell[0], cell[1]]).collect();
+        let upper = [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [0.0, 2.0], [0.0, 3.0], [1.0, 2.0], [1.0, 3.0]];
+        assert_eq!(of_cells[..8], upper);
+        assert_eq!(of_cells[8..], upper.map(|[number, cell]| [number + 2.0, cell]));
+        let at = |x: usize, y: usize| mosaic.pixels[(y * 2 * side + x) * 3];
+        assert_eq!([at(0, 0), at(side, 0), at(side - 1, side), at(2 * side - 1, 2 * side - 1)], [0.0, 1.0, 2.0, 3.0]);
+        let corners: Vec<(f32, f32)> =
+            mosaic.objects.iter().map(|object| (object.region.x1, object.region.y1)).collect();
+        assert_eq!(corners, [(0.0, 0.0), (4.0, 0.0), (0.0, 4.0), (4.0, 4.0)]);
+        assert!(mosaic.global.is_none());
+    }
 
     #[test]
     fn larger_cells_have_means() {

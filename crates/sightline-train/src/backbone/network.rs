@@ -94,8 +94,8 @@ impl Network {
         match self {
             Self::Compact(settings) => {
                 let seen = settings.forward(tape, Matrix::new(values.len() / 3, 3, values), self.side());
-                let (tokens, objects) = (seen.cells, Some(seen.objects));
-                Seen { tokens, global: Global::Var(seen.global), first_cell: 0, objects }
+                let [tokens, global] = seen.vectors(tape);
+                Seen { tokens, global: Global::Var(global), first_cell: 0, objects: Some(seen.objects) }
             }
             Self::Vit(config) => {
                 let VitConfig { depth, heads, epsilon, activation, patch, .. } = *config;

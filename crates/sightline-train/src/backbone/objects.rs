@@ -9,9 +9,9 @@ use sightline_vision::regions::Proposal;
 
 use crate::view::shown;
 
-/// Cells that are asked for a box lie this share of its width and height from its middle at most ...
+/// Cells that are asked for a box lie inside it and this share of its width and height from its middle at most ...
 const MIDDLE: f32 = 0.2;
-/// ... but these many cells at least and at most.
+/// ... but these many cells at least and at most. The cell that the middle lies in is asked in any case.
 const NEAREST: (f32, f32) = (0.75, 2.5);
 /// Logarithms of distances count as no larger, so that no product overflows.
 const MOST_LOGARITHM: f32 = 16.0;
@@ -57,12 +57,15 @@ fn targets(objects: &[Proposal], grid: usize) -> Vec<Option<Target>> {
             let (first, end) = ((middle - reach - 0.5).ceil().max(0.0), (middle + reach + 0.5).floor());
             first as usize..(end as usize).min(grid)
         };
+        let middle = (x as usize, y as usize);
         for row in cells(y, region.height()) {
             for column in cells(x, region.width()) {
                 let (x, y) = (column as f32 + 0.5, row as f32 + 0.5);
                 let distances = [x - region.x1, y - region.y1, region.x2 - x, region.y2 - y];
-                let distances = distances.map(|side| side.max(LEAST_DISTANCE));
-                targets[row * grid + column] = Some(Target { weight, distances });
+                if distances.iter().all(|&side| side > LEAST_DISTANCE) || (column, row) == middle {
+                    let distances = distances.map(|side| side.max(LEAST_DISTANCE));
+                    targets[row * grid + column] = Some(Target { weight, distances });
+                }
             }
         }
     }
@@ -160,6 +163,7 @@ mod tests {
         let of_large = targets.iter().flatten().filter(|target| target.distances[0] > 2.0).count();
         assert_eq!(of_large, 6 * 6, "no more of it, however large it is");
         // Smaller than a cell: asked for where it lies, the borders pushed out to where the cell can say them.
+        assert_eq!([at(24, 25), at(25, 24)], [None; 2], "beside it");
         let tiny = at(25, 25).expect("the cell that a tiny box lies in");
         let near = |(a, b): (&f32, f32)| (a - b).abs() < 1e-5;
         assert!(tiny.distances.iter().zip([0.4, 0.4, LEAST_DISTANCE, LEAST_DISTANCE]).all(near), "{tiny:?}");

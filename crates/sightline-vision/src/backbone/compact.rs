@@ -84,9 +84,10 @@ impl Compact {
         let [patches, global, objects] = attended(|| {
             let mut tape = Tape::forward_only(&self.weights);
             let seen = self.settings.forward(&mut tape, Matrix::new(side * side, 3, input.signed()), side);
-            [seen.cells, seen.global, seen.objects].map(|var| tape.value(var).values.clone())
+            let [cells, global] = seen.vectors(&mut tape);
+            [cells, global, seen.objects].map(|var| tape.value(var).values.clone())
         });
-        let map = FeatureMap { grid_h: side / CELL, grid_w: side / CELL, dim: self.settings.dim, patches, global };
+        let map = FeatureMap { grid_h: side / CELL, grid_w: side / CELL, dim: self.settings.width(), patches, global };
         let seen = Arc::new(Seen { map, objects });
         let mut memory = memory();
         if memory.len() == REMEMBERED {
@@ -137,7 +138,7 @@ impl Backbone for Compact {
     }
 
     fn dim(&self) -> usize {
-        self.settings.dim
+        self.settings.width()
     }
 
     fn settings(&self) -> Vec<(String, String)> {
