@@ -30,8 +30,8 @@ use crate::ui::{Ui, Usage, count, visible};
     subcommand_negates_reqs = true,
     after_help = "Examples:
   sightline features flickr8k.json -o flickr8k.features --backbone vit_tiny_patch16_224.safetensors \\
-      --regions nanodet=nanodet_plus_m_416.onnx
-  sightline features my_photos -o mine.features --backbone builtin --regions builtin --context class
+      --regions nanodet=nanodet_plus_m_416.onnx --context class
+  sightline features my_photos -o mine.features --backbone builtin --regions builtin
   sightline features my_photos -o mine.features --backbone dinov2_small.safetensors --vectors crop
   sightline features import vgg_feats.mat -o vgg.features --names tasks.txt
   sightline features join vit.features dino.features -o both.features"
@@ -55,7 +55,7 @@ pub struct Args {
     /// How a box becomes a vector
     #[arg(long, default_value = "pool")]
     vectors: VectorsName,
-    /// Whether the whole photo's vector follows each region's
+    /// Whether the whole photo's vector follows each region's: better with large backbones, worse with `builtin`
     #[arg(long, default_value = "none")]
     context: ContextName,
     /// Most regions a photo, the whole photo among them
