@@ -100,27 +100,16 @@ impl Default for BackboneSettings {
 pub struct Seen {
     /// `[pictures · grid², dim]`, row by row.
     pub cells: Var,
-    /// What [`BackboneSettings::levels`] puts beside them, if anything.
-    pub before: Option<Var>,
     /// `[pictures, dim]`.
     pub global: Var,
     /// What it is read from: the tokens for the whole, `[pictures, channels]`.
     pub class: Var,
     /// `[pictures · (FINER · grid)², OBJECT_NUMBERS]`.
     pub objects: Var,
-}
-
-impl Seen {
-    /// The vectors in use: of cells, `[pictures · grid², width]`, and of whole pictures, `[pictures, width]`, with the
-    /// means of what stands beside their cells; `width` is [`BackboneSettings::width`].
-    pub fn vectors(&self, tape: &mut Tape<'_>) -> [Var; 2] {
-        let Some(before) = self.before else { return [self.cells, self.global] };
-        let pictures = tape.value(self.global).rows;
-        let cells = tape.value(before).rows / pictures;
-        let mean = |picture| (picture * cells..(picture + 1) * cells).map(|cell| (cell, 1.0 / cells as f32)).collect();
-        let of_whole = tape.combine(before, (0..pictures).map(mean).collect());
-        [tape.beside(self.cells, before), tape.beside(self.global, of_whole)]
-    }
+    /// The fine grid, `[pictures · (FINER · grid)², channels]`.
+    fine: Var,
+    /// The coarse one before the attention, `[pictures · grid², channels]`.
+    coarse: Var,
 }
 
 impl BackboneSettings {
@@ -148,6 +137,23 @@ impl BackboneSettings {
     /// What the pixels along a side of a picture are a multiple of.
     pub fn multiple(&self) -> usize {
         if self.deep == 0 { CELL } else { MERGED * CELL }
+    }
+
+    /// The vectors in use, of what [`BackboneSettings::forward`] saw: of cells, `[pictures · grid², width]`, and of whole
+    /// pictures, `[pictures, width]`, with the means of what stands beside their cells.
+    pub fn vectors(&self, tape: &mut Tape<'_>, seen: &Seen) -> [Var; 2] {
+        if self.levels == 0 {
+            return [seen.cells, seen.global];
+        }
+        let pictures = tape.value(seen.global).rows;
+        let cells = tape.value(seen.cells).rows / pictures;
+        let mut before = tape.combine(seen.fine, finer_cells(pictures, cells.isqrt(), FINER));
+        if self.levels > 1 {
+            before = tape.beside(before, seen.coarse);
+        }
+        let mean = |picture| (picture * cells..(picture + 1) * cells).map(|cell| (cell, 1.0 / cells as f32)).collect();
+        let of_whole = tape.combine(before, (0..pictures).map(mean).collect());
+        [tape.beside(seen.cells, before), tape.beside(seen.global, of_whole)]
     }
 
     /// Length of the vectors in use.
@@ -276,11 +282,7 @@ impl BackboneSettings {
         for block in 0..self.coarse_blocks {
             x = self.convolution_block(tape, x, &format!("coarse.{block}"), grid);
         }
-        let before = (self.levels > 0).then(|| {
-            let finer = finer_cells(pictures, grid, FINER);
-            let of_fine = tape.combine(fine, finer);
-            if self.levels > 1 { tape.beside(of_fine, x) } else { of_fine }
-        });
+        let before_attention = x;
         let (coarse, class) = if self.deep == 0 {
             self.attention(tape, x, grid, "coarse.last_norm")
         } else {
@@ -294,10 +296,11 @@ impl BackboneSettings {
         };
         Seen {
             cells: tape.linear(coarse, "cells"),
-            before,
             global: tape.linear(class, GLOBAL),
             class,
             objects: self.objects(tape, fine, coarse, pictures, grid),
+            fine,
+            coarse: before_attention,
         }
     }
 
@@ -478,7 +481,7 @@ mod tests {
             let mut tape = Tape::forward_only(&weights);
             let pixels = [picture(1), picture(2)].concat();
             let seen = settings.forward(&mut tape, Matrix::new(2 * SIDE * SIDE, 3, pixels), SIDE);
-            let vectors = seen.vectors(&mut tape);
+            let vectors = settings.vectors(&mut tape, &seen);
             let [cells, whole] = vectors.map(|var| tape.value(var));
             assert_eq!((settings.width(), cells.columns, whole.columns), (width, width, width));
             let (own, global) = (tape.value(seen.cells), tape.value(seen.global));

@@ -94,7 +94,7 @@ impl Network {
         match self {
             Self::Compact(settings) => {
                 let seen = settings.forward(tape, Matrix::new(values.len() / 3, 3, values), self.side());
-                let [tokens, global] = seen.vectors(tape);
+                let [tokens, global] = settings.vectors(tape, &seen);
                 Seen { tokens, global: Global::Var(global), first_cell: 0, objects: Some(seen.objects) }
             }
             Self::Vit(config) => {

@@ -84,7 +84,7 @@ impl Compact {
         let [patches, global, objects] = attended(|| {
             let mut tape = Tape::forward_only(&self.weights);
             let seen = self.settings.forward(&mut tape, Matrix::new(side * side, 3, input.signed()), side);
-            let [cells, global] = seen.vectors(&mut tape);
+            let [cells, global] = self.settings.vectors(&mut tape, &seen);
             [cells, global, seen.objects].map(|var| tape.value(var).values.clone())
         });
         let map = FeatureMap { grid_h: side / CELL, grid_w: side / CELL, dim: self.settings.width(), patches, global };
